@@ -1,0 +1,157 @@
+"""Every error that Relay raises, by blame, with the reply that the peer should get.
+
+    RelayError
+    ├── ConfigurationError          the person who wrote relay.toml
+    ├── LocalProtocolError          our own code asked for what the state does not allow
+    ├── RemoteProtocolError         the peer's bytes are wrong; carries the A-ABORT to answer with
+    ├── AssociationRejected         an A-ASSOCIATE-RJ, to send or received
+    ├── AssociationAborted          an A-ABORT or a lost connection
+    ├── IdentityError               a signature, fingerprint, contact or invitation does not hold
+    ├── TunnelError                 the encrypted conversation between two Routers
+    │   ├── HandshakeError          an opening or answer is refused; carries the refusal to answer with
+    │   ├── ChunkError              a sealed chunk does not open; the flow is dead
+    │   └── SessionEnded            the session is over: revoked, unknown, or silent too long
+    ├── SignallingError             the WebSocket to the Bridge
+    ├── Refused                     the Bridge or Router says no to a person or a Router; carries a status
+    ├── ProviderError               the object store
+    │   └── ObjectMissing           ... has no such object
+    └── DatabaseError               SQLite, or a schema newer than this program
+
+Messages name what is wrong, where, and what to do. They never hold patient data.
+"""
+
+from enum import IntEnum
+
+
+class RelayError(Exception):
+    """The root of all errors that Relay raises on purpose."""
+
+
+class ConfigurationError(RelayError):
+    """One line that names the file, the key and what was expected there."""
+
+    def __init__(self, file: str, key: str, expected: str) -> None:
+        super().__init__(f"{file}: {key}: {expected}" if key else f"{file}: {expected}")
+        self.file = file
+        self.key = key
+        self.expected = expected
+
+
+class LocalProtocolError(RelayError):
+    """Our own code asked for something that the protocol does not allow in this state."""
+
+
+class AbortSource(IntEnum):
+    """Who aborts (PS3.8 §9.3.8)."""
+
+    SERVICE_USER = 0
+    SERVICE_PROVIDER = 2
+
+
+class AbortReason(IntEnum):
+    """Why the service provider aborts (PS3.8 §9.3.8)."""
+
+    NOT_SPECIFIED = 0
+    UNRECOGNIZED_PDU = 1
+    UNEXPECTED_PDU = 2
+    UNRECOGNIZED_PDU_PARAMETER = 4
+    UNEXPECTED_PDU_PARAMETER = 5
+    INVALID_PDU_PARAMETER_VALUE = 6
+
+
+class RemoteProtocolError(RelayError):
+    """The peer broke the protocol; `abort_reason` is what its A-ABORT should say."""
+
+    def __init__(
+        self, message: str, abort_reason: AbortReason = AbortReason.INVALID_PDU_PARAMETER_VALUE
+    ) -> None:
+        super().__init__(message)
+        self.abort_reason = abort_reason
+
+
+class AssociationRejected(RelayError):
+    """An A-ASSOCIATE-RJ: result, source and reason as in PS3.8 Table 9-21."""
+
+    def __init__(self, result: int, source: int, reason: int, message: str) -> None:
+        super().__init__(message)
+        self.result = result
+        self.source = source
+        self.reason = reason
+
+
+class AssociationAborted(RelayError):
+    """The association ended by A-ABORT or by a lost connection."""
+
+    def __init__(self, source: int, reason: int, message: str) -> None:
+        super().__init__(message)
+        self.source = source
+        self.reason = reason
+
+
+class IdentityError(RelayError):
+    """A signature, fingerprint, contact string or invitation does not hold."""
+
+
+class TunnelError(RelayError):
+    """The encrypted conversation between two Routers."""
+
+
+class Refusal(IntEnum):
+    """Why a callee's Router refuses an opening; signed, and seen by the Bridge."""
+
+    NOT_SPECIFIED = 0
+    EXPIRED = 1
+    UNKNOWN_KEY = 2
+    REPLAY = 3
+    NOT_GRANTED = 4
+    UNKNOWN_DEVICE = 5
+    BUSY = 6
+    MALFORMED = 7
+    UNTRUSTED_PEER = 8
+
+
+class HandshakeError(TunnelError):
+    """An opening or an answer does not hold; `refusal` is what the caller should be told."""
+
+    def __init__(self, message: str, refusal: Refusal = Refusal.MALFORMED) -> None:
+        super().__init__(message)
+        self.refusal = refusal
+
+
+class ChunkError(TunnelError):
+    """A sealed chunk does not open, or comes out of turn: the flow is dead."""
+
+
+class SessionEnded(TunnelError):
+    """The session is over: revoked, unknown to the Bridge, or without its peer for too long."""
+
+
+class SignallingError(RelayError):
+    """The WebSocket to the Bridge is lost, silent, or speaks out of turn."""
+
+
+class Refused(RelayError):
+    """A request is refused; `status` is the HTTP status that says so."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class ProviderError(RelayError):
+    """The object store failed; `permanent` when trying again cannot help."""
+
+    def __init__(self, message: str, *, permanent: bool = False) -> None:
+        super().__init__(message)
+        self.permanent = permanent
+
+
+class ObjectMissing(ProviderError):
+    """The object store has no such object."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, permanent=True)
+
+
+class DatabaseError(RelayError):
+    """SQLite failed, or the database was written by a newer Relay."""

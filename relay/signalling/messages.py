@@ -1,0 +1,476 @@
+"""The messages that Routers and the Bridge exchange over the WebSocket `/v1/signal`.
+
+One class per message, one row per field, each with its bound: what does not fit is refused before
+it is looked at. A message is one binary WebSocket frame: a msgpack array of the message's number
+and then its fields in the order given here. Trailing fields that a newer peer may add are refused:
+the version in `Hello` is what changes.
+
+    Bridge                                   Router
+      | Hello                                  |
+      | ------------------------------------>  |
+      |                         Authenticate   |
+      | <------------------------------------  |
+      | Welcome                                |
+      | ------------------------------------>  |
+      |           PublishKey, Publish, Grants  |   each answered by Done (same request number)
+      | <------------------------------------  |
+      | Directory (whole, then what changes)   |
+      | ------------------------------------>  |
+      |                 Held (sessions I hold) |
+      | <------------------------------------  |
+      | Open ... Answer | Refuse | Withdraw    |   between two Routers, through the Bridge
+      | Slots, Resign                          |   a Router asks the Bridge for signed URLs
+      | Announce, InLine, Progress, End        |   between two Routers, through the Bridge
+      | Ping, Pong                             |   both ways
+"""
+
+from collections.abc import Callable
+from enum import IntEnum
+from typing import Any, ClassVar, TypeVar, cast
+
+import attrs
+import msgpack
+
+from relay.errors import SignallingError
+
+PROTOCOL_VERSION = 1
+
+# The largest message is an `Open` with a sealed A-ASSOCIATE-RQ of 128 KiB (DESIGN: an opening
+# carries up to that much) and its keys; everything else is far smaller.
+MAXIMUM_MESSAGE = 256 * 1024
+MAXIMUM_REQUEST = 128 * 1024 + 16  # a sealed A-ASSOCIATE-RQ and its tag
+MAXIMUM_IN_LINE = 16 * 1024 + 64  # a small chunk's plaintext, its header and its tag
+MAXIMUM_URL = 4096
+MAXIMUM_PUBLICATIONS = 512  # AE titles that one Router may publish
+MAXIMUM_DIRECTORY_PART = 64  # rows in one Directory message, so that it fits MAXIMUM_MESSAGE
+MAXIMUM_SESSIONS = 1024  # sessions that one Router may hold at once
+MAXIMUM_SLOTS = 16  # signed URLs in one Slots reply
+
+
+class Direction(IntEnum):
+    """A flow's direction, as the session's keys, slots and progress number them."""
+
+    CALLER_TO_CALLEE = 0
+    CALLEE_TO_CALLER = 1
+
+    @property
+    def other(self) -> "Direction":
+        return Direction(1 - self)
+
+
+class EndReason(IntEnum):
+    """Why a session is no more."""
+
+    FINISHED = 0
+    CALLEE_OFFLINE = 1
+    NOT_PUBLISHED = 2
+    NOT_GRANTED = 3
+    LIMIT_REACHED = 4
+    REVOKED = 5
+    UNKNOWN_SESSION = 6
+    PEER_FORGOT = 7
+    PROTOCOL_VIOLATION = 8
+    EXPIRED = 9
+    STORE_UNAVAILABLE = 10
+
+
+Check = Callable[[Any], bool]
+
+
+def _octets(exactly: int | None = None, at_most: int = 0) -> Any:
+    if exactly is not None:
+        return attrs.field(metadata={"check": lambda v: isinstance(v, bytes) and len(v) == exactly})
+    return attrs.field(metadata={"check": lambda v: isinstance(v, bytes) and len(v) <= at_most})
+
+
+def _unsigned(at_most: int = 2**63 - 1) -> Any:
+    return attrs.field(
+        metadata={"check": lambda v: type(v) is int and 0 <= v <= at_most},
+    )
+
+
+def _text(at_most: int) -> Any:
+    return attrs.field(metadata={"check": lambda v: isinstance(v, str) and len(v) <= at_most})
+
+
+def _flag() -> Any:
+    return attrs.field(metadata={"check": lambda v: isinstance(v, bool)})
+
+
+def _rows(row: Check, at_most: int) -> Any:
+    """A list of at most `at_most` rows that each pass `row`; a tuple on our side."""
+    return attrs.field(
+        converter=tuple,
+        metadata={
+            "check": lambda v: (
+                isinstance(v, (list, tuple)) and len(v) <= at_most and all(row(r) for r in v)
+            )
+        },
+    )
+
+
+def _record(*checks: Check) -> Check:
+    return lambda v: (
+        isinstance(v, (list, tuple))
+        and len(v) == len(checks)
+        and all(check(part) for check, part in zip(checks, v, strict=True))
+    )
+
+
+def _is_octets(at_most: int, at_least: int = 0) -> Check:
+    return lambda v: isinstance(v, bytes) and at_least <= len(v) <= at_most
+
+
+def _is_text(at_most: int) -> Check:
+    return lambda v: isinstance(v, str) and len(v) <= at_most
+
+
+def _is_unsigned(v: Any) -> bool:
+    return type(v) is int and 0 <= v < 2**63
+
+
+def _is_flag(v: Any) -> bool:
+    return isinstance(v, bool)
+
+
+def _is_signed_request(v: Any) -> bool:
+    """(method, url, headers, expires), as `relay.providers.SignedRequest` has them."""
+    header = _record(_is_text(64), _is_text(1024))
+    return _record(
+        _is_text(8),
+        _is_text(MAXIMUM_URL),
+        lambda rows: isinstance(rows, (list, tuple)) and len(rows) <= 8 and all(map(header, rows)),
+        _is_unsigned,
+    )(v)
+
+
+# A signed statement (relay.identity.Signed): publication, HPKE key.
+MAXIMUM_STATEMENT = 4096
+
+_MESSAGES: dict[int, type["Message"]] = {}
+M = TypeVar("M", bound="Message")
+
+
+class Message:
+    """What all messages share. `number` is the first element of the msgpack array."""
+
+    __slots__ = ()
+    number: ClassVar[int]
+
+
+def _message(number: int) -> Callable[[type[M]], type[M]]:
+    def register(cls: type[M]) -> type[M]:
+        frozen = attrs.frozen(cls, slots=True)
+        frozen.number = number
+        assert number not in _MESSAGES
+        _MESSAGES[number] = frozen
+        return cast(type[M], frozen)
+
+    return register
+
+
+# --- who is there -------------------------------------------------------------------------------
+
+
+@_message(1)
+class Hello(Message):
+    """Bridge to Router, first: who I am and a nonce for you to sign."""
+
+    version: int = _unsigned(2**16)
+    network: bytes = _octets(16)
+    bridge: bytes = _octets(32)
+    nonce: bytes = _octets(32)
+
+
+@_message(2)
+class Authenticate(Message):
+    """Router to Bridge: who I am, my nonce, and `identity.sign` over network, both and both."""
+
+    router: bytes = _octets(32)
+    nonce: bytes = _octets(32)
+    signature: bytes = _octets(64)
+
+
+@_message(3)
+class Welcome(Message):
+    """Bridge to Router: my signature over the same; now we know each other."""
+
+    signature: bytes = _octets(64)
+    time: int = _unsigned()
+
+
+@_message(4)
+class Ping(Message):
+    """Are you there? Either way; answered by Pong with the same number."""
+
+    sequence: int = _unsigned()
+
+
+@_message(5)
+class Pong(Message):
+    """I am."""
+
+    sequence: int = _unsigned()
+
+
+# --- what a Router tells the Bridge -------------------------------------------------------------
+
+
+@_message(10)
+class PublishKey(Message):
+    """Router to Bridge: my HPKE key (a signed statement), answered by Done."""
+
+    request: int = _unsigned()
+    statement: bytes = _octets(at_most=MAXIMUM_STATEMENT)
+
+
+@_message(11)
+class Publish(Message):
+    """Router to Bridge: all my publications (signed statements), answered by Done."""
+
+    request: int = _unsigned()
+    statements: tuple[bytes, ...] = _rows(_is_octets(MAXIMUM_STATEMENT), MAXIMUM_PUBLICATIONS)
+
+
+@_message(12)
+class Grants(Message):
+    """Router to Bridge: a copy of all my grants, without calling AE titles, answered by Done.
+
+    Each row: grantee's identity, published AE title, services.
+    """
+
+    request: int = _unsigned()
+    rows: tuple[tuple[bytes, str, tuple[str, ...]], ...] = _rows(
+        _record(
+            _is_octets(32, 32),
+            _is_text(16),
+            lambda v: (
+                isinstance(v, (list, tuple)) and len(v) <= 64 and all(map(_is_text(80), v))
+            ),
+        ),
+        4096,
+    )
+
+
+@_message(13)
+class Done(Message):
+    """Bridge to Router: request carried out, or refused in part: one line for each refusal."""
+
+    request: int = _unsigned()
+    refusals: tuple[str, ...] = _rows(_is_text(512), MAXIMUM_PUBLICATIONS)
+
+
+@_message(14)
+class Directory(Message):
+    """Bridge to Router: who is in the network and what they publish.
+
+    `whole` begins a new snapshot that forgets all before; the parts that follow add to it. Each
+    router: identity, name, HPKE key statement (empty: none yet), connected. Each publication: the
+    owner's signed statement. `gone_routers` and `gone_titles` name what is no more.
+    """
+
+    whole: bool = _flag()
+    routers: tuple[tuple[bytes, str, bytes, bool], ...] = _rows(
+        _record(_is_octets(32, 32), _is_text(64), _is_octets(MAXIMUM_STATEMENT), _is_flag),
+        MAXIMUM_DIRECTORY_PART,
+    )
+    publications: tuple[bytes, ...] = _rows(_is_octets(MAXIMUM_STATEMENT), MAXIMUM_DIRECTORY_PART)
+    gone_routers: tuple[bytes, ...] = _rows(_is_octets(32, 32), MAXIMUM_DIRECTORY_PART)
+    gone_titles: tuple[str, ...] = _rows(_is_text(16), MAXIMUM_DIRECTORY_PART)
+
+
+@_message(15)
+class Held(Message):
+    """Router to Bridge on each connection: the sessions that I hold; end my others."""
+
+    sessions: tuple[bytes, ...] = _rows(_is_octets(16, 16), MAXIMUM_SESSIONS)
+
+
+@_message(16)
+class Ask(Message):
+    """Router to Router: a sealed request of a person (for a grant); answered by Done to the asker.
+
+    `router` is the callee on the way to the Bridge and the caller on the way from it.
+    """
+
+    request: int = _unsigned()
+    router: bytes = _octets(32)
+    sealed: bytes = _octets(at_most=8192)
+
+
+# --- one session --------------------------------------------------------------------------------
+
+
+@_message(20)
+class Open(Message):
+    """Caller to callee: an opening and the sealed request under its early key.
+
+    The Bridge fills in nothing: `router` is the callee on the way to the Bridge and the caller on
+    the way from it, as the Bridge authenticated them; the opening names both.
+    """
+
+    session: bytes = _octets(16)
+    router: bytes = _octets(32)
+    called: str = _text(16)
+    opening: bytes = _octets(at_most=8192)
+    request: bytes = _octets(at_most=MAXIMUM_REQUEST)
+
+
+@_message(21)
+class Answer(Message):
+    """Callee to caller: the session stands."""
+
+    session: bytes = _octets(16)
+    answer: bytes = _octets(at_most=4096)
+
+
+@_message(22)
+class Refuse(Message):
+    """Callee to caller: the session is refused (signed, with its reason)."""
+
+    session: bytes = _octets(16)
+    refusal: bytes = _octets(at_most=256)
+
+
+@_message(23)
+class Withdraw(Message):
+    """Caller to callee: no need to answer any more (signed)."""
+
+    session: bytes = _octets(16)
+    withdrawal: bytes = _octets(at_most=256)
+
+
+@_message(24)
+class InLine(Message):
+    """Writer to reader: a small sealed chunk."""
+
+    session: bytes = _octets(16)
+    chunk: int = _unsigned()
+    sealed: bytes = _octets(at_most=MAXIMUM_IN_LINE)
+
+
+@_message(25)
+class Announce(Message):
+    """Writer to reader: chunk `chunk` is stored in `slot`, `size` sealed bytes.
+
+    The writer leaves `get` and `delete` empty; the Bridge fills them in for the reader.
+    """
+
+    session: bytes = _octets(16)
+    chunk: int = _unsigned()
+    slot: int = _unsigned()
+    size: int = _unsigned(64 * 1024 * 1024)
+    get: tuple[Any, ...] = _rows(_is_signed_request, 1)
+    delete: tuple[Any, ...] = _rows(_is_signed_request, 1)
+
+
+@attrs.frozen(slots=True)
+class FlowProgress:
+    """Where one end stands with one direction of a session. All counts are of chunks from 0.
+
+    The writer's end fills in `announced`, the reader's end the rest. Counts say how many: a count
+    of n means chunks 0 to n-1.
+    """
+
+    announced: int = 0  # chunks announced, each only once stored, in order
+    received: int = 0  # announcements received
+    opened: int = 0  # chunks opened: the acknowledgement
+    chunk_credit: int = 0  # chunks that may be announced in all
+    in_line_credit: int = 0  # in-line bytes (sealed) that may be announced in all
+
+
+@_message(26)
+class Progress(Message):
+    """Either end to the other: both directions, the caller-to-callee one first."""
+
+    session: bytes = _octets(16)
+    outward: tuple[int, int, int, int, int] = attrs.field(
+        converter=tuple, metadata={"check": _record(*[_is_unsigned] * 5)}
+    )
+    inward: tuple[int, int, int, int, int] = attrs.field(
+        converter=tuple, metadata={"check": _record(*[_is_unsigned] * 5)}
+    )
+
+
+@_message(27)
+class Slots(Message):
+    """Writer to Bridge: give me signed PUTs for `count` slots from `first` of my direction."""
+
+    request: int = _unsigned()
+    session: bytes = _octets(16)
+    first: int = _unsigned()
+    count: int = _unsigned(MAXIMUM_SLOTS)
+
+
+@_message(28)
+class SlotURLs(Message):
+    """Bridge to writer: the signed PUTs asked for, in slot order."""
+
+    request: int = _unsigned()
+    session: bytes = _octets(16)
+    first: int = _unsigned()
+    puts: tuple[Any, ...] = _rows(_is_signed_request, MAXIMUM_SLOTS)
+
+
+@_message(29)
+class Resign(Message):
+    """Reader to Bridge: sign GET and DELETE of this slot of the other end's direction again."""
+
+    request: int = _unsigned()
+    session: bytes = _octets(16)
+    slot: int = _unsigned()
+
+
+@_message(30)
+class Resigned(Message):
+    """Bridge to reader: the signed GET and DELETE."""
+
+    request: int = _unsigned()
+    session: bytes = _octets(16)
+    get: tuple[Any, ...] = _rows(_is_signed_request, 1)
+    delete: tuple[Any, ...] = _rows(_is_signed_request, 1)
+
+
+@_message(31)
+class End(Message):
+    """Any way: this session is over. From the Bridge it says why; nothing follows it."""
+
+    session: bytes = _octets(16)
+    reason: int = _unsigned(255)
+
+
+SessionMessage = Answer | Refuse | Withdraw | InLine | Announce | Progress | End
+
+# What the hub passes on unread from one end of a session to the other.
+PASSED_ON = (Answer, Refuse, Withdraw, InLine, Announce, Progress)
+
+
+def encode(message: Message) -> bytes:
+    """The frame for `message`."""
+    fields = attrs.astuple(message, recurse=False)  # type: ignore[arg-type]
+    return cast(bytes, msgpack.packb((message.number, *fields)))
+
+
+def decode(frame: bytes) -> Message:
+    """The message in `frame`.
+
+    Raises SignallingError, naming the message and the field, if a bound does not hold.
+    """
+    if len(frame) > MAXIMUM_MESSAGE:
+        raise SignallingError(f"message of {len(frame)} bytes; at most {MAXIMUM_MESSAGE} are taken")
+    try:
+        parts = msgpack.unpackb(frame, use_list=False, strict_map_key=True, max_ext_len=0)
+    except Exception as error:  # msgpack raises ValueError and several of its own
+        raise SignallingError(f"message is not msgpack: {type(error).__name__}") from error
+    if not isinstance(parts, tuple) or not parts or type(parts[0]) is not int:
+        raise SignallingError("message is not an array that begins with its number")
+    cls = _MESSAGES.get(parts[0])
+    if cls is None:
+        raise SignallingError(f"unknown message number {parts[0]}")
+    fields = attrs.fields(cls)  # type: ignore[arg-type]
+    if len(parts) != len(fields) + 1:
+        raise SignallingError(f"{cls.__name__}: {len(parts) - 1} fields, not {len(fields)}")
+    for field, value in zip(fields, parts[1:], strict=True):
+        if not field.metadata["check"](value):
+            raise SignallingError(f"{cls.__name__}: field {field.name} is out of bounds")
+    return cls(*parts[1:])
