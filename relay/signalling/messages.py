@@ -26,7 +26,7 @@ the version in `Hello` is what changes.
 
 from collections.abc import Callable
 from enum import IntEnum
-from typing import Any, ClassVar, TypeVar, cast
+from typing import Any, ClassVar, TypeVar, cast, dataclass_transform
 
 import attrs
 import msgpack
@@ -158,13 +158,16 @@ class Message:
     number: ClassVar[int]
 
 
+@dataclass_transform(
+    frozen_default=True, field_specifiers=(attrs.field, _octets, _unsigned, _text, _flag, _rows)
+)
 def _message(number: int) -> Callable[[type[M]], type[M]]:
     def register(cls: type[M]) -> type[M]:
         frozen = attrs.frozen(cls, slots=True)
         frozen.number = number
         assert number not in _MESSAGES
         _MESSAGES[number] = frozen
-        return cast(type[M], frozen)
+        return frozen
 
     return register
 
@@ -244,9 +247,7 @@ class Grants(Message):
         _record(
             _is_octets(32, 32),
             _is_text(16),
-            lambda v: (
-                isinstance(v, (list, tuple)) and len(v) <= 64 and all(map(_is_text(80), v))
-            ),
+            lambda v: isinstance(v, (list, tuple)) and len(v) <= 64 and all(map(_is_text(80), v)),
         ),
         4096,
     )
