@@ -1,0 +1,220 @@
+"""relay.tunnel.chunks: whatever goes in comes out, in order, in chunks that keep the rules."""
+
+import os
+import random
+import struct
+
+import pytest
+import zstandard
+from hypothesis import given
+from hypothesis import strategies as st
+
+from relay.dicom.pdu import PDV, AAssociateRJ, AReleaseRP, AReleaseRQ, Atom
+from relay.errors import ChunkError
+from relay.tunnel.chunks import (
+    MAXIMUM_CHUNK,
+    MINIMUM_TARGET,
+    Chunk,
+    ChunkBuilder,
+    Compression,
+    Compressor,
+    Decompressor,
+    Filter,
+    shuffle,
+    unshuffle,
+)
+from relay.tunnel.records import decode
+
+NOISE = random.Random(1)
+IMAGE = struct.pack("<40000H", *(int(NOISE.gauss(1000, 30)) for _ in range(40000)))
+
+
+def command(text: bytes = b"command!", context_id: int = 1) -> PDV:
+    return PDV(context_id, True, True, text)
+
+
+def data(fragment: bytes, *, last: bool = False, context_id: int = 1) -> PDV:
+    return PDV(context_id, False, last, fragment)
+
+
+def build(builder: ChunkBuilder, atoms: list[tuple[Atom, bool]]) -> list[Chunk]:
+    chunks = []
+    for atom, compressible in atoms:
+        chunks += builder.add(atom, compressible=compressible)
+    last = builder.cut()
+    return chunks if last is None else [*chunks, last]
+
+
+def messages(atoms: list[Atom]) -> list[object]:
+    """Atoms with all fragments of a message joined: what does not depend on how they are cut."""
+    out: list[object] = []
+    parts: list[bytes] = []
+    kind = None
+    for atom in atoms:
+        if not isinstance(atom, PDV):
+            out.append(atom)
+            continue
+        if parts and kind != (atom.context_id, atom.is_command):
+            out.append((kind, b"".join(parts), False))
+            parts = []
+        kind = (atom.context_id, atom.is_command)
+        parts.append(bytes(atom.fragment))
+        if atom.is_last:
+            out.append((kind, b"".join(parts), True))
+            parts = []
+    if parts:
+        out.append((kind, b"".join(parts), False))
+    return out
+
+
+def test_a_command_and_its_data_set_share_a_chunk() -> None:
+    builder = ChunkBuilder()
+    assert builder.add(command()) == []
+    assert builder.add(data(b"data", last=True), compressible=True) == []
+    chunk = builder.cut()
+    assert chunk is not None
+    assert decode(chunk.head) == [command()]
+    assert decode(chunk.body) == [data(b"data", last=True)]
+    assert builder.cut() is None
+    assert builder.pending == 0
+
+
+def test_what_is_not_compressible_stays_in_the_head_in_order() -> None:
+    (chunk,) = build(
+        ChunkBuilder(),
+        [
+            (command(), True),
+            (data(b"jpeg", last=True), False),
+            (command(), False),
+            (data(b"jpeg", last=True), False),
+            (AReleaseRQ(), True),
+        ],
+    )
+    assert chunk.body == b""
+    assert len(chunk.atoms()) == 5
+
+
+def test_a_body_holds_one_data_set() -> None:
+    one = [(command(), False), (data(b"one", last=True), True)]
+    two = [(command(), False), (data(b"two", last=True), True)]
+    chunks = build(ChunkBuilder(), [*one, *two, (AReleaseRQ(), False)])
+    assert [len(decode(chunk.body)) for chunk in chunks] == [1, 1, 0]
+    # Even where no command stands between them, which no sound peer sends.
+    chunks = build(ChunkBuilder(), [(data(b"one", last=True), True), (data(b"two"), True)])
+    assert len(chunks) == 2
+
+
+def test_adjacent_fragments_become_one_record() -> None:
+    fragments = [(data(b"%04d" % i, last=i == 99), True) for i in range(100)]
+    (chunk,) = build(ChunkBuilder(), fragments)
+    (pdv,) = chunk.atoms()
+    assert isinstance(pdv, PDV)
+    assert pdv.is_last
+    assert bytes(pdv.fragment) == b"".join(b"%04d" % i for i in range(100))
+
+
+@pytest.mark.parametrize("compressible", [True, False])
+def test_large_fragment_is_split_at_even_places(compressible: bool) -> None:
+    fragment = os.urandom(10 * MINIMUM_TARGET + 2)
+    chunks = build(ChunkBuilder(MINIMUM_TARGET), [(data(fragment, last=True), compressible)])
+    pdvs = [atom for chunk in chunks for atom in chunk.atoms() if isinstance(atom, PDV)]
+    assert b"".join(bytes(pdv.fragment) for pdv in pdvs) == fragment
+    assert [pdv.is_last for pdv in pdvs] == [False] * (len(pdvs) - 1) + [True]
+    assert all(len(pdv.fragment) % 2 == 0 for pdv in pdvs)
+    sizes = [len(chunk.head) + len(chunk.body) for chunk in chunks]
+    assert all(MINIMUM_TARGET - 8 <= size <= MINIMUM_TARGET for size in sizes[:-1])
+
+
+def test_full_chunks_come_out_as_they_fill() -> None:
+    builder = ChunkBuilder(MINIMUM_TARGET)
+    given_out = [len(builder.add(data(bytes(300)), compressible=True)) for _ in range(20)]
+    assert sum(given_out) >= 5
+    assert builder.pending < MINIMUM_TARGET
+
+
+def test_final_chunk() -> None:
+    builder = ChunkBuilder()
+    builder.add(AReleaseRP())
+    chunk = builder.cut(final=True)
+    assert chunk is not None
+    assert chunk.final
+    assert chunk.atoms() == [AReleaseRP()]
+    empty = builder.cut(final=True)
+    assert empty == Chunk(b"", b"", True)
+
+
+def test_target_within_what_a_reader_takes() -> None:
+    for target in (0, MINIMUM_TARGET - 1, MAXIMUM_CHUNK + 1):
+        with pytest.raises(ValueError, match="target"):
+            ChunkBuilder(target)
+
+
+PDVS = st.builds(
+    PDV,
+    context_id=st.sampled_from([1, 3]),
+    is_command=st.booleans(),
+    is_last=st.booleans(),
+    fragment=st.binary(max_size=3000),
+)
+SAID = st.lists(
+    st.tuples(
+        st.one_of(PDVS, PDVS, PDVS, st.sampled_from([AReleaseRQ(), AAssociateRJ(1, 1, 1)])),
+        st.booleans(),
+    ),
+    max_size=30,
+)
+
+
+@given(SAID, st.integers(MINIMUM_TARGET, 4000))
+def test_nothing_is_lost_or_reordered(said: list[tuple[Atom, bool]], target: int) -> None:
+    chunks = build(ChunkBuilder(target), said)
+    atoms = [atom for chunk in chunks for atom in chunk.atoms()]
+    assert messages(atoms) == messages([atom for atom, _ in said])
+    for chunk in chunks:
+        assert len(chunk.head) + len(chunk.body) <= target
+        ends = [atom.is_last for atom in decode(chunk.body) if isinstance(atom, PDV)]
+        assert not any(ends[:-1])
+
+
+@given(st.binary(max_size=1000))
+def test_shuffle_round_trip(plain: bytes) -> None:
+    assert bytes(unshuffle(shuffle(plain))) == plain
+
+
+def test_shuffle_by_example() -> None:
+    assert shuffle(b"AaBbCcD") == b"ABCDabc"
+
+
+def test_images_are_shuffled_and_text_is_not() -> None:
+    compressor = Compressor()
+    assert compressor.compress(IMAGE)[:2] == (Compression.ZSTD, Filter.SHUFFLE)
+    words = b" ".join(b"%d times" % (i * i % 1000) for i in range(9000))
+    assert compressor.compress(words)[:2] == (Compression.ZSTD, Filter.NONE)
+
+
+@pytest.mark.parametrize("body", [b"", bytes(511), os.urandom(100_000)], ids=["", "short", "noise"])
+def test_what_does_not_gain_is_left_alone(body: bytes) -> None:
+    assert Compressor().compress(body) == (Compression.NONE, Filter.NONE, body)
+
+
+def test_what_gains_only_in_the_middle_is_left_alone() -> None:
+    noise = os.urandom(2_000_000)
+    body = noise[:1_000_000] + bytes(40_000) + noise[1_000_000:]
+    assert Compressor().compress(body)[0] == Compression.NONE
+
+
+@given(st.binary(max_size=5000))
+def test_compression_round_trip(body: bytes) -> None:
+    for body_ in (body, body * 20, memoryview(body * 20)):
+        compression, filter_, packed = Compressor().compress(body_)
+        if compression == Compression.ZSTD:
+            assert len(packed) <= 0.95 * len(body_)
+            packed = Decompressor().decompress(packed, filter_, len(body_))
+        assert packed == body_
+
+
+def test_decompression_stops_at_the_stated_length() -> None:
+    bomb = zstandard.ZstdCompressor().compress(bytes(200 * 1024 * 1024))
+    assert len(bomb) < 50_000
+    with pytest.raises(ChunkError):
+        Decompressor().decompress(bomb, Filter.NONE, 1000)
