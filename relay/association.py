@@ -1,0 +1,452 @@
+"""An association over TCP or TLS: the trio glue around `relay.dicom.upperlayer`.
+
+`Association` is what every conversation in Relay looks like, over a socket here and through a
+tunnel elsewhere: a few verbs over the atoms of `relay.dicom.pdu`. `receive()` and `send()` may run
+in two tasks at once. There is no task of its own behind an association: `receive()` does the
+reading, so that a peer is read no faster than its atoms are taken, and whoever awaits is the one
+that time runs out for.
+
+How an association ends: `receive()` gives exactly one *terminal* atom (A-ASSOCIATE-RJ,
+A-RELEASE-RP or A-ABORT). Whatever the peer does wrong, silence and a lost connection included,
+arrives as an A-ABORT, and `cause` says in words what it was. So does an end that this side made
+itself, for a task that still waits in `receive()`.
+"""
+
+import ssl
+from collections import deque
+from collections.abc import Iterable
+from contextlib import suppress
+from math import inf
+from pathlib import Path
+from typing import Protocol
+
+import attrs
+import trio
+
+from relay import transport
+from relay.dicom.pdu import AAbort, AAssociateRJ, AAssociateRQ, AReleaseRP, Atom
+from relay.dicom.statemachine import State
+from relay.dicom.upperlayer import (
+    Action,
+    Close,
+    Indicate,
+    Role,
+    Send,
+    StartARTIM,
+    StopARTIM,
+    UpperLayer,
+)
+from relay.errors import AbortReason, AbortSource, AssociationAborted, LocalProtocolError
+
+# What we take in one P-DATA-TF. Larger gains nothing on a local network, and a peer's PDU is held
+# whole: it is part of the memory that each association costs.
+DEFAULT_MAXIMUM_LENGTH = 256 * 1024
+
+# One read from the socket: a whole PDU of ours where the kernel has one, so that its fragments
+# need not be put together from pieces.
+READ_SIZE = 256 * 1024
+
+# One write: trio reaches the loopback's full rate from here on, and it is what the write deadline
+# counts by.
+WRITE_SIZE = 256 * 1024
+
+# An A-ABORT goes out under this limit even where everything around it is cancelled, and the peer
+# has as long to close (DESIGN §5). Enough for a round trip by satellite.
+ABORT_LIMIT = 2.0
+
+# The atoms that end an association.
+TERMINAL = (AAssociateRJ, AReleaseRP, AAbort)
+
+
+@attrs.frozen(slots=True, kw_only=True)
+class Timeouts:
+    """How long an association waits for its peer, in seconds.
+
+    The defaults suit a device in the same hospital.
+    """
+
+    # TCP, name look-up included, and TLS on top of it. A device that is switched off answers never.
+    connect: float = 10.0
+    tls_handshake: float = 10.0
+    # As acceptor, from the connection to the whole A-ASSOCIATE-RQ (ARTIM, PS3.8 §9.1.5).
+    association_request: float = 30.0
+    # As requestor, from A-ASSOCIATE-RQ to its answer. DCMTK and pynetdicom wait 30 s too.
+    association_answer: float = 30.0
+    # From A-RELEASE-RQ to A-RELEASE-RP. A device may store what it has before it answers.
+    release: float = 60.0
+    # After a rejection, release or abort: for the peer to close (ARTIM, PS3.8 §9.1.5).
+    artim: float = 30.0
+    # For each WRITE_SIZE bytes. A device that writes to a busy disk stops taking for a while.
+    write: float = 60.0
+    # Nothing either way while established. None: whoever knows whether an answer is owed decides.
+    idle: float | None = None
+
+
+class Association(Protocol):
+    """A conversation between two application entities, whatever carries it."""
+
+    cause: str  # how it ended, in words for the log; empty before
+
+    async def receive(self) -> Atom:
+        """The next indication. After a terminal one: `LocalProtocolError`."""
+
+    async def send(self, atom: Atom) -> None:
+        """Send one atom; returns when it is on its way, and so holds its caller back.
+
+        Raises `AssociationAborted` if the association is over or the peer takes nothing, and
+        `LocalProtocolError`, with nothing changed, where the state does not allow the atom.
+        Cancelled in the middle of a write it leaves the connection closed.
+        """
+
+    async def abort(
+        self, source: int = AbortSource.SERVICE_USER, reason: int = AbortReason.NOT_SPECIFIED
+    ) -> None:
+        """Send an A-ABORT if the association is not over yet. Never raises, takes 2 s at most."""
+
+    async def aclose(self) -> None:
+        """Free everything; an association that is not over is aborted."""
+
+
+class TCPAssociation:
+    """An `Association` over a byte stream: TCP, TLS, or a Unix socket.
+
+    `host` is the peer's address as text, empty for a Unix socket.
+    """
+
+    def __init__(
+        self,
+        stream: trio.abc.Stream,
+        role: Role,
+        *,
+        maximum_length: int = DEFAULT_MAXIMUM_LENGTH,
+        timeouts: Timeouts | None = None,
+        host: str = "",
+        port: int = 0,
+    ) -> None:
+        self.host = host
+        self.port = port
+        self.cause = ""
+        self.bytes_received = 0
+        self.bytes_sent = 0
+        self._stream = stream
+        self._timeouts = timeouts or Timeouts()
+        self._upper = UpperLayer(role, maximum_length)
+        self._indications: deque[Atom] = deque()
+        self._requested = role is Role.ACCEPTOR  # a requestor begins by sending its request
+        self._ended = False  # the terminal atom has been taken
+        self._write_lock = trio.Lock()
+        self._reading: trio.CancelScope | None = None
+        self._artim = inf  # when it expires
+        self._state = self._upper.state
+        self._state_since = self._moved = trio.current_time()
+        self._close_due = self._closed = False
+        self._apply(self._upper.connected())
+
+    def __repr__(self) -> str:
+        return f"<TCPAssociation {self.host}:{self.port} {self._upper.state.name}>"
+
+    @property
+    def peer_maximum_length(self) -> int:
+        """The Maximum Length that the peer announced; 0 is unlimited."""
+        return self._upper.peer_maximum_length
+
+    @property
+    def over(self) -> bool:
+        """Nothing more can be sent; there may still be something to receive."""
+        state = self._upper.state
+        return self._closed or state is State.STA13 or (state is State.STA1 and self._requested)
+
+    async def receive(self) -> Atom:
+        """See `Association.receive`."""
+        await self.wait_indication()
+        atom = self._indications.popleft()
+        self._ended = isinstance(atom, TERMINAL)
+        return atom
+
+    async def wait_indication(self) -> Atom:
+        """The atom that the next `receive()` gives, left in its place."""
+        if self._ended:
+            raise LocalProtocolError(f"receive() after the end of the association ({self.cause})")
+        if not self._requested:
+            raise LocalProtocolError("receive() before the A-ASSOCIATE-RQ was sent")
+        while not self._indications:
+            if self._upper.state is not State.STA1:
+                await self._read()
+            if self.over and not self._indications:
+                self._indications.append(
+                    AAbort(AbortSource.SERVICE_PROVIDER, AbortReason.NOT_SPECIFIED)
+                )
+        return self._indications[0]
+
+    async def send(self, atom: Atom) -> None:
+        """See `Association.send`."""
+        if isinstance(atom, AAbort):
+            await self.abort(atom.source, atom.reason)
+            return
+        async with self._write_lock:
+            if self.over:
+                raise self._aborted()
+            data = self._apply(self._upper.send(atom))
+            match atom:
+                case AAssociateRQ():
+                    self._requested = True
+                case AAssociateRJ():
+                    self._note(f"rejected here: {_triple(atom)}")
+                case AReleaseRP():
+                    self._note("released")
+            await self._write(data)
+
+    async def abort(
+        self, source: int = AbortSource.SERVICE_USER, reason: int = AbortReason.NOT_SPECIFIED
+    ) -> None:
+        """See `Association.abort`."""
+        if self.over:
+            return
+        self._note(f"aborted here: source {source}, reason {reason}")
+        try:
+            data = self._apply(self._upper.send(AAbort(source, reason)))
+        except LocalProtocolError:
+            # Before an A-ASSOCIATE-RQ (Sta2) there is no association that could be aborted.
+            await self._lose()
+            return
+        await self._write_last(data)
+
+    async def aclose(self) -> None:
+        """See `Association.aclose`. After an end that this side made, wait for the peer's close.
+
+        Closing first could reset the connection and take the last PDU with it (Sta13, ARTIM).
+        """
+        try:
+            await self.abort()
+            with trio.move_on_after(ABORT_LIMIT, shield=True):
+                await self._await_close()
+            await self._await_close()
+        finally:
+            self._note("closed here")
+            await self._lose()
+
+    async def _await_close(self) -> None:
+        # Another task that waits in receive() is reading already; closing ends its wait.
+        while self._upper.state is State.STA13 and self._reading is None:
+            await self._read()
+
+    # --- reading ------------------------------------------------------------------------------
+
+    async def _read(self) -> None:
+        """Read once, or let a deadline pass, and do what the upper layer says to it."""
+        if self._reading is not None:
+            raise trio.BusyResourceError("another task is in receive()")
+        data: bytes | None = None
+        self._reading = trio.CancelScope()
+        try:
+            self._set_deadline()
+            with self._reading:
+                data = await self._receive_some()
+        finally:
+            self._reading = None
+        if data is None:
+            await self._expire()
+        elif self._upper.state is not State.STA1:  # closed by another task meanwhile
+            self.bytes_received += len(data)
+            await self._answer(self._upper.receive(data))
+
+    async def _receive_some(self) -> bytes:
+        try:
+            data = bytes(await self._stream.receive_some(READ_SIZE))
+        except trio.ClosedResourceError:
+            return b""
+        except trio.BrokenResourceError:
+            self._note("connection lost")
+            return b""
+        if not data:
+            self._note("connection closed by the peer")
+        return data
+
+    async def _expire(self) -> None:
+        now, state = trio.current_time(), self._upper.state
+        if now >= self._artim:
+            if state is State.STA2:
+                self._note(
+                    f"silence: no A-ASSOCIATE-RQ within {self._timeouts.association_request:g} s"
+                )
+            await self._answer(self._upper.artim_expired())
+            return
+        deadline, words = self._patience()
+        if now >= deadline:
+            self._note(f"silence: {words}")
+            await self.abort(AbortSource.SERVICE_PROVIDER, AbortReason.NOT_SPECIFIED)
+
+    async def _answer(self, actions: Iterable[Action]) -> None:
+        """Perform what the upper layer does by itself. All that it sends so is its last word."""
+        data = self._apply(actions)
+        if data:
+            await self._write_last(data)
+        if self._close_due:
+            self._note("aborted by the peer")  # in Sta2, where that is not indicated
+            await self._lose()
+
+    # --- writing ------------------------------------------------------------------------------
+
+    async def _write(self, data: bytes) -> None:
+        """Write all of it, or end the association: a PDU cut short cannot be mended.
+
+        Holds the write lock. Raises `AssociationAborted`.
+        """
+        try:
+            for at in range(0, len(data), WRITE_SIZE):
+                piece = memoryview(data)[at : at + WRITE_SIZE]
+                with trio.move_on_after(self._timeouts.write) as limit:
+                    await self._stream.send_all(piece)
+                if limit.cancelled_caught:
+                    self._note(f"silence: the peer took no data for {self._timeouts.write:g} s")
+                    await self._lose()
+                    raise self._aborted()
+                self.bytes_sent += len(piece)
+                self._moved = trio.current_time()
+                self._set_deadline()
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            # The peer's last words may wait to be read, and say why: the socket is not closed yet.
+            raise self._aborted("connection lost") from error
+        except trio.Cancelled:
+            self._note("closed here in the middle of a PDU")
+            await self._lose()
+            raise
+
+    async def _write_last(self, data: bytes) -> None:
+        """Write an A-ABORT or A-ASSOCIATE-RJ whatever happens around it; never raises."""
+        with trio.move_on_after(ABORT_LIMIT, shield=True) as limit:
+            async with self._write_lock:
+                with suppress(AssociationAborted):
+                    await self._write(data)
+        if limit.cancelled_caught:
+            await self._lose()
+
+    async def _lose(self) -> None:
+        """Close the stream; a task that waits in `receive()` gets the end of the association."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._upper.state is not State.STA1:
+            self._apply(self._upper.receive(b""))
+        # At once for a socket; TLS tells the peer first.
+        with (
+            suppress(trio.BrokenResourceError, trio.BusyResourceError),
+            trio.move_on_after(ABORT_LIMIT, shield=True),
+        ):
+            await self._stream.aclose()
+
+    # --- the upper layer's actions ------------------------------------------------------------
+
+    def _apply(self, actions: Iterable[Action]) -> bytes:
+        """Do all that needs no waiting; gives what is to be written."""
+        parts: list[bytes] = []
+        for action in actions:
+            match action:
+                case Send(data):
+                    parts.append(data)
+                case Indicate(atom):
+                    self._note_end(atom)
+                    self._indications.append(atom)
+                case StartARTIM():
+                    self._artim = trio.current_time() + (
+                        self._timeouts.association_request
+                        if self._upper.state is State.STA2
+                        else self._timeouts.artim
+                    )
+                case StopARTIM():
+                    self._artim = inf
+                case Close():
+                    self._close_due = True
+        if self._upper.fault:
+            self._note(self._upper.fault)
+        now = trio.current_time()
+        if self._upper.state is not self._state:
+            self._state, self._state_since = self._upper.state, now
+        self._moved = now
+        self._set_deadline()
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _set_deadline(self) -> None:
+        if self._reading is not None:
+            self._reading.deadline = min(self._artim, self._patience()[0])
+
+    def _patience(self) -> tuple[float, str]:
+        """When this state's wait for the peer is over, and what is missing then."""
+        timeouts = self._timeouts
+        match self._upper.state:
+            case State.STA5:
+                seconds = timeouts.association_answer
+                return self._state_since + seconds, f"no answer to A-ASSOCIATE-RQ in {seconds:g} s"
+            case State.STA7 | State.STA10 | State.STA11:
+                seconds = timeouts.release
+                return self._state_since + seconds, f"no answer to A-RELEASE-RQ in {seconds:g} s"
+            case State.STA6 if timeouts.idle is not None:
+                return self._moved + timeouts.idle, f"idle for {timeouts.idle:g} s"
+            case _:
+                return inf, ""
+
+    def _note(self, cause: str) -> None:
+        """Keep why the association ended: the first cause is the cause."""
+        self.cause = self.cause or cause
+
+    def _note_end(self, atom: Atom) -> None:
+        match atom:
+            case AReleaseRP():
+                self._note("released")
+            case AAssociateRJ():
+                self._note(f"rejected by the peer: {_triple(atom)}")
+            case AAbort() if not self._upper.fault:
+                self._note(f"aborted by the peer: source {atom.source}, reason {atom.reason}")
+
+    def _aborted(self, words: str = "") -> AssociationAborted:
+        return AssociationAborted(
+            AbortSource.SERVICE_PROVIDER,
+            AbortReason.NOT_SPECIFIED,
+            f"association ended: {self.cause or words}",
+        )
+
+
+def _triple(rejection: AAssociateRJ) -> str:
+    return f"result {rejection.result}, source {rejection.source}, reason {rejection.reason}"
+
+
+async def connect(
+    host: str,
+    port: int,
+    *,
+    maximum_length: int = DEFAULT_MAXIMUM_LENGTH,
+    timeouts: Timeouts | None = None,
+    ssl_context: ssl.SSLContext | None = None,
+) -> TCPAssociation:
+    """Connect to a device; nothing has been sent yet. Then `send(AAssociateRQ(...))`, `receive()`.
+
+    With `ssl_context` over TLS, whose certificate is checked against `host` as the context says.
+    Raises `AssociationAborted`, which says why there is no connection.
+    """
+    timeouts = timeouts or Timeouts()
+    tcp = await transport.open_tcp(host, port, timeouts.connect)
+    stream: trio.abc.Stream = tcp
+    if ssl_context is not None:
+        stream = await transport.start_tls(
+            tcp, ssl_context, timeouts.tls_handshake, server_hostname=host
+        )
+    return TCPAssociation(
+        stream,
+        Role.REQUESTOR,
+        maximum_length=maximum_length,
+        timeouts=timeouts,
+        host=host,
+        port=port,
+    )
+
+
+async def connect_unix(
+    path: Path, *, maximum_length: int = DEFAULT_MAXIMUM_LENGTH, timeouts: Timeouts | None = None
+) -> TCPAssociation:
+    """As `connect`, over a Unix socket."""
+    return TCPAssociation(
+        await transport.open_unix(path),
+        Role.REQUESTOR,
+        maximum_length=maximum_length,
+        timeouts=timeouts,
+    )

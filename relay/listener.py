@@ -1,0 +1,246 @@
+"""Takes associations from devices: many at once, each in a task of the caller's, within limits.
+
+A connection that holds no association (before its A-ASSOCIATE-RQ is whole, and after its end until
+the peer has closed) occupies no place that an association could have. Such connections have a
+limit of their own, in all and for each source address; past it the oldest of them is pushed out,
+so that clients that connect and say nothing never keep a device out that speaks.
+
+One handler that fails, and whatever a peer sends, end that one connection. Each connection that
+comes to nothing, and each association that ends, is one line in the log with its cause.
+"""
+
+import errno
+import ssl
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import attrs
+import structlog
+import trio
+
+from relay import transport
+from relay.association import DEFAULT_MAXIMUM_LENGTH, TCPAssociation, Timeouts
+from relay.dicom.pdu import AAssociateRJ, AAssociateRQ
+from relay.dicom.upperlayer import Role
+from relay.errors import AssociationAborted, RelayError
+
+log = structlog.get_logger()
+
+Handler = Callable[[TCPAssociation], Awaitable[object]]
+
+# PS3.8 Table 9-21: rejected-transient, service-provider (presentation), local-limit-exceeded.
+LOCAL_LIMIT_EXCEEDED = AAssociateRJ(result=2, source=3, reason=2)
+
+# What accept() fails with when the machine is short of something; it passes.
+SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
+
+# After a shortage: long enough to cost nothing, short enough that no device gives up meanwhile.
+SHORTAGE_PAUSE = 0.1
+
+
+@attrs.frozen(slots=True, kw_only=True)
+class ServerLimits:
+    """How much a listener takes on at once."""
+
+    # Associations. Each may hold some MiB of chunks; a hospital's devices together have fewer.
+    associations: int = 256
+    # Connections without an association, in all: each costs a descriptor and a few KiB.
+    waiting: int = 128
+    # ... and from one address. A modality opens a handful at once, not more.
+    waiting_per_address: int = 32
+    # How long running associations may go on after `stopping`, in seconds.
+    grace: float = 30.0
+
+
+async def serve(
+    listeners: Sequence[trio.abc.Listener[trio.SocketStream]],
+    handler: Handler,
+    *,
+    limits: ServerLimits | None = None,
+    timeouts: Timeouts | None = None,
+    maximum_length: int = DEFAULT_MAXIMUM_LENGTH,
+    ssl_context: ssl.SSLContext | None = None,
+    stopping: trio.Event | None = None,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Accept on `listeners` and run `handler(association)` for each A-ASSOCIATE-RQ.
+
+    The request is what the handler's first `receive()` gives; when the handler returns or raises,
+    the association is closed (aborted, if it has not ended). Over the limit an A-ASSOCIATE-RQ is
+    answered with A-ASSOCIATE-RJ transient, local limit exceeded.
+
+    Runs until `stopping` is set: then nothing new is taken, what runs has `limits.grace` seconds
+    to end before it is aborted, and `serve` returns. The listeners are closed in any case.
+    """
+    server = _Server(
+        handler, limits or ServerLimits(), timeouts or Timeouts(), maximum_length, ssl_context
+    )
+    async with trio.open_nursery() as connections:
+        async with trio.open_nursery() as accepting:
+            for listener in listeners:
+                accepting.start_soon(server.accept, listener, connections)
+            task_status.started()
+            await (trio.Event() if stopping is None else stopping).wait()
+            accepting.cancel_scope.cancel()
+        server.drop_waiting("the listener stops")
+        connections.cancel_scope.deadline = trio.current_time() + server.limits.grace
+
+
+@attrs.define(slots=True, eq=False)
+class _Waiting:
+    """A connection without an association; cancelling `scope` closes it."""
+
+    address: str
+    scope: trio.CancelScope
+    pushed_out: str = ""  # why
+    said: bool = False  # the log has a cause for this connection already
+
+
+@attrs.define(slots=True, eq=False)
+class _Server:
+    handler: Handler
+    limits: ServerLimits
+    timeouts: Timeouts
+    maximum_length: int
+    ssl_context: ssl.SSLContext | None
+    associations: int = 0
+    waiting: list[_Waiting] = attrs.Factory(list)  # oldest first
+
+    async def accept(
+        self, listener: trio.abc.Listener[trio.SocketStream], connections: trio.Nursery
+    ) -> None:
+        short = False
+        async with listener:
+            while True:
+                try:
+                    stream = await listener.accept()
+                except OSError as error:
+                    if error.errno not in SHORTAGES:
+                        raise
+                    if not short:  # one line for each shortage, not for each try
+                        log.error("cannot accept connections", cause=error.strerror)
+                    short = True
+                    await trio.sleep(SHORTAGE_PAUSE)
+                else:
+                    short = False
+                    connections.start_soon(self._connection, stream)
+
+    def drop_waiting(self, why: str) -> None:
+        for connection in self.waiting:
+            self._push_out(connection, why)
+
+    async def _connection(self, stream: trio.SocketStream) -> None:
+        address, port = _address(stream)
+        peer = f"{address}:{port}" if address else "unix socket"
+        association = await self._request(stream, address, port, peer)
+        if association is None:
+            return
+        try:
+            await self._associate(association, peer)
+        finally:
+            with self._without_association(address):
+                await association.aclose()
+            log.info(
+                "association ended",
+                peer=peer,
+                cause=association.cause,
+                bytes_received=association.bytes_received,
+                bytes_sent=association.bytes_sent,
+            )
+
+    async def _request(
+        self, stream: trio.SocketStream, address: str, port: int, peer: str
+    ) -> TCPAssociation | None:
+        """The association once its A-ASSOCIATE-RQ is there; None, and logged, if none comes."""
+        said = log.bind(peer=peer)
+        with self._without_association(address) as waiting:
+            try:
+                association = await self._open(stream, address, port)
+            except AssociationAborted as error:
+                said.warning("connection without association", cause=str(error))
+                return None
+            requested = False
+            try:
+                requested = isinstance(await association.wait_indication(), AAssociateRQ)
+                if requested:
+                    return association
+                said.warning("connection without association", cause=association.cause)
+                waiting.said = True  # before the wait for the peer's close, which may be long
+            finally:
+                if not requested:
+                    await association.aclose()
+        if waiting.pushed_out and not waiting.said:
+            said.warning("connection without association", cause=waiting.pushed_out)
+        return None
+
+    async def _open(self, stream: trio.SocketStream, address: str, port: int) -> TCPAssociation:
+        if address:
+            transport.keep_alive(stream.socket)
+        connection: trio.abc.Stream = stream
+        if self.ssl_context is not None:
+            connection = await transport.start_tls(
+                stream, self.ssl_context, self.timeouts.tls_handshake
+            )
+        return TCPAssociation(
+            connection,
+            Role.ACCEPTOR,
+            maximum_length=self.maximum_length,
+            timeouts=self.timeouts,
+            host=address,
+            port=port,
+        )
+
+    async def _associate(self, association: TCPAssociation, peer: str) -> None:
+        try:
+            if self.associations >= self.limits.associations:
+                await association.send(LOCAL_LIMIT_EXCEEDED)
+                log.warning("association limit reached", limit=self.limits.associations)
+                return
+            self.associations += 1
+            try:
+                await self.handler(association)
+            finally:
+                self.associations -= 1
+        except RelayError as error:
+            log.warning("association failed", peer=peer, cause=str(error))
+        except Exception:
+            log.exception("association handler failed", peer=peer)
+
+    @contextmanager
+    def _without_association(self, address: str) -> Iterator[_Waiting]:
+        """Take a place among the connections that hold no association; it may be taken away."""
+        standing = [entry for entry in self.waiting if not entry.pushed_out]
+        beside = [entry for entry in standing if entry.address == address]
+        if len(beside) >= self.limits.waiting_per_address:
+            self._push_out(
+                beside[0],
+                f"pushed out: {len(beside)} connections from {address} without an association",
+            )
+        elif len(standing) >= self.limits.waiting:
+            self._push_out(
+                standing[0], f"pushed out: {len(standing)} connections without an association"
+            )
+        with trio.CancelScope() as scope:
+            entry = _Waiting(address, scope)
+            self.waiting.append(entry)
+            try:
+                yield entry
+            finally:
+                self.waiting.remove(entry)
+
+    @staticmethod
+    def _push_out(entry: _Waiting, why: str) -> None:
+        entry.pushed_out = why
+        entry.scope.cancel()
+
+
+def _address(stream: trio.SocketStream) -> tuple[str, int]:
+    """The peer's address and port; empty for a Unix socket, or where the peer is gone already."""
+    try:
+        name = stream.socket.getpeername()
+    except OSError:
+        return "", 0
+    if not isinstance(name, tuple):
+        return "", 0
+    # A dual-stack listener sees IPv4 peers as ::ffff:192.0.2.1; people write 192.0.2.1.
+    return str(name[0]).removeprefix("::ffff:"), int(name[1])

@@ -1,0 +1,318 @@
+"""DIMSE as service class user, one operation at a time, over any `Association`.
+
+Each operation sends its request and waits for what answers it, within a deadline of its own. What
+comes back is a status, whatever it is; an exception means that the association is over:
+`AssociationRejected`, `AssociationAborted` (the peer's A-ABORT, a lost connection, a deadline), or
+`RemoteProtocolError` after our A-ABORT for what the peer did wrong.
+
+At the end stands `respond_to_echo`, the Router's own C-ECHO provider.
+"""
+
+from collections.abc import AsyncIterable, AsyncIterator
+from contextlib import asynccontextmanager
+from typing import NoReturn
+
+import attrs
+import trio
+
+from relay.association import ABORT_LIMIT, TERMINAL, Association
+from relay.dicom.dimse import (
+    CommandField,
+    CommandReader,
+    CommandSet,
+    Status,
+    is_pending,
+    request,
+    response_to,
+)
+from relay.dicom.negotiation import AcceptedContext, answer
+from relay.dicom.pdu import (
+    PDV,
+    AAbort,
+    AAssociateAC,
+    AAssociateRJ,
+    AAssociateRQ,
+    AReleaseRP,
+    AReleaseRQ,
+    Atom,
+    Buffer,
+    PresentationContext,
+)
+from relay.dicom.uids import VERIFICATION
+from relay.errors import (
+    AbortReason,
+    AbortSource,
+    AssociationAborted,
+    AssociationRejected,
+    RemoteProtocolError,
+)
+
+# From A-ASSOCIATE-RQ to its answer. Longer than a Router takes to find out that the far one is
+# away (25 s, DESIGN §5) and a TCP association's own limit: theirs tell more.
+NEGOTIATION_DEADLINE = 60.0
+
+ECHO_DEADLINE = 30.0
+
+# From the end of the data set to the C-STORE-RSP. PACS answer after they have stored, some after
+# they have compressed; a relayed one adds its way.
+STORE_DEADLINE = 300.0
+
+# From one C-FIND-RSP to the next. The first may wait for a search over a whole archive.
+FIND_DEADLINE = 120.0
+
+RELEASE_DEADLINE = 60.0
+
+# Who asks our own C-ECHO provider asks at once, and again at most after a person's pause.
+ECHO_IDLE = 60.0
+
+# One C-FIND identifier. Real ones are some hundred bytes to some tens of KiB.
+MAXIMUM_IDENTIFIER = 1024 * 1024
+
+# PS3.8 Table 9-21: (source, reason).
+REJECTIONS = {
+    (1, 1): "no reason given",
+    (1, 2): "application context name not supported",
+    (1, 3): "calling AE title not recognized",
+    (1, 7): "called AE title not recognized",
+    (2, 1): "no reason given",
+    (2, 2): "protocol version not supported",
+    (3, 1): "temporary congestion",
+    (3, 2): "local limit exceeded",
+}
+
+
+@attrs.frozen(slots=True)
+class FindAnswer:
+    """One C-FIND-RSP. The final one has no identifier, and a status that is not pending."""
+
+    status: int
+    identifier: bytes | None = attrs.field(default=None, repr=False)  # may name a patient
+
+    @property
+    def pending(self) -> bool:
+        return is_pending(self.status)
+
+
+async def negotiate(
+    association: Association, rq: AAssociateRQ, *, deadline: float = NEGOTIATION_DEADLINE
+) -> AAssociateAC:
+    """Ask for the association; `negotiation.accepted_contexts(rq, ac)` tells what came of it."""
+    await association.send(rq)
+    async with _aborting_faults(association):
+        match await _receive(association, deadline, "answer to A-ASSOCIATE-RQ"):
+            case AAssociateAC() as ac:
+                return ac
+            case AAssociateRJ(result, source, reason):
+                words = REJECTIONS.get((source, reason), "for a reason that PS3.8 does not know")
+                kind = "permanently" if result == 1 else "for now"
+                raise AssociationRejected(result, source, reason, f"rejected {kind}: {words}")
+            case atom:
+                raise _unexpected(atom, association.cause)
+
+
+async def echo(
+    association: Association,
+    context: AcceptedContext,
+    *,
+    message_id: int = 1,
+    deadline: float = ECHO_DEADLINE,
+) -> int:
+    """C-ECHO; the status of its response (PS3.7 §9.1.5)."""
+    command = request(CommandField.C_ECHO_RQ, message_id, VERIFICATION)
+    await _send(association, context, command)
+    status, _ = await _response(association, context, command, deadline)
+    return status
+
+
+async def store(
+    association: Association,
+    context: AcceptedContext,
+    sop_class: str,
+    sop_instance: str,
+    data_set: Buffer | AsyncIterable[Buffer],
+    *,
+    message_id: int = 1,
+    deadline: float = STORE_DEADLINE,
+) -> int:
+    """C-STORE; the status of its response (PS3.7 §9.1.1).
+
+    `data_set` goes out byte for byte, as it comes: it must be in the context's transfer syntax.
+    """
+    command = request(CommandField.C_STORE_RQ, message_id, sop_class, sop_instance)
+    await _send(association, context, command, data_set)
+    status, _ = await _response(association, context, command, deadline)
+    return status
+
+
+async def find(
+    association: Association,
+    context: AcceptedContext,
+    identifier: bytes,
+    *,
+    message_id: int = 1,
+    maximum: int | None = None,
+    deadline: float = FIND_DEADLINE,
+) -> AsyncIterator[FindAnswer]:
+    """C-FIND; its answers as they come, the final one last (PS3.7 §9.1.2).
+
+    After `maximum` identifiers the operation is cancelled and further ones are dropped. Call
+    `cancel` at any time and go on: the peer may send more before its final answer. Whoever leaves
+    the loop earlier can only close the association.
+    """
+    command = request(CommandField.C_FIND_RQ, message_id, context.abstract_syntax)
+    await _send(association, context, command, identifier)
+    count = 0
+    while True:
+        item = FindAnswer(*await _response(association, context, command, deadline))
+        if not item.pending:
+            yield item
+            return
+        count += 1
+        if maximum is None or count <= maximum:
+            yield item
+        if count == maximum:
+            await cancel(association, context, message_id=message_id)
+
+
+async def cancel(
+    association: Association, context: AcceptedContext, *, message_id: int = 1
+) -> None:
+    """C-CANCEL of the operation with this Message ID (PS3.7 §9.3.2.3)."""
+    await _send(association, context, request(CommandField.C_CANCEL_RQ, message_id))
+
+
+async def release(association: Association, *, deadline: float = RELEASE_DEADLINE) -> None:
+    """Release the association (PS3.8 §7.2). A peer that releases at the same time is answered."""
+    await association.send(AReleaseRQ())
+    async with _aborting_faults(association):
+        while True:
+            match await _receive(association, deadline, "answer to A-RELEASE-RQ"):
+                case AReleaseRP():
+                    return
+                case AReleaseRQ():
+                    await association.send(AReleaseRP())
+                case PDV():
+                    pass  # allowed until the answer (PS3.8 §7.2.2.1), and of no use any more
+                case atom:
+                    raise _unexpected(atom, association.cause)
+
+
+async def respond_to_echo(association: Association, rq: AAssociateRQ) -> None:
+    """Serve one association as C-ECHO provider, to its end: only Verification is accepted."""
+    ac = answer(rq, _verification_only)
+    await association.send(ac)
+    reader = CommandReader({result.id for result in ac.contexts if result.accepted})
+    async with _aborting_faults(association):
+        while True:
+            match await _receive(association, ECHO_IDLE, "request"):
+                case PDV() as pdv:
+                    command = reader.feed(pdv)
+                    if command is not None:
+                        await _respond_to_echo(association, pdv.context_id, command)
+                case AReleaseRQ():
+                    await association.send(AReleaseRP())
+                    return
+                case atom:
+                    raise _unexpected(atom, association.cause)
+
+
+async def _respond_to_echo(association: Association, context_id: int, command: CommandSet) -> None:
+    if command.is_response or command.command_field == CommandField.C_CANCEL_RQ:
+        return  # nothing that could be answered
+    known = command.command_field == CommandField.C_ECHO_RQ
+    response = response_to(command, Status.SUCCESS if known else Status.UNRECOGNIZED_OPERATION)
+    await association.send(PDV(context_id, True, True, response.encode()))
+
+
+def _verification_only(context: PresentationContext) -> str | None:
+    # A C-ECHO has no data set: any transfer syntax will do.
+    return context.transfer_syntaxes[0] if context.abstract_syntax == VERIFICATION else None
+
+
+# --- messages ---------------------------------------------------------------------------------
+
+
+async def _send(
+    association: Association,
+    context: AcceptedContext,
+    command: CommandSet,
+    data_set: Buffer | AsyncIterable[Buffer] | None = None,
+) -> None:
+    try:
+        await association.send(PDV(context.id, True, True, command.encode()))
+        if data_set is None:
+            return
+        last: Buffer = b""
+        if isinstance(data_set, AsyncIterable):
+            async for piece in data_set:
+                if last:
+                    await association.send(PDV(context.id, False, False, last))
+                last = piece
+        else:
+            last = data_set
+        await association.send(PDV(context.id, False, True, last))
+    except AssociationAborted as error:
+        await _last_words(association, error)
+
+
+async def _last_words(association: Association, error: AssociationAborted) -> NoReturn:
+    """Raise the A-ABORT that the peer sent before it closed, if there is one to read."""
+    with trio.move_on_after(ABORT_LIMIT):
+        while True:
+            atom = await association.receive()
+            if isinstance(atom, AAbort):
+                raise AssociationAborted(atom.source, atom.reason, association.cause) from error
+            if isinstance(atom, TERMINAL):
+                break
+    raise error
+
+
+async def _response(
+    association: Association, context: AcceptedContext, asked: CommandSet, deadline: float
+) -> tuple[int, bytes | None]:
+    """The status of the next response to `asked`, and its data set."""
+    reader = CommandReader({context.id})
+    command: CommandSet | None = None
+    data_set = bytearray()
+    async with _aborting_faults(association):
+        while command is None or reader.message_open:
+            atom = await _receive(association, deadline, "response")
+            if not isinstance(atom, PDV):
+                raise _unexpected(atom, association.cause)
+            command = reader.feed(atom) or command
+            if not atom.is_command:
+                data_set += atom.fragment
+                if len(data_set) > MAXIMUM_IDENTIFIER:
+                    raise RemoteProtocolError(f"response longer than {MAXIMUM_IDENTIFIER} bytes")
+        if not command.is_response or command.message_id_responded_to != asked.message_id:
+            raise RemoteProtocolError(f"command field {command.command_field:04X}H out of turn")
+        return command.status, bytes(data_set) if command.has_data_set else None
+
+
+# --- atoms ------------------------------------------------------------------------------------
+
+
+async def _receive(association: Association, deadline: float, what: str) -> Atom:
+    with trio.move_on_after(deadline):
+        return await association.receive()
+    await association.abort()
+    raise AssociationAborted(
+        AbortSource.SERVICE_USER, AbortReason.NOT_SPECIFIED, f"no {what} within {deadline:g} s"
+    )
+
+
+def _unexpected(atom: Atom, cause: str) -> AssociationAborted | RemoteProtocolError:
+    """What may come instead of what was awaited: the end, or what has no place here."""
+    if isinstance(atom, AAbort):
+        return AssociationAborted(atom.source, atom.reason, cause)
+    return RemoteProtocolError(f"{type(atom).__name__} out of turn")
+
+
+@asynccontextmanager
+async def _aborting_faults(association: Association) -> AsyncIterator[None]:
+    """Abort the association if what came over it is wrong."""
+    try:
+        yield
+    except RemoteProtocolError:
+        await association.abort()
+        raise
