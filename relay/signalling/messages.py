@@ -39,6 +39,8 @@ PROTOCOL_VERSION = 1
 # carries up to that much) and its keys; everything else is far smaller.
 MAXIMUM_MESSAGE = 256 * 1024
 MAXIMUM_REQUEST = 128 * 1024 + 16  # a sealed A-ASSOCIATE-RQ and its tag
+MAXIMUM_OPENING = 4096  # as the tunnel takes them: an opening is 2.6 kB, an answer 1.3 kB
+MAXIMUM_ANSWER = 2048
 MAXIMUM_IN_LINE = 16 * 1024 + 64  # a small chunk's plaintext, its header and its tag
 MAXIMUM_URL = 4096
 MAXIMUM_PUBLICATIONS = 512  # AE titles that one Router may publish
@@ -313,7 +315,7 @@ class Open(Message):
     session: bytes = _octets(16)
     router: bytes = _octets(32)
     called: str = _text(16)
-    opening: bytes = _octets(at_most=8192)
+    opening: bytes = _octets(at_most=MAXIMUM_OPENING)
     request: bytes = _octets(at_most=MAXIMUM_REQUEST)
 
 
@@ -322,7 +324,7 @@ class Answer(Message):
     """Callee to caller: the session stands."""
 
     session: bytes = _octets(16)
-    answer: bytes = _octets(at_most=4096)
+    answer: bytes = _octets(at_most=MAXIMUM_ANSWER)
 
 
 @_message(22)

@@ -1,0 +1,181 @@
+"""Who is connected to the hub, and what all of them are told.
+
+The one place where one Router's task touches another Router's connection; nothing here waits for a
+socket.
+"""
+
+from collections.abc import Iterable, Sequence
+
+import attrs
+import structlog
+import trio
+
+from relay.errors import RelayError
+from relay.identity import fingerprint
+from relay.signalling.backend import Backend, RouterRow
+from relay.signalling.directory import ConnectedRow, directory_parts
+from relay.signalling.messages import End, EndReason, Message, encode
+from relay.signalling.outbox import Outbox
+
+log = structlog.get_logger()
+
+
+@attrs.define(slots=True, eq=False)
+class Connection:
+    """One authenticated Router's socket, from Welcome to its loss."""
+
+    router: bytes
+    outbox: Outbox = attrs.field(factory=Outbox)
+    scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
+    # It has said which sessions it holds; until then nothing of sessions is sent to it.
+    ready: bool = False
+    # The others were told that this Router is connected (perhaps of its previous connection).
+    shown: bool = False
+    # Changes that wait until the snapshot, which may be older, is in the outbox; then None.
+    changes: list[bytes] | None = attrs.field(factory=list)
+    why: str = ""
+
+    @property
+    def name(self) -> str:
+        return fingerprint(self.router)
+
+    def close(self, why: str) -> None:
+        """End the connection from outside; its own task closes the socket."""
+        self.why = self.why or why
+        self.scope.cancel()
+
+    def tell(self, frame: bytes) -> None:
+        """Queue control. A Router that takes none is closed, and starts afresh."""
+        if not self.outbox.put_control(frame):
+            self.close("it does not take what it is sent")
+
+
+class Exchange:
+    """The connections, one for each Router."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self._connections: dict[bytes, Connection] = {}
+        self._names: dict[bytes, RouterRow] = {}
+        self.revocations = 0
+
+    # --- who is here -----------------------------------------------------------------------------
+
+    def register(self, router: bytes) -> Connection:
+        """A new connection of that Router, in place of one it may have: the newer wins."""
+        connection = Connection(router)
+        if (older := self._connections.get(router)) is not None:
+            connection.shown = older.shown
+            older.close("a newer connection of this Router took its place")
+        self._connections[router] = connection
+        return connection
+
+    def unregister(self, connection: Connection) -> None:
+        """The connection is over."""
+        if self._connections.get(connection.router) is not connection:
+            return
+        del self._connections[connection.router]
+        if connection.shown:
+            self._show(connection.router)
+
+    def make_ready(self, connection: Connection) -> None:
+        """The Router has said what it holds: sessions may go to it now."""
+        connection.ready = True
+        if not connection.shown:
+            connection.shown = True
+            self._show(connection.router)
+
+    def ready(self, router: bytes) -> Connection | None:
+        """That Router's connection, if sessions may go to it."""
+        connection = self._connections.get(router)
+        return connection if connection is not None and connection.ready else None
+
+    def connected(self) -> frozenset[bytes]:
+        return frozenset(router for router in self._connections if self.ready(router) is not None)
+
+    def connections(self) -> Iterable[Connection]:
+        return tuple(self._connections.values())
+
+    # --- sessions --------------------------------------------------------------------------------
+
+    async def end_session(self, session: bytes, reason: EndReason) -> None:
+        """End a session by the Bridge's word: what waits for its ends is dropped, both are told."""
+        ends = await self._backend.ends(session)
+        if ends is None:
+            return
+        await self._backend.ended(session, reason)
+        log.info("session ended", session=session.hex(), reason=reason.name)
+        for router in ends:
+            self.tell_end(router, session, reason)
+
+    def tell_end(self, router: bytes, session: bytes, reason: EndReason) -> None:
+        """Tell one Router that the session is over, if it is connected."""
+        if (connection := self._connections.get(router)) is not None:
+            message = End(session, reason)
+            connection.outbox.put_last(session, message, encode(message))
+
+    async def revoke(self, router: bytes) -> None:
+        """Close the Router's socket and end its sessions at both ends, at once.
+
+        The backend admits it no more, and tells the others by `directory_changed`.
+        """
+        self.revocations += 1
+        if (connection := self._connections.get(router)) is not None:
+            connection.close("it was revoked")
+            self.unregister(connection)
+        for session in await self._backend.sessions_of(router):
+            try:
+                await self.end_session(session, EndReason.REVOKED)
+            except RelayError as error:  # the other sessions end all the same
+                log.error("revoked session", session=session.hex(), error=str(error))
+
+    # --- the directory ---------------------------------------------------------------------------
+
+    async def send_directory(self, connection: Connection) -> None:
+        """Send all of the directory, then what changed meanwhile."""
+        routers, publications = await self._backend.directory()
+        self._names = {row[0]: row for row in routers}
+        rows = [self._connected(row) for row in routers]
+        for part in directory_parts(whole=True, routers=rows, publications=publications):
+            connection.tell(encode(part))
+        changes, connection.changes = connection.changes, None
+        for frame in changes or ():
+            connection.tell(frame)
+
+    def directory_changed(
+        self,
+        routers: Sequence[RouterRow] = (),
+        publications: Sequence[bytes] = (),
+        gone_routers: Sequence[bytes] = (),
+        gone_titles: Sequence[str] = (),
+    ) -> None:
+        """Tell every Router what is new and what is gone."""
+        self._names.update((row[0], row) for row in routers)
+        for router in gone_routers:
+            self._names.pop(router, None)
+        self._broadcast(
+            directory_parts(
+                whole=False,
+                routers=[self._connected(row) for row in routers],
+                publications=publications,
+                gone_routers=gone_routers,
+                gone_titles=gone_titles,
+            )
+        )
+
+    def _show(self, router: bytes) -> None:
+        """Tell every Router whether this one is connected."""
+        if (row := self._names.get(router)) is not None:
+            self._broadcast(directory_parts(whole=False, routers=[self._connected(row)]))
+
+    def _connected(self, row: RouterRow) -> ConnectedRow:
+        connection = self._connections.get(row[0])
+        return (*row, connection is not None and connection.shown)
+
+    def _broadcast(self, messages: Iterable[Message]) -> None:
+        for frame in map(encode, messages):
+            for connection in self._connections.values():
+                if connection.changes is not None:
+                    connection.changes.append(frame)
+                else:
+                    connection.tell(frame)

@@ -1,0 +1,168 @@
+"""The Bridge's end of signalling: one WebSocket for each Router, and what passes between them.
+
+The hub knows no chunk and no key: it authenticates Routers, passes session messages on between the
+two ends of a session, and answers requests out of the Bridge's registry (`Backend`). It keeps
+nothing that outlives a connection, so that a restart is only a pause.
+"""
+
+from collections.abc import Sequence
+
+import attrs
+import structlog
+import trio
+
+from relay.errors import RelayError, SignallingError
+from relay.identity import Identity
+from relay.signalling.authentication import Proven, challenge
+from relay.signalling.backend import Backend, GrantRow, RouterRow, SessionRefused, SignedRow
+from relay.signalling.conversation import converse, reason
+from relay.signalling.dispatch import Dispatcher
+from relay.signalling.exchange import Connection, Exchange
+from relay.signalling.limits import MAXIMUM_UNAUTHENTICATED, Timeouts
+from relay.signalling.messages import EndReason, Message
+from relay.signalling.transport import Socket, close
+
+__all__ = [
+    "Backend",
+    "GrantRow",
+    "Hub",
+    "HubStatistics",
+    "RouterRow",
+    "SessionRefused",
+    "SignedRow",
+    "Socket",
+    "Timeouts",
+]
+
+log = structlog.get_logger()
+
+
+@attrs.frozen(slots=True)
+class HubStatistics:
+    """The hub at this moment, and messages since it began; sizes in bytes."""
+
+    connected: int
+    unauthenticated: int
+    messages: int
+    waiting_control_bytes: int
+    waiting_session_bytes: int
+
+
+class Hub:
+    """Serves Routers' sockets. `identity` is the Bridge's, `network` its network's 16 bytes."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        network: bytes,
+        backend: Backend,
+        *,
+        timeouts: Timeouts | None = None,
+    ) -> None:
+        self._identity = identity
+        self._network = network
+        self._backend = backend
+        self._timeouts = timeouts or Timeouts()
+        self._exchange = Exchange(backend)
+        self._strangers: dict[trio.CancelScope, None] = {}
+        self._messages = 0
+
+    async def serve(self, socket: Socket) -> None:
+        """One connection, from its upgrade to its end. Raises nothing for the peer's faults."""
+        try:
+            proven = await self._authenticate(socket)
+            if proven is not None:
+                await self._serve_router(socket, *proven)
+        finally:
+            await close(socket, self._timeouts.close)
+
+    async def revoke(self, router: bytes) -> None:
+        """Close that Router's socket and end its sessions at both ends."""
+        await self._exchange.revoke(router)
+
+    async def end_session(self, session: bytes, reason: EndReason) -> None:
+        """End a session at both ends: its grant or device was revoked, or it has expired."""
+        await self._exchange.end_session(session, reason)
+
+    async def directory_changed(
+        self,
+        routers: Sequence[RouterRow] = (),
+        publications: Sequence[bytes] = (),
+        gone_routers: Sequence[bytes] = (),
+        gone_titles: Sequence[str] = (),
+    ) -> None:
+        """Tell every connected Router what is new and what is gone."""
+        self._exchange.directory_changed(routers, publications, gone_routers, gone_titles)
+
+    def connected(self) -> frozenset[bytes]:
+        """The Routers that are connected and have said which sessions they hold."""
+        return self._exchange.connected()
+
+    def statistics(self) -> HubStatistics:
+        waiting = [connection.outbox.statistics() for connection in self._exchange.connections()]
+        return HubStatistics(
+            connected=len(self.connected()),
+            unauthenticated=len(self._strangers),
+            messages=self._messages,
+            waiting_control_bytes=sum(outbox.control_bytes for outbox in waiting),
+            waiting_session_bytes=sum(outbox.session_bytes for outbox in waiting),
+        )
+
+    async def _authenticate(self, socket: Socket) -> tuple[Connection, Proven] | None:
+        """The Router's connection, registered; None if it may not come in."""
+        within = self._timeouts.authenticate
+        with trio.move_on_after(within) as scope:
+            self._strangers[scope] = None
+            if len(self._strangers) > MAXIMUM_UNAUTHENTICATED:
+                oldest = next(iter(self._strangers))
+                del self._strangers[oldest]
+                oldest.cancel()
+            try:
+                proven = await challenge(socket, self._identity, self._network, within)
+                admitted = -1
+                while admitted != self._exchange.revocations:
+                    # Whoever is revoked while the registry is being asked must not slip in.
+                    admitted = self._exchange.revocations
+                    await self._backend.admit(proven.router)
+                return self._exchange.register(proven.router), proven
+            except RelayError as error:
+                log.info("connection refused", error=str(error))
+                return None
+            finally:
+                self._strangers.pop(scope, None)
+        log.info("connection refused", error="it did not say who it is")
+        return None
+
+    async def _serve_router(self, socket: Socket, connection: Connection, proven: Proven) -> None:
+        connection.tell(proven.welcome)
+        log.info("router connected", router=connection.name)
+        try:
+            with connection.scope:
+                async with trio.open_nursery() as nursery:
+                    dispatcher = Dispatcher(
+                        self._exchange, self._backend, connection, nursery, self._timeouts
+                    )
+
+                    async def dispatch(message: Message, frame: bytes) -> None:
+                        self._messages += 1
+                        await dispatcher.dispatch(message, frame)
+
+                    nursery.start_soon(self._send_directory, connection)
+                    nursery.start_soon(self._expect_held, connection)
+                    await converse(socket, connection.outbox, dispatch, self._timeouts)
+        except* RelayError as group:
+            connection.why = connection.why or reason(group)
+        finally:
+            self._exchange.unregister(connection)
+            log.info("router disconnected", router=connection.name, why=connection.why)
+
+    async def _send_directory(self, connection: Connection) -> None:
+        with trio.move_on_after(self._timeouts.backend) as scope:
+            await self._exchange.send_directory(connection)
+        if scope.cancelled_caught:
+            raise SignallingError("the registry did not give the directory in time")
+
+    async def _expect_held(self, connection: Connection) -> None:
+        await trio.sleep(self._timeouts.held)
+        if not connection.ready:
+            raise SignallingError("it did not say which sessions it holds")
