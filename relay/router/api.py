@@ -1,0 +1,342 @@
+"""The Router's REST, for people and scripts: what the command line speaks over the Unix socket.
+
+Thin: each route reads its input, lets `Node` do the work, and shows the outcome. What is refused is
+answered with {"error": "..."} and the status that the refusal carries.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import attrs
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+import relay
+from relay.errors import IdentityError, Refused
+from relay.identity import Contact, Invitation
+from relay.router import probe, services
+from relay.router.apply import apply, parse_grant, texts
+from relay.router.asks import Ask
+from relay.router.devices import Device
+from relay.router.grants import parse_calling
+from relay.router.node import Node
+from relay.router.schemas import (
+    APPLY,
+    ASK,
+    ASK_ENTRY,
+    ASSOCIATION,
+    DEVICE,
+    DEVICE_ENTRY,
+    FINDINGS,
+    GRANT,
+    GRANT_ENTRY,
+    OBJECT,
+    PEER,
+    TITLE,
+)
+from relay.tunnel.ask import MAXIMUM_NOTE
+from relay.web.answers import EXCEPTION_HANDLERS, read_json
+from relay.web.operations import (
+    TEXT,
+    Operation,
+    listed,
+    record,
+    with_document,
+)
+
+# A file for `relay apply` may describe every device of a large hospital.
+MAXIMUM_APPLY = 1024 * 1024
+
+Enrol = Callable[[Invitation], Awaitable[None]]
+
+
+def control_operations(node: Node, enrol: Enrol) -> list[Operation]:
+    """All operations on `node`; `enrol` is what an invitation is given to."""
+    do = _Routes(node, enrol)
+    rows = [
+        Operation("GET", "/v1/status", do.status, "Who this Router is, how it fares.", OBJECT),
+        Operation(
+            "POST",
+            "/v1/enrolment",
+            do.enrolment,
+            "Join the network of an invitation.",
+            record(bridge=TEXT, name=TEXT, contact=TEXT),
+            body=record(invitation=TEXT),
+            refusals=(400, 403, 409, 502),
+        ),
+        Operation("GET", "/v1/devices", do.devices, "All devices.", listed(DEVICE)),
+        Operation(
+            "POST",
+            "/v1/devices",
+            do.put_device,
+            "Add a device, or change it.",
+            DEVICE,
+            body=DEVICE_ENTRY,
+            refusals=(400, 409),
+        ),
+        # As paths, since an AE title may hold a slash.
+        Operation(
+            "POST",
+            "/v1/devices/{ae_title:path}/test",
+            do.test_device,
+            "C-ECHO a device, and probe what it takes.",
+            FINDINGS,
+            refusals=(404,),
+        ),
+        Operation(
+            "DELETE",
+            "/v1/devices/{ae_title:path}",
+            do.remove_device,
+            "Forget a device; its associations end.",
+            OBJECT,
+            refusals=(404,),
+        ),
+        Operation(
+            "GET",
+            "/v1/directory",
+            do.directory,
+            "All AE titles that are published.",
+            listed(TITLE),
+            refusals=(409,),
+        ),
+        Operation(
+            "GET", "/v1/peers", do.peers, "All other hospitals.", listed(PEER), refusals=(409,)
+        ),
+        Operation(
+            "POST",
+            "/v1/peers",
+            do.verify_peer,
+            "A person has compared this contact.",
+            record(name=TEXT, fingerprint=TEXT),
+            body=record(contact=TEXT),
+            refusals=(400, 409),
+        ),
+        Operation(
+            "POST",
+            "/v1/peers/{fingerprint}/accept",
+            do.accept_peer,
+            "AE titles that were another hospital's are this peer's now.",
+            record(name=TEXT, fingerprint=TEXT, ae_titles=listed(TEXT)),
+            refusals=(400, 404, 409),
+        ),
+        Operation("GET", "/v1/grants", do.grants, "What this hospital grants.", listed(GRANT)),
+        Operation(
+            "POST",
+            "/v1/grants",
+            do.add_grant,
+            "Let a peer use services of a device.",
+            GRANT,
+            status=201,
+            body=GRANT_ENTRY,
+            refusals=(400, 404, 409),
+        ),
+        Operation(
+            "DELETE",
+            "/v1/grants/{number:int}",
+            do.remove_grant,
+            "Take a grant back; what rests on it ends.",
+            OBJECT,
+            refusals=(404,),
+        ),
+        Operation("GET", "/v1/asks", do.asks, "What others have asked for.", listed(ASK)),
+        Operation(
+            "POST",
+            "/v1/asks",
+            do.ask,
+            "Ask the hospital that publishes a device for a grant; travels sealed.",
+            OBJECT,
+            status=202,
+            body=ASK_ENTRY,
+            refusals=(400, 409, 502),
+        ),
+        Operation(
+            "DELETE",
+            "/v1/asks/{number:int}",
+            do.remove_ask,
+            "No; the asker is not told.",
+            OBJECT,
+            refusals=(404,),
+        ),
+        Operation(
+            "POST",
+            "/v1/asks/{number:int}/accept",
+            do.accept_ask,
+            "Grant what was asked for.",
+            GRANT,
+            status=201,
+            refusals=(404, 409),
+        ),
+        Operation(
+            "POST",
+            "/v1/apply",
+            do.apply,
+            "Bring devices and grants to what a document says; repeatable.",
+            record(changes=listed(TEXT)),
+            body=APPLY,
+            refusals=(400, 404, 409, 413),
+        ),
+        Operation("GET", "/v1/associations", do.associations, "What runs.", listed(ASSOCIATION)),
+    ]
+    return with_document("Relay Router", relay.__version__, rows)
+
+
+def make_app(node: Node, enrol: Enrol) -> Starlette:
+    """The ASGI app of the Unix socket."""
+    return Starlette(
+        routes=[operation.route for operation in control_operations(node, enrol)],
+        exception_handlers=EXCEPTION_HANDLERS,
+    )
+
+
+@attrs.frozen(slots=True)
+class _Routes:
+    node: Node
+    enrol: Enrol
+
+    async def status(self, request: Request) -> Response:
+        node = self.node
+        answer: dict[str, Any] = {
+            "version": relay.__version__,
+            "mode": "router",
+            "name": node.contact.name,
+            "ae_title": node.ae_title,
+            "fingerprint": node.identity.fingerprint,
+            "contact": node.contact.to_string(),
+            "listening": [{"host": host, "port": port} for host, port in node.listening],
+            "devices": len(list(node.devices)),
+            "associations": len(node.live),
+            "enrolled": node.network is not None,
+            "connected": False,
+        }
+        if node.network is not None:
+            network = node.network
+            statistics = network.client.statistics()
+            answer |= {
+                "bridge": network.membership.url,
+                "network": network.membership.network.hex(),
+                "connected": statistics.connected,
+                "connections": statistics.connections,
+                "last_failure": statistics.last_failure,
+                "clock_offset": network.client.clock_offset,
+                "refusals": list(network.publisher.refusals),
+                "store": attrs.asdict(network.objects.statistics()),
+            }
+        return JSONResponse(answer)
+
+    async def enrolment(self, request: Request) -> Response:
+        text = _text(await read_json(request), "invitation")
+        try:
+            invitation = Invitation.parse(text)
+        except IdentityError as error:
+            raise Refused(400, str(error)) from None
+        await self.enrol(invitation)
+        membership = self.node.joined().membership
+        return JSONResponse(
+            {
+                "bridge": membership.url,
+                "name": membership.name,
+                "contact": self.node.contact.to_string(),
+            }
+        )
+
+    # --- devices ------------------------------------------------------------------------------
+
+    async def devices(self, request: Request) -> Response:
+        return JSONResponse([device.to_json() for device in self.node.devices])
+
+    async def put_device(self, request: Request) -> Response:
+        device = Device.from_json(await read_json(request))
+        await self.node.put_device(device)
+        return JSONResponse(device.to_json())
+
+    async def remove_device(self, request: Request) -> Response:
+        await self.node.remove_device(request.path_params["ae_title"])
+        return JSONResponse({})
+
+    async def test_device(self, request: Request) -> Response:
+        title = request.path_params["ae_title"]
+        device = self.node.devices.get(title)
+        if device is None:
+            raise Refused(404, f"no device {title!r}; `relay device list` shows them all")
+        report = await probe.test(device, self.node.ae_title)
+        return JSONResponse(report.to_json())
+
+    # --- the network --------------------------------------------------------------------------
+
+    async def directory(self, request: Request) -> Response:
+        return JSONResponse(list(self.node.joined().directory.to_json()))
+
+    async def peers(self, request: Request) -> Response:
+        return JSONResponse(list(self.node.joined().directory.peers_json()))
+
+    async def verify_peer(self, request: Request) -> Response:
+        text = _text(await read_json(request), "contact")
+        try:
+            contact = Contact.parse(text)
+        except IdentityError as error:
+            raise Refused(400, str(error)) from None
+        peer = await self.node.verify_peer(contact)
+        return JSONResponse({"name": peer.name, "fingerprint": peer.fingerprint})
+
+    async def accept_peer(self, request: Request) -> Response:
+        peer, titles = await self.node.accept_peer(request.path_params["fingerprint"])
+        return JSONResponse(
+            {"name": peer.name, "fingerprint": peer.fingerprint, "ae_titles": titles}
+        )
+
+    # --- grants -------------------------------------------------------------------------------
+
+    async def grants(self, request: Request) -> Response:
+        return JSONResponse([grant.to_json() for grant in self.node.grants])
+
+    async def add_grant(self, request: Request) -> Response:
+        grant = await self.node.add_grant(parse_grant(self.node, await read_json(request)))
+        return JSONResponse(grant.to_json(), 201)
+
+    async def remove_grant(self, request: Request) -> Response:
+        await self.node.remove_grant(request.path_params["number"])
+        return JSONResponse({})
+
+    async def asks(self, request: Request) -> Response:
+        return JSONResponse([ask.to_json() for ask in await self.node.asks.all()])
+
+    async def ask(self, request: Request) -> Response:
+        entry = await read_json(request)
+        note = entry.get("note", "")
+        if not isinstance(note, str) or len(note) > MAXIMUM_NOTE:
+            raise Refused(400, f"note is a text of at most {MAXIMUM_NOTE} characters")
+        await self.node.ask(
+            Ask(
+                self.node.identity.public,
+                _text(entry, "ae_title").strip(),
+                services.parse(texts(entry, "services")),
+                parse_calling(texts(entry, "calling")),
+                note,
+            )
+        )
+        return JSONResponse({}, 202)
+
+    async def accept_ask(self, request: Request) -> Response:
+        grant = await self.node.accept_ask(request.path_params["number"])
+        return JSONResponse(grant.to_json(), 201)
+
+    async def remove_ask(self, request: Request) -> Response:
+        await self.node.asks.remove(request.path_params["number"])
+        return JSONResponse({})
+
+    # --- all at once --------------------------------------------------------------------------
+
+    async def apply(self, request: Request) -> Response:
+        changes = await apply(self.node, await read_json(request, MAXIMUM_APPLY))
+        return JSONResponse({"changes": changes})
+
+    async def associations(self, request: Request) -> Response:
+        return JSONResponse([entry.to_json() for entry in self.node.live])
+
+
+def _text(entry: dict[str, Any], name: str) -> str:
+    value = entry.get(name)
+    if not isinstance(value, str) or not value:
+        raise Refused(400, f"{name} is missing, or no text")
+    return value

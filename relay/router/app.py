@@ -1,0 +1,181 @@
+"""The Router's process: what runs, in which order it starts, and how it ends.
+
+    identity, database -> DICOM listeners, Unix sockets -> (once enrolled) signalling, sessions
+
+An unenrolled Router serves its sockets, so that people can enrol it. On `stopping` no association
+begins any more, what runs has the grace period, and then is aborted.
+"""
+
+import socket
+import ssl
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from functools import partial
+from pathlib import Path
+
+import attrs
+import structlog
+import trio
+
+from relay import listener
+from relay.association import Timeouts
+from relay.database import open_database
+from relay.errors import RelayError
+from relay.router.api import make_app
+from relay.router.asks import AskTable
+from relay.router.calling import LOCAL_ASSOCIATIONS, serve_device
+from relay.router.devices import DeviceTable
+from relay.router.grants import GrantTable
+from relay.router.keyring import Keyring, load_identity
+from relay.router.live import LiveRegister
+from relay.router.network import NetworkSide, Outside
+from relay.router.node import Node, unix_time
+from relay.router.peers import Trust
+from relay.router.schema import MIGRATIONS
+from relay.web.server import listen_tcp, listen_unix, serve_asgi
+
+log = structlog.get_logger()
+
+DATABASE = "router.db"
+CONTROL_SOCKET = "control.sock"
+DICOM_SOCKET = "dicom.sock"
+
+DEFAULT_MAXIMUM_ASSOCIATIONS = 256
+DEFAULT_GRACE_PERIOD = 30.0
+
+# For the A-ABORT of what outlasted the grace period to reach both ends: twice the two seconds that
+# an association and a tunnel have for it.
+FAREWELL = 4.0
+
+# How often the keys are looked at. A new one is due every thirty days.
+KEY_CHECK = 3600.0
+
+
+async def run_router(
+    *,
+    data_dir: Path,
+    name: str,
+    ae_title: str,
+    listen: Sequence[tuple[str, int]],
+    ca_file: Path | None = None,
+    proxy: str | None = None,
+    allowed_origins: Sequence[str] = (),
+    trust: str = Trust.FIRST_USE.value,
+    maximum_associations: int = DEFAULT_MAXIMUM_ASSOCIATIONS,
+    grace_period: float = DEFAULT_GRACE_PERIOD,
+    timeouts: Timeouts | None = None,
+    stopping: trio.Event,
+    task_status: trio.TaskStatus[Node] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Run a Router on `data_dir` until `stopping` is set; started once its sockets listen.
+
+    `name` is what it asks to be enrolled as; `ca_file` holds more certificate authorities to trust
+    for the Bridge and the stores; `trust` is "first-use" or "contacts". Raises RelayError if it
+    cannot start.
+    """
+    _make_private(data_dir)
+    outside = Outside(
+        ssl_context=_client_tls(ca_file),
+        proxy=proxy,
+        allowed_origins=allowed_origins,
+        trust=Trust(trust),
+    )
+    async with AsyncExitStack() as stack:
+
+        def owned(opened: socket.socket) -> socket.socket:
+            stack.callback(opened.close)
+            return opened
+
+        # First of all: it finds out whether another Router is running on this folder.
+        control = owned(listen_unix(data_dir / CONTROL_SOCKET))
+        local = owned(listen_unix(data_dir / DICOM_SOCKET))
+        sockets = [owned(opened) for opened in await listen_tcp(listen)]
+        identity = load_identity(data_dir)
+        database = await stack.enter_async_context(open_database(data_dir / DATABASE, MIGRATIONS))
+        node = Node(
+            database=database,
+            identity=identity,
+            name=name,
+            ae_title=ae_title,
+            keyring=await Keyring.load(database, identity, unix_time()),
+            devices=await DeviceTable.load(database),
+            grants=await GrantTable.load(database),
+            asks=AskTable(database),
+            live=LiveRegister(maximum_associations),
+        )
+        limits = listener.ServerLimits(associations=maximum_associations, grace=grace_period)
+        node.listening = [tuple(opened.getsockname()[:2]) for opened in sockets]
+        async with trio.open_nursery() as nursery:
+            network = NetworkSide(node, outside, maximum_associations, stopping)
+            await nursery.start(network.run)
+            nursery.start_soon(_renew_keys, node)
+            async with trio.open_nursery() as serving:
+                listeners = [*map(_listener, sockets)]
+                serve = partial(listener.serve, timeouts=timeouts, stopping=stopping)
+                await serving.start(
+                    partial(serve, listeners, partial(serve_device, node), limits=limits)
+                )
+                await serving.start(
+                    partial(
+                        serve,
+                        [_listener(local)],
+                        partial(serve_device, node, local=True),
+                        limits=attrs.evolve(limits, associations=LOCAL_ASSOCIATIONS),
+                    )
+                )
+                await serving.start(
+                    partial(
+                        serve_asgi,
+                        make_app(node, network.enrol),
+                        [control],
+                        stopping=stopping,
+                    )
+                )
+                log.info(
+                    "Router listens",
+                    ae_title=ae_title,
+                    fingerprint=identity.fingerprint,
+                    listening=node.listening,
+                )
+                task_status.started(node)
+                await stopping.wait()
+                deadline = trio.current_time() + grace_period
+            # The devices' own associations are over; those that peers opened have what is left.
+            with trio.CancelScope(deadline=deadline):
+                await node.live.wait_empty()
+            node.live.end_all()
+            with trio.move_on_after(FAREWELL):  # while there is a connection to say it over
+                await node.live.wait_empty()
+            nursery.cancel_scope.cancel()
+
+
+def _make_private(data_dir: Path) -> None:
+    try:
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        data_dir.chmod(0o700)
+    except OSError as error:
+        raise RelayError(f"{data_dir}: {error.strerror}") from error
+
+
+def _listener(opened: socket.socket) -> trio.SocketListener:
+    return trio.SocketListener(trio.socket.from_stdlib_socket(opened))
+
+
+async def _renew_keys(node: Node) -> None:
+    while True:
+        await trio.sleep(KEY_CHECK)
+        if node.keyring.due(unix_time()):
+            await node.keyring.renew(unix_time())
+            log.info("new HPKE key")
+            await node.changed()
+
+
+def _client_tls(ca_file: Path | None) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if ca_file is not None:
+        try:
+            context.load_verify_locations(ca_file)
+        except (OSError, ssl.SSLError) as error:
+            raise RelayError(f"{ca_file}: no certificates in PEM: {error}") from error
+    return context

@@ -1,0 +1,128 @@
+"""Bringing devices and grants to what a file says; doing it again changes nothing.
+
+    {"devices": [{"ae_title": ..., "host": ..., ...}], "grants": [{"peer": ..., ...}],
+     "prune": false}
+
+What the document does not name stays as it is, unless `prune` is true. Everything is checked
+before anything is changed.
+"""
+
+from typing import Any
+
+import attrs
+
+from relay.errors import Refused
+from relay.identity import fingerprint
+from relay.router import services
+from relay.router.devices import Device
+from relay.router.grants import Grant, parse_calling
+from relay.router.node import Node
+
+_KEYS = {"devices", "grants", "prune"}
+_GRANT_KEYS = {"peer", "ae_title", "services", "calling", "user_identity"}
+
+
+async def apply(node: Node, document: dict[str, Any]) -> list[str]:
+    """Carry out `document`; returns one line for each change. Raises Refused."""
+    unknown = document.keys() - _KEYS
+    if unknown:
+        raise Refused(400, f"unknown key {min(unknown)!r}; there are devices, grants, prune")
+    prune = document.get("prune", False)
+    if not isinstance(prune, bool):
+        raise Refused(400, "prune is true or false")
+    devices = [Device.from_json(entry) for entry in _entries(document, "devices")]
+    _check_unique([device.ae_title for device in devices])
+    grants = [parse_grant(node, entry) for entry in _entries(document, "grants")]
+    changes = []
+    async with node.together():
+        for device in devices:
+            known = node.devices.get(device.ae_title)
+            if await node.put_device(device):
+                changes.append(f"device {device.ae_title} {'changed' if known else 'added'}")
+        for grant in grants:
+            changes += await _apply_grant(node, grant)
+        if prune:
+            changes += await _prune(node, document, devices, grants)
+    return changes
+
+
+def parse_grant(node: Node, entry: dict[str, Any]) -> Grant:
+    """A grant as a person describes it, its peer by fingerprint. Raises Refused."""
+    unknown = entry.keys() - _GRANT_KEYS
+    if unknown:
+        raise Refused(400, f"grant: unknown field {min(unknown)!r}")
+    for name in ("peer", "ae_title"):
+        if not isinstance(entry.get(name), str):
+            raise Refused(400, f"grant: {name} is missing, or no text")
+    user_identity = entry.get("user_identity", False)
+    if not isinstance(user_identity, bool):
+        raise Refused(400, "grant: user_identity is true or false")
+    return Grant(
+        node.joined().peers.by_fingerprint(entry["peer"]).identity,
+        entry["ae_title"].strip(),
+        services.parse(texts(entry, "services")),
+        parse_calling(texts(entry, "calling")),
+        user_identity,
+    )
+
+
+def texts(entry: dict[str, Any], name: str) -> list[str]:
+    """The list of texts under `name`; empty if there is none. Raises Refused (400)."""
+    words = entry.get(name, [])
+    if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+        raise Refused(400, f"{name} is no list of texts")
+    return words
+
+
+async def _apply_grant(node: Node, grant: Grant) -> list[str]:
+    """Make `grant`, in place of others to the same peer for the same device and callers."""
+    if any(known == grant for known in node.grants):
+        return []
+    # First the new, then the old: what both allow is never interrupted.
+    kept = await node.add_grant(grant)
+    replaced = [
+        known for known in node.grants if known.id != kept.id and _subject(known) == _subject(grant)
+    ]
+    for known in replaced:
+        await node.remove_grant(known.id)
+    return [f"grant {_words(grant)} {'changed' if replaced else 'added'}"]
+
+
+async def _prune(
+    node: Node, document: dict[str, Any], devices: list[Device], grants: list[Grant]
+) -> list[str]:
+    changes = []
+    if "grants" in document:
+        for grant in [known for known in node.grants if known not in grants]:
+            await node.remove_grant(grant.id)
+            changes.append(f"grant {_words(grant)} removed")
+    if "devices" in document:
+        named = {device.ae_title for device in devices}
+        for device in [known for known in node.devices if known.ae_title not in named]:
+            await node.remove_device(device.ae_title)
+            changes.append(f"device {device.ae_title} removed")
+    return changes
+
+
+def _entries(document: dict[str, Any], name: str) -> list[dict[str, Any]]:
+    entries = document.get(name, [])
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise Refused(400, f"{name} is no list of objects")
+    return entries
+
+
+def _check_unique(ae_titles: list[str]) -> None:
+    for title in ae_titles:
+        if ae_titles.count(title) > 1:
+            raise Refused(400, f"device {title!r} is named twice")
+
+
+def _subject(grant: Grant) -> Grant:
+    return attrs.evolve(grant, services=frozenset(), user_identity=False, id=0)
+
+
+def _words(grant: Grant) -> str:
+    return (
+        f"{grant.ae_title} to {fingerprint(grant.grantee)[:14]}: "
+        f"{', '.join(services.ordered(grant.services))}"
+    )

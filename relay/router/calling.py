@@ -1,0 +1,193 @@
+"""The caller's side: a device of this hospital calls an AE title of another one.
+
+    A-ASSOCIATE-RQ -> who calls? -> who is called? -> opening to the owner's Router -> passthrough
+
+What cannot be is rejected here with the numbers of DESIGN §11; the rest is the far device's word.
+"""
+
+import secrets
+from functools import partial
+
+import attrs
+import structlog
+
+from relay.association import TCPAssociation
+from relay.dicom import pdu
+from relay.dicom.pdu import AAssociateRJ, AAssociateRQ
+from relay.errors import (
+    AbortSource,
+    AssociationRejected,
+    HandshakeError,
+    RemoteProtocolError,
+    SignallingError,
+)
+from relay.router import contexts, names
+from relay.router.devices import Device, addresses, plain_address
+from relay.router.directory import Route
+from relay.router.guard import Guard
+from relay.router.live import LiveAssociation, Side, log_ending
+from relay.router.node import Network, Node, unix_time
+from relay.router.passthrough import join
+from relay.scu import respond_to_echo
+from relay.tunnel.handshake import PendingOpening, Purpose, open_session
+from relay.tunnel.session import TunnelTimeouts, open_tunnel
+
+log = structlog.get_logger()
+
+# The command line on this machine: a person, or a script that sends a folder.
+LOCAL_ASSOCIATIONS = 16
+
+# PS3.8 Table 9-21: transient, service provider (presentation), local limit exceeded.
+LIMIT_REACHED = AAssociateRJ(result=2, source=3, reason=2)
+
+
+@attrs.frozen(slots=True)
+class _Call:
+    """A call that goes out. `device` None is the Router's own command line."""
+
+    device: Device | None
+    request: AAssociateRQ
+    network: Network
+    route: Route
+    guard: Guard
+    pending: PendingOpening
+
+
+async def serve_device(node: Node, near: TCPAssociation, *, local: bool = False) -> None:
+    """Serve one association of a device, from its A-ASSOCIATE-RQ to its end.
+
+    `local`: it comes from this machine's own command line, over the Unix socket.
+    """
+    request = await near.receive()
+    if not isinstance(request, AAssociateRQ):
+        return
+    try:
+        device = await _caller(node, near, request, local)
+        if request.called == node.ae_title:
+            await respond_to_echo(near, request)
+            return
+        call = _prepare(node, device, request)
+    except RemoteProtocolError as error:
+        log.warning("association aborted", calling=request.calling, why=str(error))
+        await near.abort(AbortSource.SERVICE_PROVIDER, error.abort_reason)
+    except AssociationRejected as error:
+        log.info(
+            "association rejected", calling=request.calling, called=request.called, why=str(error)
+        )
+        await near.send(AAssociateRJ(error.result, error.source, error.reason))
+    else:
+        await _relay(node, near, call)
+
+
+async def _caller(
+    node: Node, near: TCPAssociation, request: AAssociateRQ, local: bool
+) -> Device | None:
+    """The device that calls, if it may; None is the Router's own command line.
+
+    AE titles are addresses and no credentials: the device's must come from its host.
+    """
+    if local:
+        if request.calling != node.ae_title:
+            raise AssociationRejected(
+                1, 1, 3, "the command line calls as the Router's own AE title only"
+            )
+        if not node.live.has_room(node.ae_title, LOCAL_ASSOCIATIONS):
+            raise AssociationRejected(2, 3, 2, "too many associations of the command line")
+        return None
+    device = node.devices.get(request.calling)
+    if device is None:
+        raise AssociationRejected(1, 1, 3, f"{request.calling!r} is no device of this Router")
+    if device.check_address:
+        known = await addresses(device.host)
+        if not near.host or plain_address(near.host) not in known:
+            raise AssociationRejected(
+                1, 1, 3, f"{request.calling!r} calls from {near.host}, which is not its host"
+            )
+    if request.called != node.ae_title and not node.live.has_room(
+        device.ae_title, device.maximum_associations
+    ):
+        raise AssociationRejected(2, 3, 2, f"{device.ae_title!r} has its maximum of associations")
+    return device
+
+
+def _prepare(node: Node, device: Device | None, request: AAssociateRQ) -> _Call:
+    """Everything that a call needs. Raises AssociationRejected or RemoteProtocolError."""
+    network = node.network
+    if network is None:
+        raise AssociationRejected(2, 3, 1, "this Router is not enrolled")
+    if not network.client.connected:
+        raise AssociationRejected(2, 3, 1, "no connection to the Bridge")
+    route = network.directory.resolve(request.called, unix_time())
+    request = _outgoing(request, device)
+    guard = Guard(request, None, lambda title: network.directory.owner(title) is not None)
+    pending = _opening(node, network, route, request)
+    return _Call(device, request, network, route, guard, pending)
+
+
+def _outgoing(request: AAssociateRQ, device: Device | None) -> AAssociateRQ:
+    request = names.to_network(request, device)
+    if device is not None and not device.user_identity:
+        request = contexts.without_user_identity(request)
+    return request
+
+
+def _opening(node: Node, network: Network, route: Route, request: AAssociateRQ) -> PendingOpening:
+    try:
+        return open_session(
+            node.identity,
+            network.membership.network,
+            route.peer.identity,
+            route.key.public,
+            route.ae_title,
+            pdu.encode(request),
+            Purpose.ASSOCIATION,
+            unix_time(),
+            secrets.token_bytes,
+        )
+    except HandshakeError as error:
+        raise AssociationRejected(1, 2, 1, str(error)) from error
+
+
+async def _relay(node: Node, near: TCPAssociation, call: _Call) -> None:
+    network, request = call.network, call.request
+    limits = call.device or Device(node.ae_title, "")  # the command line: as any device
+    entry = _entry(node, call, limits.ae_title)
+    timeouts = TunnelTimeouts(answer=limits.answer_wait, resume_window=limits.resume_window)
+    try:
+        with node.live.hold(entry):
+            async with open_tunnel(
+                network.client,
+                network.objects,
+                call.pending,
+                allowance=network.allowance,
+                timeouts=timeouts,
+            ) as far:
+                ending = await join(
+                    near,
+                    far,
+                    call.guard,
+                    tunnel=far,
+                    answer_wait=limits.answer_wait,
+                    answered=partial(contexts.with_rejections, original=request, proposed=request),
+                )
+                log_ending(entry, ending)
+    except SignallingError as error:  # more sessions than one Router may hold
+        log.warning("association rejected", association=entry.number, why=str(error))
+        await near.send(LIMIT_REACHED)
+
+
+def _entry(node: Node, call: _Call, ae_title: str) -> LiveAssociation:
+    def still_permitted() -> bool:
+        known = call.device is None or node.devices.get(ae_title) is not None
+        owner = call.route.peer.identity
+        return known and call.network.directory.permits(call.route.ae_title, owner)
+
+    return LiveAssociation(
+        number=call.pending.session.hex()[:12],
+        side=Side.CALLER,
+        device=ae_title,
+        calling=call.request.calling,
+        called=call.request.called,
+        peer=call.route.peer.fingerprint,
+        still_permitted=still_permitted,
+    )

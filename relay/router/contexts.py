@@ -1,0 +1,81 @@
+"""What of an association request a grant covers, and the answer for what it does not.
+
+Contexts without a granted service are left out of the proposal to the device, the others keep
+their IDs; in the answer they stand as "user rejection" (DESIGN §4). Everything else in both passes
+as it came: role selections and extended negotiation of a context left out too, since they name SOP
+classes and say nothing of contexts (PS3.7 §D.3.3).
+"""
+
+from collections.abc import Collection
+
+import attrs
+
+from relay.dicom.negotiation import RoleSelection, UserIdentityRQ, find, without
+from relay.dicom.pdu import (
+    AAssociateAC,
+    AAssociateRQ,
+    ContextResult,
+    PresentationContext,
+    PresentationContextResult,
+)
+from relay.router.services import Service, service_of
+
+
+def granted(request: AAssociateRQ, services: Collection[str]) -> AAssociateRQ:
+    """`request` with only the contexts for which there is a use under `services`."""
+    providers = provider_roles(request)
+    kept = tuple(context for context in request.contexts if _has_use(context, services, providers))
+    return attrs.evolve(request, contexts=kept)
+
+
+def without_user_identity(request: AAssociateRQ) -> AAssociateRQ:
+    """`request` without its user identity: a passcode is nothing for the other network."""
+    return attrs.evolve(request, user_items=without(request.user_items, UserIdentityRQ))
+
+
+def with_rejections(
+    answer: AAssociateAC, original: AAssociateRQ, proposed: AAssociateRQ
+) -> AAssociateAC:
+    """`answer` to `proposed`, made an answer to `original`: the rest was rejected by us.
+
+    Results for contexts that were never proposed to the device are not its to give, and go.
+    """
+    passed = {context.id for context in proposed.contexts}
+    results = [result for result in answer.contexts if result.id in passed]
+    rejected = [
+        PresentationContextResult(
+            context.id, ContextResult.USER_REJECTION, (*context.transfer_syntaxes, "")[0]
+        )
+        for context in original.contexts
+        if context.id not in passed
+    ]
+    if rejected:
+        # In the order of the proposal, as devices answer: some requestors count instead of reading.
+        order = {context.id: position for position, context in enumerate(original.contexts)}
+        results = sorted([*results, *rejected], key=lambda result: order[result.id])
+    return attrs.evolve(answer, contexts=tuple(results))
+
+
+def provider_roles(request: AAssociateRQ) -> frozenset[str]:
+    """The SOP classes of which the requestor offers to be the provider (PS3.7 §D.3.3.4)."""
+    return frozenset(role.sop_class for role in find(request.user_items, RoleSelection) if role.scp)
+
+
+def user_roles(request: AAssociateRQ) -> frozenset[str]:
+    """The SOP classes of which the requestor is the user: all, but where it says otherwise."""
+    declined = {role.sop_class for role in find(request.user_items, RoleSelection) if not role.scu}
+    return frozenset(context.abstract_syntax for context in request.contexts) - declined
+
+
+def _has_use(
+    context: PresentationContext, services: Collection[str], providers: Collection[str]
+) -> bool:
+    service = service_of(context.abstract_syntax)
+    if service in services:
+        return True
+    # What a C-GET sends back comes over a context of Storage, of which the requestor is provider.
+    return (
+        service == Service.STORE
+        and Service.RETRIEVE in services
+        and context.abstract_syntax in providers
+    )

@@ -1,0 +1,285 @@
+"""The hospital's devices: where they are, what the network may know of them, and their limits.
+
+Hosts and ports stay in this hospital. Rows live in SQLite and in memory; what changes takes effect
+with the next association.
+"""
+
+import ipaddress
+import socket
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import apsw
+import attrs
+import trio
+
+from relay.database import Database
+from relay.errors import Refused
+from relay.router import services, titles
+from relay.router.schema import change
+
+DEFAULT_PORT = 104  # PS3.8 §9.1.2: the well-known port
+
+# One PACS typically takes some tens of associations; this leaves room for its other senders.
+DEFAULT_MAXIMUM_ASSOCIATIONS = 16
+HIGHEST_MAXIMUM_ASSOCIATIONS = 1000
+
+# Below the 30 s that most devices wait for an A-ASSOCIATE-AC (DESIGN §5).
+DEFAULT_ANSWER_WAIT = 25.0
+# Below the 30 s to 60 s for which most devices wait for a response (DESIGN §5).
+DEFAULT_RESUME_WINDOW = 20.0
+LONGEST_WAIT = 600.0
+
+# As many as one Router may publish (relay.signalling.messages.MAXIMUM_PUBLICATIONS).
+MAXIMUM_DEVICES = 512
+# All publications go to the Bridge in one message of at most 256 KiB.
+MAXIMUM_PUBLISHED = 192 * 1024
+_STATEMENT_OVERHEAD = 160  # identity, signature, network, AE title, serial
+
+MAXIMUM_HOST = 253  # RFC 1035 §2.3.4, without the final dot
+
+# A name server of a hospital answers at once or not at all; an association waits for this.
+RESOLVE_DEADLINE = 5.0
+
+
+@attrs.frozen(slots=True)
+class Device:
+    """One DICOM application entity of this hospital."""
+
+    ae_title: str
+    host: str
+    port: int = DEFAULT_PORT
+    # The title by which the network knows it. Equal to `ae_title` until there are aliases.
+    published: str = attrs.field(
+        default=attrs.Factory(lambda self: self.ae_title, takes_self=True), kw_only=True
+    )
+    # What the network may be granted. Nothing: the device can call out and is known to nobody.
+    services: frozenset[str] = attrs.field(default=frozenset(), kw_only=True)
+    maximum_associations: int = attrs.field(default=DEFAULT_MAXIMUM_ASSOCIATIONS, kw_only=True)
+    answer_wait: float = attrs.field(default=DEFAULT_ANSWER_WAIT, kw_only=True)  # seconds
+    resume_window: float = attrs.field(default=DEFAULT_RESUME_WINDOW, kw_only=True)  # seconds
+    # Whether an association in this device's name must come from its host's address.
+    check_address: bool = attrs.field(default=True, kw_only=True)
+    # Whether its user identity (PS3.7 §D.3.3.7) may leave the hospital with its calls.
+    user_identity: bool = attrs.field(default=False, kw_only=True)
+
+    @classmethod
+    def from_json(cls, entry: dict[str, Any]) -> "Device":
+        """A device as a person describes it.
+
+        Raises Refused (400) naming the field that does not hold.
+        """
+        unknown = entry.keys() - _FIELDS
+        if unknown:
+            raise Refused(400, f"device: unknown field {min(unknown)!r}")
+        for name in ("ae_title", "host"):
+            if not isinstance(entry.get(name), str):
+                raise Refused(400, f"device: {name} is missing, or no text")
+        return cls(
+            ae_title=titles.parse(entry["ae_title"]),
+            host=_host(entry["host"]),
+            port=_whole(entry, "port", DEFAULT_PORT, 1, 65535),
+            services=services.parse(_words(entry, "services")),
+            maximum_associations=_whole(
+                entry,
+                "maximum_associations",
+                DEFAULT_MAXIMUM_ASSOCIATIONS,
+                1,
+                HIGHEST_MAXIMUM_ASSOCIATIONS,
+            ),
+            answer_wait=_seconds(entry, "answer_wait", DEFAULT_ANSWER_WAIT),
+            resume_window=_seconds(entry, "resume_window", DEFAULT_RESUME_WINDOW),
+            check_address=_flag(entry, "check_address", True),
+            user_identity=_flag(entry, "user_identity", False),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The same description, complete."""
+        entry = attrs.asdict(self)
+        del entry["published"]
+        return entry | {"services": list(services.ordered(self.services))}
+
+
+_FIELDS = {field.name for field in attrs.fields(Device)} - {"published"}
+
+
+class DeviceTable:
+    """All devices, kept in SQLite and looked up in memory. Made by `load`."""
+
+    def __init__(self, database: Database, rows: Iterable[Device]) -> None:
+        self._database = database
+        self._devices = {device.ae_title: device for device in rows}
+
+    @classmethod
+    async def load(cls, database: Database) -> "DeviceTable":
+        """The table as the database has it."""
+        return cls(database, await database.run(_read))
+
+    def __iter__(self) -> Iterator[Device]:
+        return iter(sorted(self._devices.values(), key=lambda device: device.ae_title))
+
+    def get(self, ae_title: str) -> Device | None:
+        """The device with this local AE title."""
+        return self._devices.get(ae_title)
+
+    def published_as(self, title: str) -> Device | None:
+        """The device that the network knows as `title`, if it is published at all."""
+        for device in self._devices.values():
+            if device.published == title and device.services:
+                return device
+        return None
+
+    async def put(self, device: Device) -> bool:
+        """Add `device`, or replace the one of that AE title; returns whether anything changed.
+
+        Raises Refused (409) when the table is full.
+        """
+        if self._devices.get(device.ae_title) == device:
+            return False
+        if device.ae_title not in self._devices and len(self._devices) >= MAXIMUM_DEVICES:
+            raise Refused(409, f"this Router already has {MAXIMUM_DEVICES} devices")
+        others = [known for known in self if known.ae_title != device.ae_title]
+        if sum(map(_size, [*others, device])) > MAXIMUM_PUBLISHED:
+            raise Refused(409, "all publications together are longer than the Bridge can be told")
+        await self._database.run(lambda connection: _write(connection, device))
+        self._devices[device.ae_title] = device
+        return True
+
+    async def remove(self, ae_title: str) -> None:
+        """Forget the device. Raises Refused (404) if there is none."""
+        if ae_title not in self._devices:
+            raise Refused(404, f"no device {ae_title!r}; `relay device list` shows them all")
+        await self._database.run(change("DELETE FROM device WHERE ae_title = ?", ae_title))
+        del self._devices[ae_title]
+
+
+async def addresses(host: str) -> frozenset[str]:
+    """All IP addresses of `host`, as text. Empty if it has none or nobody answers in time."""
+    with trio.move_on_after(RESOLVE_DEADLINE):
+        try:
+            found = await trio.socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError):
+            return frozenset()
+        return frozenset(plain_address(str(row[4][0])) for row in found)
+    return frozenset()
+
+
+def plain_address(address: str) -> str:
+    """`address` without a zone, an IPv4 address in IPv6 clothes as what it is (RFC 4291 §2.5.5)."""
+    parsed = ipaddress.ip_address(address.partition("%")[0])
+    mapped = parsed.ipv4_mapped if isinstance(parsed, ipaddress.IPv6Address) else None
+    return str(mapped or parsed)
+
+
+async def is_own_listener(device: Device, listening: Sequence[tuple[str, int]]) -> bool:
+    """Whether `device` is where this Router itself listens: calls to it would go round for ever."""
+    if device.port not in {port for _, port in listening}:
+        return False
+    bound = {plain_address(host) for host, port in listening if port == device.port}
+    everywhere = not bound.isdisjoint({"0.0.0.0", "::"})
+    return any(
+        address in bound or (everywhere and _is_of_this_machine(address))
+        for address in await addresses(device.host)
+    )
+
+
+def _is_of_this_machine(address: str) -> bool:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind((address, 0))  # the system allows it only for an address of its own
+        except OSError:
+            return False
+    return True
+
+
+def _size(device: Device) -> int:
+    if not device.services:
+        return 0
+    return _STATEMENT_OVERHEAD + sum(len(word) + 2 for word in device.services)
+
+
+def _read(connection: apsw.Connection) -> list[Device]:
+    rows = connection.execute(
+        "SELECT ae_title, host, port, published, services, maximum_associations, answer_wait,"
+        " resume_window, check_address, user_identity FROM device"
+    )
+    return [
+        Device(
+            ae_title=title,
+            host=host,
+            port=port,
+            published=published,
+            services=frozenset(words.split()),
+            maximum_associations=maximum,
+            answer_wait=answer_wait,
+            resume_window=resume_window,
+            check_address=bool(check),
+            user_identity=bool(identity),
+        )
+        for (
+            title,
+            host,
+            port,
+            published,
+            words,
+            maximum,
+            answer_wait,
+            resume_window,
+            check,
+            identity,
+        ) in rows
+    ]
+
+
+def _write(connection: apsw.Connection, device: Device) -> None:
+    row = (
+        device.ae_title,
+        device.published,
+        device.host,
+        device.port,
+        " ".join(services.ordered(device.services)),
+        device.maximum_associations,
+        device.answer_wait,
+        device.resume_window,
+        int(device.check_address),
+        int(device.user_identity),
+    )
+    connection.execute("INSERT OR REPLACE INTO device VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+
+
+def _host(text: str) -> str:
+    host = text.strip().removeprefix("[").removesuffix("]")
+    if not 1 <= len(host) <= MAXIMUM_HOST or not all(
+        character.isascii() and (character.isalnum() or character in ".-_:%") for character in host
+    ):
+        raise Refused(400, f"device: host is neither a name nor an IP address: {text[:80]!r}")
+    return host
+
+
+def _words(entry: dict[str, Any], name: str) -> list[str]:
+    words = entry.get(name, [])
+    if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+        raise Refused(400, f"device: {name} is no list of texts")
+    return words
+
+
+def _whole(entry: dict[str, Any], name: str, default: int, least: int, most: int) -> int:
+    value = entry.get(name, default)
+    if type(value) is not int or not least <= value <= most:
+        raise Refused(400, f"device: {name} is a whole number from {least} to {most}")
+    return value
+
+
+def _seconds(entry: dict[str, Any], name: str, default: float) -> float:
+    value = entry.get(name, default)
+    if type(value) not in (int, float) or not 0 < value <= LONGEST_WAIT:
+        raise Refused(400, f"device: {name} is a number of seconds up to {LONGEST_WAIT:.0f}")
+    return float(value)
+
+
+def _flag(entry: dict[str, Any], name: str, default: bool) -> bool:
+    value = entry.get(name, default)
+    if not isinstance(value, bool):
+        raise Refused(400, f"device: {name} is true or false")
+    return value

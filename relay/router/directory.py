@@ -1,0 +1,282 @@
+"""Who publishes which AE title: what the Bridge says, checked, and pinned.
+
+The Bridge passes on publications that their owners have signed. The first owner of a title is
+pinned, durably; when another identity publishes it later, the title carries nothing until a person
+accepts the change (DESIGN §3). The Bridge can hide titles and misroute, never bind them anew.
+"""
+
+from collections.abc import Iterable, Iterator
+from enum import Enum
+from typing import Any
+
+import apsw
+import attrs
+import structlog
+
+from relay.database import Database
+from relay.errors import AssociationRejected, IdentityError, Refused
+from relay.identity import KeyStatement, Publication, fingerprint
+from relay.router import services
+from relay.router.peers import Peer, PeerTable
+from relay.router.schema import change
+from relay.signalling import messages
+
+log = structlog.get_logger()
+
+# What a hostile Bridge can make us remember: each peer with some titles.
+MAXIMUM_TITLES = 16384
+
+
+class Standing(Enum):
+    """Where we stand with the owner of a title, or with a peer."""
+
+    UNVERIFIED = "unverified"
+    VERIFIED = "verified"
+    CHANGED = "changed"
+
+
+@attrs.frozen(slots=True)
+class Binding:
+    """Whose a title is, and who else claims it: that one waits for a person's word."""
+
+    identity: bytes
+    serial: int
+    claimant: bytes | None = None
+    claimant_serial: int = 0
+
+
+@attrs.frozen(slots=True)
+class Route:
+    """Where a call to `ae_title` goes."""
+
+    ae_title: str
+    peer: Peer
+    key: KeyStatement
+    services: frozenset[str]
+
+
+class Directory:
+    """The network as this Router sees it. Made by `load`; fed with the Bridge's messages."""
+
+    def __init__(
+        self,
+        database: Database,
+        peers: PeerTable,
+        network: bytes,
+        own: bytes,
+        bindings: dict[str, Binding],
+    ) -> None:
+        self._database = database
+        self._peers = peers
+        self._network = network
+        self._own = own
+        self._bindings = bindings
+        # What the Bridge shows now, in memory only: after a restart it shows it again.
+        self._connected: dict[bytes, bool] = {}
+        self._publications: dict[str, Publication] = {}
+
+    @classmethod
+    async def load(
+        cls, database: Database, peers: PeerTable, network: bytes, own: bytes
+    ) -> "Directory":
+        """The directory with the bindings that the database has; `own` is our own identity."""
+        return cls(database, peers, network, own, await database.run(_read))
+
+    async def take(self, message: messages.Directory) -> None:
+        """Take in what the Bridge says. What does not hold is left out and logged."""
+        if message.whole:
+            self._connected.clear()
+            self._publications.clear()
+        for identity, name, statement, connected in message.routers:
+            if identity != self._own:
+                await self._take_router(identity, name, statement, connected)
+        for statement in message.publications:
+            await self._take_publication(statement)
+        for identity in message.gone_routers:
+            self._connected.pop(identity, None)
+        for title in message.gone_titles:
+            self._publications.pop(title, None)
+
+    def resolve(self, title: str, now: int) -> Route:
+        """Where to call `title`; `now` is Unix seconds.
+
+        Raises AssociationRejected, as the device that calls should be told (DESIGN §11).
+        """
+        publication = self._publications.get(title)
+        binding = self._bindings.get(title)
+        if publication is None or binding is None:
+            raise AssociationRejected(1, 1, 7, f"called AE title {title!r} is not published")
+        if binding.claimant is not None:
+            raise AssociationRejected(
+                1,
+                1,
+                3,
+                f"{title!r} is published by another hospital than before: compare fingerprints, "
+                f"then `relay peer accept {fingerprint(binding.claimant)}`",
+            )
+        if binding.identity == self._own:
+            raise AssociationRejected(
+                1, 1, 7, f"{title!r} is a device of this hospital: it is called directly"
+            )
+        peer = self._peers.get(binding.identity)
+        if peer is None or not self._peers.trusted(binding.identity):
+            raise AssociationRejected(
+                1, 1, 3, f"{title!r} belongs to a peer whose contact was never verified"
+            )
+        if peer.key is None or peer.key.expires <= now:
+            raise AssociationRejected(
+                2, 3, 1, f"the Router of {title!r} has published no key that holds now"
+            )
+        return Route(title, peer, peer.key, frozenset(publication.services))
+
+    def owner(self, title: str) -> bytes | None:
+        """Whose `title` is, if it is published and undisputed."""
+        binding = self._bindings.get(title)
+        if title not in self._publications or binding is None or binding.claimant is not None:
+            return None
+        return binding.identity
+
+    def permits(self, title: str, identity: bytes) -> bool:
+        """Whether a call to `title` that went to `identity` may go on.
+
+        Whether the title is published still is the owner's to say, who ends it then: a snapshot of
+        the Bridge comes in parts, and between them a title is missing for a moment.
+        """
+        binding = self._bindings.get(title)
+        return (
+            binding is not None
+            and binding.identity == identity
+            and binding.claimant is None
+            and self._peers.trusted(identity)
+        )
+
+    def standing(self, peer: Peer) -> Standing:
+        """Where we stand with `peer`: CHANGED while it claims what was another's."""
+        if any(binding.claimant == peer.identity for binding in self._bindings.values()):
+            return Standing.CHANGED
+        return Standing.VERIFIED if peer.verified else Standing.UNVERIFIED
+
+    async def accept(self, peer: Peer) -> list[str]:
+        """A person accepts all titles that `peer` claims; returns them.
+
+        Raises Refused (409) if it claims none.
+        """
+        claimed = {
+            title: Binding(peer.identity, binding.claimant_serial)
+            for title, binding in self._bindings.items()
+            if binding.claimant == peer.identity
+        }
+        if not claimed:
+            raise Refused(409, f"{peer.name} claims no AE title that was another's")
+        for title, binding in claimed.items():
+            await self._bind(title, binding)
+            log.info("changed binding accepted", ae_title=title, peer=peer.fingerprint)
+        return sorted(claimed)
+
+    def peers_json(self) -> Iterator[dict[str, Any]]:
+        """All peers, for people."""
+        for peer in self._peers:
+            yield {
+                "fingerprint": peer.fingerprint,
+                "name": peer.name,
+                "state": self.standing(peer).value,
+                "connected": self._connected.get(peer.identity, False),
+                "enrolled": peer.identity in self._connected,
+                "claims": sorted(
+                    title
+                    for title, binding in self._bindings.items()
+                    if binding.claimant == peer.identity
+                ),
+            }
+
+    def to_json(self) -> Iterator[dict[str, Any]]:
+        """All published titles, for people."""
+        for title, publication in sorted(self._publications.items()):
+            binding = self._bindings[title]
+            peer = self._peers.get(binding.identity)
+            own = binding.identity == self._own
+            yield {
+                "ae_title": title,
+                "services": list(services.ordered(publication.services)),
+                "peer": fingerprint(binding.identity),
+                "name": peer.name if peer else "",
+                "own": own,
+                "connected": own or self._connected.get(binding.identity, False),
+                "claimed_by": fingerprint(binding.claimant) if binding.claimant else None,
+            }
+
+    async def _take_router(
+        self, identity: bytes, name: str, statement: bytes, connected: bool
+    ) -> None:
+        try:
+            await self._peers.meet(identity, _shown(name))
+            self._connected[identity] = connected
+            if statement:
+                await self._peers.take_key(identity, statement, self._network)
+        except (IdentityError, Refused) as error:
+            log.warning("directory entry refused", peer=fingerprint(identity), why=str(error))
+
+    async def _take_publication(self, statement: bytes) -> None:
+        try:
+            owner, publication = Publication.open(statement, self._network)
+            services.parse(publication.services)
+            await self._pin(owner, publication)
+        except (IdentityError, Refused) as error:
+            log.warning("publication refused", why=str(error))
+            return
+        self._publications[publication.ae_title] = publication
+
+    async def _pin(self, owner: bytes, publication: Publication) -> None:
+        title = publication.ae_title
+        binding = self._bindings.get(title)
+        if binding is None:
+            if len(self._bindings) >= MAXIMUM_TITLES:
+                raise Refused(409, f"more than {MAXIMUM_TITLES} AE titles")
+            await self._bind(title, Binding(owner, publication.serial))
+        elif owner == binding.identity:
+            if publication.serial < binding.serial:
+                raise IdentityError(f"publication of {title!r} is older than one seen before")
+            # Back with its owner: whoever claimed it meanwhile has lost the claim.
+            await self._bind(title, Binding(owner, publication.serial))
+        else:
+            if owner == binding.claimant and publication.serial < binding.claimant_serial:
+                raise IdentityError(f"publication of {title!r} is older than one seen before")
+            if owner != binding.claimant:
+                log.warning(
+                    "AE title published by another hospital than before",
+                    ae_title=title,
+                    was=fingerprint(binding.identity),
+                    claims=fingerprint(owner),
+                )
+            await self._bind(
+                title,
+                attrs.evolve(binding, claimant=owner, claimant_serial=publication.serial),
+            )
+
+    async def _bind(self, title: str, binding: Binding) -> None:
+        if self._bindings.get(title) == binding:
+            return
+        await self._database.run(
+            change(
+                "INSERT OR REPLACE INTO binding"
+                " (ae_title, identity, serial, claimant, claimant_serial) VALUES (?, ?, ?, ?, ?)",
+                title,
+                *attrs.astuple(binding),
+            )
+        )
+        self._bindings[title] = binding
+
+
+def _shown(name: str) -> str:
+    """A peer's name as the Bridge gives it, without what could disguise a line of a terminal."""
+    return "".join(character if character.isprintable() else "�" for character in name)
+
+
+def _read(connection: apsw.Connection) -> dict[str, Binding]:
+    rows: Iterable[Any] = connection.execute(
+        "SELECT ae_title, identity, serial, claimant, claimant_serial FROM binding"
+    )
+    return {
+        title: Binding(identity, serial, claimant, claimant_serial)
+        for title, identity, serial, claimant, claimant_serial in rows
+    }

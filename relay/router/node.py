@@ -1,0 +1,252 @@
+"""One Router's state, and what people may do to it.
+
+`Node` is what the listener, the openings and the REST share. Each change goes to the table that
+keeps it; then the associations that rested on what is gone are ended, and the Bridge is told.
+"""
+
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+import attrs
+import structlog
+import trio
+
+from relay.database import Database
+from relay.errors import (
+    AssociationRejected,
+    HandshakeError,
+    IdentityError,
+    Refused,
+    SignallingError,
+)
+from relay.identity import Contact, Identity
+from relay.router import services
+from relay.router.asks import Ask, AskTable
+from relay.router.devices import Device, DeviceTable, is_own_listener
+from relay.router.directory import Directory
+from relay.router.grants import Grant, GrantTable, Permission
+from relay.router.keyring import Keyring
+from relay.router.live import LiveRegister
+from relay.router.membership import Membership
+from relay.router.peers import Peer, PeerTable
+from relay.router.publications import Publisher
+from relay.signalling import messages
+from relay.signalling.client import SignallingClient
+from relay.tunnel.ask import open_ask, seal_ask
+from relay.tunnel.reader import InLineAllowance
+from relay.tunnel.store import ObjectClient
+
+log = structlog.get_logger()
+
+
+def unix_time() -> int:
+    """This machine's clock, in Unix seconds: what certificates, keys and openings are dated by."""
+    return int(time.time())
+
+
+@attrs.define(slots=True, eq=False)
+class Network:
+    """What a Router has once it is enrolled."""
+
+    membership: Membership
+    peers: PeerTable
+    directory: Directory
+    publisher: Publisher
+    client: SignallingClient
+    objects: ObjectClient
+    allowance: InLineAllowance = attrs.field(factory=InLineAllowance)
+
+
+@attrs.define(slots=True, eq=False)
+class Node:
+    """One Router. `network` is None until it is enrolled."""
+
+    database: Database
+    identity: Identity
+    name: str
+    ae_title: str
+    keyring: Keyring
+    devices: DeviceTable
+    grants: GrantTable
+    asks: AskTable
+    live: LiveRegister
+    listening: Sequence[tuple[str, int]] = ()
+    network: Network | None = None
+    _together: int = 0
+    _publishing: trio.Lock = attrs.field(factory=trio.Lock)
+
+    @property
+    def contact(self) -> Contact:
+        """What people of other hospitals compare."""
+        name = self.network.membership.name if self.network else self.name
+        return Contact(self.identity.public, name)
+
+    def joined(self) -> Network:
+        """The network. Raises Refused (409) while the Router is not enrolled."""
+        if self.network is None:
+            raise Refused(409, "this Router is not enrolled yet: `relay enroll INVITATION` first")
+        return self.network
+
+    def permission(self, caller: bytes, device: Device, calling: str) -> Permission:
+        """What `caller` may do with `device`: what is granted, and published still."""
+        granted = self.grants.permission(caller, device.published, calling)
+        return attrs.evolve(granted, services=granted.services & device.services)
+
+    # --- devices ------------------------------------------------------------------------------
+
+    async def put_device(self, device: Device) -> bool:
+        """Add or replace a device; returns whether anything changed.
+
+        Raises Refused (400) for an address that is this Router's own, (409) for its AE title.
+        """
+        if device.ae_title == self.ae_title:
+            raise Refused(409, f"{device.ae_title!r} is this Router's own AE title")
+        if await is_own_listener(device, self.listening):
+            raise Refused(400, f"{device.host}:{device.port} is this Router itself")
+        changed = await self.devices.put(device)
+        if changed:
+            log.info("device set", ae_title=device.ae_title)
+            await self._devices_changed()
+        return changed
+
+    async def remove_device(self, ae_title: str) -> None:
+        """Forget a device; its associations end. Its grants stay, and hold for nothing."""
+        await self.devices.remove(ae_title)
+        log.info("device removed", ae_title=ae_title)
+        await self._devices_changed()
+
+    # --- grants -------------------------------------------------------------------------------
+
+    async def add_grant(self, grant: Grant) -> Grant:
+        """Make a grant. Raises Refused (409) for what the device does not publish."""
+        device = self.devices.published_as(grant.ae_title)
+        if device is None:
+            raise Refused(
+                409, f"{grant.ae_title!r} is no published device: `relay device add` with --publish"
+            )
+        missing = grant.services - device.services
+        if missing:
+            words = ", ".join(services.ordered(missing))
+            raise Refused(409, f"{grant.ae_title!r} does not publish {words}: publish it first")
+        kept = await self.grants.add(grant)
+        log.info("granted", grant=kept.id, ae_title=kept.ae_title)
+        await self.changed()
+        return kept
+
+    async def remove_grant(self, number: int) -> None:
+        """Take a grant back; the associations that rest on it end."""
+        grant = await self.grants.remove(number)
+        log.info("grant removed", grant=number, ae_title=grant.ae_title)
+        await self.changed()
+
+    async def ask(self, ask: Ask) -> None:
+        """Send a request for a grant to whoever publishes its device.
+
+        Raises Refused (409) if nobody we may speak to does, (400) if the request is too long, (502)
+        if the Bridge does not take it.
+        """
+        network = self.joined()
+        try:
+            route = network.directory.resolve(ask.ae_title, unix_time())
+        except AssociationRejected as error:
+            raise Refused(409, str(error)) from None
+        peer = route.peer
+        try:
+            sealed = seal_ask(
+                self.identity,
+                network.membership.network,
+                peer.identity,
+                route.key.public,
+                ask.to_request(),
+                unix_time(),
+            )
+        except (HandshakeError, IdentityError) as error:
+            raise Refused(400, str(error)) from None
+        try:
+            reply = await network.client.request(
+                lambda number: messages.Ask(number, peer.identity, sealed)
+            )
+        except SignallingError as error:
+            raise Refused(502, f"not sent: {error}") from None
+        if isinstance(reply, messages.Done) and reply.refusals:
+            raise Refused(502, f"not sent: {reply.refusals[0]}")
+
+    async def take_ask(self, message: messages.Ask) -> None:
+        """A peer asks for a grant: keep it for a person, or log why not."""
+        network = self.joined()
+        now = unix_time()
+        try:
+            if network.peers.get(message.router) is None:
+                raise Refused(403, "ask from an unknown Router")
+            request = open_ask(
+                self.identity,
+                self.keyring.pairs,
+                network.membership.network,
+                message.router,
+                message.sealed,
+                now,
+            )
+            await self.asks.keep(Ask.from_request(message.router, request), message.sealed, now)
+        except (HandshakeError, Refused) as error:
+            log.warning("ask refused", why=str(error))
+        else:
+            log.info("ask received", ae_title=request.ae_title)
+
+    async def accept_ask(self, number: int) -> Grant:
+        """Make the grant that a peer has asked for; the ask is answered with it."""
+        ask = await self.asks.get(number)
+        grant = await self.add_grant(Grant(ask.asker, ask.ae_title, ask.services, ask.calling))
+        await self.asks.remove(number)
+        return grant
+
+    # --- peers --------------------------------------------------------------------------------
+
+    async def verify_peer(self, contact: Contact) -> Peer:
+        """A person has compared this contact."""
+        if contact.public == self.identity.public:
+            raise Refused(400, "that is this hospital's own contact")
+        peer = await self.joined().peers.verify(contact)
+        log.info("peer verified", peer=peer.fingerprint)
+        return peer
+
+    async def accept_peer(self, words: str) -> tuple[Peer, list[str]]:
+        """A person accepts that `words`' titles are its own now; returns the titles too."""
+        network = self.joined()
+        peer = network.peers.by_fingerprint(words)
+        titles = await network.directory.accept(peer)
+        self.live.recheck()
+        return peer, titles
+
+    # --- after a change -----------------------------------------------------------------------
+
+    async def changed(self) -> None:
+        """End what is no longer permitted, and tell the Bridge, now or with the next connection."""
+        self.live.recheck()
+        if self._together or self.network is None or not self.network.client.connected:
+            return
+        try:
+            await self.publish()
+        except SignallingError as error:
+            log.warning("not published yet", why=str(error))
+
+    async def publish(self) -> None:
+        """Tell the Bridge what it should know. Raises SignallingError."""
+        network = self.joined()
+        async with self._publishing:  # what is told last is what is true
+            await network.publisher.publish(network.client, unix_time())
+
+    @asynccontextmanager
+    async def together(self) -> AsyncIterator[None]:
+        """Several changes, of which the Bridge is told once, at the end."""
+        self._together += 1
+        try:
+            yield
+        finally:
+            self._together -= 1
+        await self.changed()
+
+    async def _devices_changed(self) -> None:
+        if self.network is not None:
+            self.network.publisher.devices_changed()
+        await self.changed()

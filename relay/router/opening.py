@@ -1,0 +1,233 @@
+"""The callee's side: a peer's Router opens a session to call a device of this hospital.
+
+    opening -> is it one? new? -> trusted? granted? -> the device -> answer -> passthrough
+
+Whoever has no grant at all is refused before anything is connected; whoever has one gets a session,
+and what the device says in it.
+"""
+
+from functools import partial
+
+import attrs
+import structlog
+
+from relay import association
+from relay.association import TCPAssociation
+from relay.dicom import pdu
+from relay.dicom.pdu import AAssociateRJ, AAssociateRQ
+from relay.errors import AssociationAborted, HandshakeError, Refusal, RemoteProtocolError
+from relay.identity import fingerprint
+from relay.router import contexts, names, replay
+from relay.router.devices import Device
+from relay.router.grants import Permission
+from relay.router.guard import Guard
+from relay.router.live import LiveAssociation, Side, log_ending
+from relay.router.node import Network, Node, unix_time
+from relay.router.passthrough import join
+from relay.router.services import Service
+from relay.signalling import messages
+from relay.tunnel.handshake import Purpose, ReceivedOpening, accept_opening, refuse_opening
+from relay.tunnel.session import TunnelTimeouts, accept_tunnel
+
+log = structlog.get_logger()
+
+# Table 9-21: permanent, service user, calling AE title not recognized; transient, presentation,
+# local limit exceeded.
+NOT_GRANTED = AAssociateRJ(result=1, source=1, reason=3)
+LIMIT_REACHED = AAssociateRJ(result=2, source=3, reason=2)
+
+
+@attrs.frozen(slots=True)
+class _Call:
+    """An opening that holds, and what it asks for."""
+
+    received: ReceivedOpening
+    device: Device
+    request: AAssociateRQ
+    permission: Permission
+
+    @property
+    def number(self) -> str:
+        return self.received.session.hex()[:12]
+
+    @property
+    def timeouts(self) -> TunnelTimeouts:
+        return TunnelTimeouts(
+            answer=self.device.answer_wait, resume_window=self.device.resume_window
+        )
+
+
+async def serve_opening(node: Node, message: messages.Open) -> None:
+    """Serve one session from a peer's opening to its end."""
+    network = node.joined()
+    received: ReceivedOpening | None = None
+    try:
+        received = accept_opening(
+            node.identity,
+            node.keyring.pairs,
+            network.membership.network,
+            message.router,
+            message.opening,
+            message.request,
+            unix_time(),
+        )
+        call = await _check(node, network, message, received)
+        await _serve(node, network, call)
+    except HandshakeError as error:
+        log.info(
+            "opening refused",
+            association=message.session.hex()[:12],
+            peer=fingerprint(message.router),
+            refusal=error.refusal.name,
+            why=str(error),
+        )
+        refusal = (
+            refuse_opening(node.identity, message.opening, error.refusal)
+            if received is None
+            else received.refuse(error.refusal)
+        )
+        await network.client.send(messages.Refuse(message.session, refusal))
+
+
+async def _check(
+    node: Node, network: Network, message: messages.Open, received: ReceivedOpening
+) -> _Call:
+    """What is called for, if the caller may. Raises HandshakeError with the refusal."""
+    if (received.session, received.called) != (message.session, message.called):
+        raise HandshakeError("opening is for another session or title than the Bridge says")
+    if not await replay.remember(node.database, received.opening_hash, unix_time()):
+        raise HandshakeError("opening was seen before", Refusal.REPLAY)
+    if received.purpose is not Purpose.ASSOCIATION:
+        raise HandshakeError(
+            f"no {received.purpose.name.lower()} sessions here", Refusal.NOT_SPECIFIED
+        )
+    if not network.peers.trusted(received.caller):
+        raise HandshakeError("the caller's contact was never verified", Refusal.UNTRUSTED_PEER)
+    device = node.devices.published_as(received.called)
+    if device is None:
+        raise HandshakeError("called AE title is not published here", Refusal.UNKNOWN_DEVICE)
+    try:
+        request = pdu.decode(received.request)
+    except RemoteProtocolError as error:
+        raise HandshakeError(f"sealed request: {error}") from None
+    if not isinstance(request, AAssociateRQ) or request.called != received.called:
+        raise HandshakeError("sealed request is no A-ASSOCIATE-RQ for the called AE title")
+    try:
+        contexts.provider_roles(request)
+    except RemoteProtocolError as error:
+        raise HandshakeError(f"sealed request: {error}") from None
+    permission = node.permission(received.caller, device, request.calling)
+    if not permission.services:
+        raise HandshakeError("nothing is granted to the caller", Refusal.NOT_GRANTED)
+    return _Call(received, device, request, permission)
+
+
+async def _serve(node: Node, network: Network, call: _Call) -> None:
+    """Connect, answer and relay. Raises HandshakeError (BUSY) if the device cannot be reached."""
+    if not node.live.has_room(call.device.ae_title, call.device.maximum_associations):
+        await _reject(network, call, LIMIT_REACHED)
+        return
+    proposed = _proposal(call)
+    if not proposed.contexts:
+        await _reject(network, call, NOT_GRANTED)
+        return
+    entry = _entry(node, network, call)
+    answered = False
+    with node.live.hold(entry):
+        device = await _connect(call.device)
+        try:
+            async with accept_tunnel(
+                network.client,
+                network.objects,
+                call.received,
+                allowance=network.allowance,
+                timeouts=call.timeouts,
+            ) as near:
+                answered = True
+                await device.send(proposed)
+                ending = await join(
+                    near,
+                    device,
+                    Guard(
+                        proposed,
+                        call.permission.services,
+                        partial(_may_move_to, node, network, call),
+                    ),
+                    tunnel=near,
+                    answer_wait=call.device.answer_wait,
+                    answered=partial(
+                        contexts.with_rejections, original=call.request, proposed=proposed
+                    ),
+                )
+                log_ending(entry, ending)
+        finally:
+            await device.aclose()
+    if not answered:
+        raise HandshakeError("no longer permitted", Refusal.NOT_GRANTED)
+
+
+async def _reject(network: Network, call: _Call, rejection: AAssociateRJ) -> None:
+    """Answer the opening only to say no, as the caller's device should hear it."""
+    log.info("association rejected", association=call.number, reason=rejection.reason)
+    async with accept_tunnel(
+        network.client,
+        network.objects,
+        call.received,
+        allowance=network.allowance,
+        timeouts=call.timeouts,
+    ) as near:
+        await near.send(rejection)
+
+
+async def _connect(device: Device) -> TCPAssociation:
+    limit = min(association.Timeouts().connect, device.answer_wait)
+    try:
+        return await association.connect(
+            device.host, device.port, timeouts=association.Timeouts(connect=limit)
+        )
+    except AssociationAborted as error:
+        raise HandshakeError(f"device does not answer: {error}", Refusal.BUSY) from None
+
+
+def _proposal(call: _Call) -> AAssociateRQ:
+    """What the device is asked: the caller's request, less what is not granted."""
+    request = names.to_device(call.request, call.device)
+    if not call.permission.user_identity:
+        request = contexts.without_user_identity(request)
+    return contexts.granted(request, call.permission.services)
+
+
+def _entry(node: Node, network: Network, call: _Call) -> LiveAssociation:
+    caller, title = call.received.caller, call.device.ae_title
+
+    def still_permitted() -> bool:
+        device = node.devices.get(title)
+        return (
+            device is not None
+            and network.peers.trusted(caller)
+            and call.permission.within(node.permission(caller, device, call.request.calling))
+        )
+
+    return LiveAssociation(
+        number=call.number,
+        side=Side.CALLEE,
+        device=title,
+        calling=call.request.calling,
+        called=call.request.called,
+        peer=fingerprint(caller),
+        still_permitted=still_permitted,
+    )
+
+
+def _may_move_to(node: Node, network: Network, call: _Call, title: str) -> bool:
+    """Whether the caller may have objects moved to `title`.
+
+    To its own devices and to third hospitals', who grant `store` to this one or do not; to a device
+    of this hospital only if it could store there by itself.
+    """
+    own = node.devices.published_as(title)
+    if own is not None:
+        permission = node.permission(call.received.caller, own, call.request.calling)
+        return Service.STORE in permission.services
+    owner = network.directory.owner(title)
+    return owner is not None and owner != node.identity.public

@@ -1,0 +1,170 @@
+"""Testing a device: does it answer a C-ECHO, and what does it take?
+
+The probe proposes every standard Storage SOP class with every transfer syntax that devices are seen
+to use, one transfer syntax to a context, so that each answer says yes or no to one pair; 128
+contexts to an association, released at once. Nothing is stored.
+"""
+
+from collections.abc import Awaitable, Iterator
+from contextlib import suppress
+from typing import Any
+
+import attrs
+import structlog
+import trio
+
+from relay import association
+from relay.dicom import negotiation, uids
+from relay.dicom.dimse import Status
+from relay.dicom.negotiation import accepted_contexts, batches
+from relay.dicom.pdu import PresentationContext
+from relay.errors import (
+    AssociationAborted,
+    AssociationRejected,
+    RemoteProtocolError,
+)
+from relay.router.devices import Device
+from relay.router.storage import STORAGE_SOP_CLASSES
+from relay.scu import echo, negotiate, release
+
+log = structlog.get_logger()
+
+# All associations of one test together: a person waits for the answer.
+TEST_DEADLINE = 50.0
+
+# A device in the same building answers within this, or is not there.
+TIMEOUTS = association.Timeouts(connect=10, association_answer=15, release=10, artim=5, write=15)
+
+
+@attrs.frozen(slots=True)
+class Finding:
+    """One thing that was tried, whether it held, and what to do if not."""
+
+    what: str
+    ok: bool
+    advice: str = ""
+
+
+@attrs.define(slots=True)
+class Report:
+    """What a test found. `accepted`: transfer syntaxes by SOP class, as far as it got."""
+
+    findings: list[Finding] = attrs.field(factory=list)
+    accepted: dict[str, list[str]] = attrs.field(factory=dict)
+    proposed: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """For people and scripts."""
+        return {
+            "findings": [attrs.asdict(finding) for finding in self.findings],
+            "accepted": self.accepted,
+        }
+
+
+async def test(device: Device, calling: str) -> Report:
+    """C-ECHO `device` as `calling`, then probe what it takes. Never raises for the device."""
+    report = Report()
+    where = f"{device.ae_title} at {device.host}:{device.port}"
+    with trio.move_on_after(TEST_DEADLINE) as limit:
+        if await _try(report, f"{where} answers C-ECHO", _echo(device, calling)):
+            for contexts in _proposals():
+                probe = _probe(device, calling, contexts, report)
+                if not await _try(report, f"{where} says what it takes", probe, quiet=True):
+                    break
+    if limit.cancelled_caught:
+        report.findings.append(
+            Finding(
+                f"tested within {TEST_DEADLINE:g} s",
+                False,
+                "the device answers slowly: what is listed as accepted is not all",
+            )
+        )
+    if report.proposed:
+        report.findings.append(_summary(report))
+    log.info(
+        "device tested",
+        ae_title=device.ae_title,
+        ok=all(finding.ok for finding in report.findings),
+        sop_classes=len(report.accepted),
+    )
+    return report
+
+
+async def _try(report: Report, what: str, step: Awaitable[str], *, quiet: bool = False) -> bool:
+    """Whether `step` went well; its words, if any, or its error become a finding."""
+    try:
+        advice = await step
+    except AssociationRejected as error:
+        advice = str(error)
+        if error.source == 1 and error.reason in (3, 7):
+            advice += ": check its AE title, and this Router's, in the device's configuration"
+        else:
+            advice += ": the device limits its associations; try again, or raise its limit"
+    except AssociationAborted as error:
+        advice = f"{error}: check host, port, and any firewall between this machine and the device"
+    except RemoteProtocolError as error:
+        advice = f"the device does not speak DICOM rightly: {error}"
+    if advice or not quiet:
+        report.findings.append(Finding(what, not advice, advice))
+    return not advice
+
+
+def _summary(report: Report) -> Finding:
+    classes = len(report.accepted)
+    syntaxes = {syntax for taken in report.accepted.values() for syntax in taken}
+    names = ", ".join(
+        uids.TRANSFER_SYNTAXES[syntax] for syntax in uids.TRANSFER_SYNTAXES if syntax in syntaxes
+    )
+    return Finding(
+        f"takes {classes} of {len(STORAGE_SOP_CLASSES)} storage classes; {names or 'nothing'}",
+        True,
+    )
+
+
+async def _echo(device: Device, calling: str) -> str:
+    """What is wrong with its C-ECHO; empty if nothing is."""
+    contexts = negotiation.propose(
+        [(uids.VERIFICATION, (uids.IMPLICIT_VR_LITTLE_ENDIAN, uids.EXPLICIT_VR_LITTLE_ENDIAN))]
+    )
+    connection = await association.connect(device.host, device.port, timeouts=TIMEOUTS)
+    try:
+        request = negotiation.request(device.ae_title, calling, contexts)
+        answer = await negotiate(connection, request)
+        accepted = accepted_contexts(request, answer)
+        if not accepted:
+            return "it does not accept Verification: it may still take what it is for"
+        status = await echo(connection, accepted[contexts[0].id])
+        await release(connection)
+        return "" if status == Status.SUCCESS else f"it answered with status {status:04X}H"
+    finally:
+        await connection.aclose()
+
+
+async def _probe(
+    device: Device,
+    calling: str,
+    contexts: tuple[PresentationContext, ...],
+    report: Report,
+) -> str:
+    connection = await association.connect(device.host, device.port, timeouts=TIMEOUTS)
+    try:
+        request = negotiation.request(device.ae_title, calling, contexts)
+        answer = await negotiate(connection, request)
+        report.proposed += len(contexts)
+        for context in accepted_contexts(request, answer).values():
+            report.accepted.setdefault(context.abstract_syntax, []).append(context.transfer_syntax)
+        with suppress(AssociationAborted):  # it has said all; some devices just hang up
+            await release(connection)
+        return ""
+    finally:
+        await connection.aclose()
+
+
+def _proposals() -> Iterator[tuple[PresentationContext, ...]]:
+    return batches(
+        [
+            (sop_class, (transfer_syntax,))
+            for sop_class in STORAGE_SOP_CLASSES
+            for transfer_syntax in uids.TRANSFER_SYNTAXES
+        ]
+    )

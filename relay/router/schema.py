@@ -1,0 +1,123 @@
+"""The Router's database: its tables, its settings, and serial numbers that only rise."""
+
+from collections.abc import Callable
+from typing import cast
+
+import apsw
+
+from relay.database import Database
+
+MIGRATIONS = (
+    """
+    CREATE TABLE setting (
+        name TEXT PRIMARY KEY,
+        value BLOB NOT NULL
+    ) STRICT, WITHOUT ROWID;
+
+    CREATE TABLE device (
+        ae_title TEXT PRIMARY KEY,
+        published TEXT NOT NULL UNIQUE,
+        host TEXT NOT NULL,
+        port INTEGER NOT NULL,
+        services TEXT NOT NULL,
+        maximum_associations INTEGER NOT NULL,
+        answer_wait REAL NOT NULL,
+        resume_window REAL NOT NULL,
+        check_address INTEGER NOT NULL,
+        user_identity INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+
+    CREATE TABLE peer (
+        identity BLOB PRIMARY KEY,
+        name TEXT NOT NULL,
+        verified INTEGER NOT NULL,
+        key_statement BLOB NOT NULL,
+        key_serial INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+
+    CREATE TABLE binding (
+        ae_title TEXT PRIMARY KEY,
+        identity BLOB NOT NULL,
+        serial INTEGER NOT NULL,
+        claimant BLOB,
+        claimant_serial INTEGER NOT NULL DEFAULT 0
+    ) STRICT, WITHOUT ROWID;
+
+    CREATE TABLE "grant" (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        grantee BLOB NOT NULL,
+        ae_title TEXT NOT NULL,
+        services TEXT NOT NULL,
+        calling TEXT NOT NULL,
+        user_identity INTEGER NOT NULL
+    ) STRICT;
+
+    CREATE TABLE ask (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        digest BLOB NOT NULL UNIQUE,
+        asker BLOB NOT NULL,
+        ae_title TEXT NOT NULL,
+        services TEXT NOT NULL,
+        calling TEXT NOT NULL,
+        note TEXT NOT NULL,
+        received INTEGER NOT NULL
+    ) STRICT;
+
+    CREATE TABLE opening (
+        hash BLOB PRIMARY KEY,
+        expires INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX opening_expires ON opening (expires);
+
+    CREATE TABLE hpke_key (
+        serial INTEGER PRIMARY KEY,
+        secret BLOB NOT NULL,
+        created INTEGER NOT NULL,
+        expires INTEGER NOT NULL
+    ) STRICT;
+    """,
+)
+
+
+def change(
+    statement: str, *values: str | int | float | bytes | None
+) -> Callable[[apsw.Connection], None]:
+    """One statement that changes rows, to be run as a transaction of its own."""
+
+    def run(connection: apsw.Connection) -> None:
+        connection.execute(statement, values)
+
+    return run
+
+
+def get_setting(connection: apsw.Connection, name: str) -> bytes | None:
+    """The setting `name`, or None. For use inside a transaction."""
+    return cast(
+        bytes | None,
+        connection.execute("SELECT value FROM setting WHERE name = ?", (name,)).get,
+    )
+
+
+def put_setting(connection: apsw.Connection, name: str, value: bytes) -> None:
+    """Set the setting `name`. For use inside a transaction."""
+    connection.execute(
+        "INSERT INTO setting (name, value) VALUES (?, ?)"
+        " ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+        (name, value),
+    )
+
+
+async def next_serial(database: Database, name: str, now: int) -> int:
+    """The next serial number of the series `name`.
+
+    The larger of the last one plus 1 and Unix seconds (DESIGN §3): it also rises past what a
+    Router had used before its database was restored from a backup.
+    """
+
+    def draw(connection: apsw.Connection) -> int:
+        last = get_setting(connection, name)
+        serial = max(now, int.from_bytes(last or b"", "big") + 1)
+        put_setting(connection, name, serial.to_bytes(8, "big"))
+        return serial
+
+    return await database.run(draw)

@@ -1,0 +1,76 @@
+"""What the Router's REST takes and gives, as the OpenAPI document describes it."""
+
+from relay.router.directory import Standing
+from relay.router.live import Side
+from relay.web.operations import COUNT, FLAG, TEXT, TEXT_OR_NULL, Schema, listed, options, record
+
+SECONDS: Schema = {"type": "number"}
+DEVICE = record(
+    ae_title=TEXT,
+    host=TEXT,
+    port=COUNT,
+    services=listed(TEXT),
+    maximum_associations=COUNT,
+    answer_wait=SECONDS,
+    resume_window=SECONDS,
+    check_address=FLAG,
+    user_identity=FLAG,
+)
+DEVICE_ENTRY = dict(DEVICE) | {"required": ["ae_title", "host"]}
+FINDINGS = record(
+    findings=listed(record(what=TEXT, ok=FLAG, advice=TEXT)),
+    accepted={"type": "object", "additionalProperties": listed(TEXT)},
+)
+TITLE = record(
+    ae_title=TEXT,
+    services=listed(TEXT),
+    peer=TEXT,
+    name=TEXT,
+    own=FLAG,
+    connected=FLAG,
+    claimed_by=TEXT_OR_NULL,
+)
+PEER = record(
+    fingerprint=TEXT,
+    name=TEXT,
+    state={"enum": [standing.value for standing in Standing]},
+    connected=FLAG,
+    enrolled=FLAG,
+    claims=listed(TEXT),
+)
+GRANT = record(
+    id=COUNT,
+    peer=TEXT,
+    ae_title=TEXT,
+    services=listed(TEXT),
+    calling=listed(TEXT),
+    user_identity=FLAG,
+)
+GRANT_ENTRY = options(
+    peer=TEXT,
+    ae_title=TEXT,
+    services=listed(TEXT),
+    calling=listed(TEXT),
+    user_identity=FLAG,
+)
+ASK = record(
+    id=COUNT,
+    peer=TEXT,
+    ae_title=TEXT,
+    services=listed(TEXT),
+    calling=listed(TEXT),
+    note=TEXT,
+    received=COUNT,
+)
+ASK_ENTRY = options(ae_title=TEXT, services=listed(TEXT), calling=listed(TEXT), note=TEXT)
+APPLY = options(devices=listed(DEVICE_ENTRY), grants=listed(GRANT_ENTRY), prune=FLAG)
+ASSOCIATION = record(
+    id=TEXT,
+    side={"enum": [side.value for side in Side]},
+    device=TEXT,
+    calling=TEXT,
+    called=TEXT,
+    peer=TEXT,
+    seconds=SECONDS,
+)
+OBJECT: Schema = {"type": "object"}

@@ -1,0 +1,159 @@
+"""The REST, route by route, over ASGI without a socket."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import attrs
+import httpx
+import pytest
+
+from relay.identity import Invitation
+from relay.router import api, probe
+from relay.router.api import make_app
+from relay.router.devices import Device
+from relay.router.node import Node
+from relay.router.probe import Finding, Report
+from tests.router.fakes import hospital, listing, publication
+
+PACS = {"ae_title": "PACS", "host": "192.0.2.1", "port": 104, "services": ["store"]}
+
+
+@attrs.define
+class Client:
+    node: Node
+    http: httpx.AsyncClient
+    invitations: list[Invitation]
+
+    async def __call__(self, method: str, path: str, body: Any = None, status: int = 200) -> Any:
+        response = await self.http.request(method, f"/v1{path}", json=body)
+        assert response.status_code == status, response.text
+        return response.json()
+
+
+@asynccontextmanager
+async def client(tmp_path: Path, *, enrolled: bool = True) -> AsyncIterator[Client]:
+    invitations: list[Invitation] = []
+
+    async def enrol(invitation: Invitation) -> None:
+        invitations.append(invitation)
+
+    async with (
+        hospital(tmp_path / "me", enrolled=enrolled) as node,
+        httpx.AsyncClient(
+            transport=httpx.ASGITransport(make_app(node, enrol)), base_url="http://relay"
+        ) as http,
+    ):
+        yield Client(node, http, invitations)
+
+
+async def test_status_before_and_after_enrolment(tmp_path: Path) -> None:
+    async with client(tmp_path, enrolled=False) as call:
+        status = await call("GET", "/status")
+        assert (status["enrolled"], status["connected"]) == (False, False)
+        assert status["contact"].startswith("relay-contact:")
+        for path in ("/peers", "/directory"):
+            answer = await call("GET", path, status=409)
+            assert "relay enroll" in answer["error"]
+    async with client(tmp_path) as call:
+        status = await call("GET", "/status")
+        assert (status["enrolled"], status["connected"]) == (True, True)
+        assert status["bridge"] == "https://bridge.example"
+        assert status["fingerprint"] == call.node.identity.fingerprint
+
+
+async def test_enrolment_takes_an_invitation(tmp_path: Path) -> None:
+    invitation = Invitation("https://b.example", bytes(16), bytes(16), bytes(32), bytes(16), 1)
+    async with client(tmp_path) as call:
+        answer = await call("POST", "/enrolment", {"invitation": invitation.to_string()})
+        assert call.invitations == [invitation]
+        assert answer["contact"].startswith("relay-contact:")
+        await call("POST", "/enrolment", {"invitation": "relay-invitation:x"}, 400)
+        await call("POST", "/enrolment", {}, 400)
+
+
+async def test_devices(tmp_path: Path) -> None:
+    async with client(tmp_path) as call:
+        assert (await call("POST", "/devices", PACS))["services"] == ["store"]
+        await call("POST", "/devices", PACS | {"port": 105})
+        slash = {"ae_title": "A/B test", "host": "192.0.2.3"}
+        await call("POST", "/devices", slash)
+        assert [d["ae_title"] for d in await call("GET", "/devices")] == ["A/B test", "PACS"]
+        await call("DELETE", "/devices/A%2FB%20test")
+        await call("DELETE", "/devices/PACS")
+        assert "no device" in (await call("DELETE", "/devices/PACS", status=404))["error"]
+        await call("POST", "/devices", PACS | {"port": 0}, 400)
+        await call("POST", "/devices", [PACS], 400)
+
+
+async def test_testing_a_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test(device: Device, calling: str) -> Report:
+        return Report([Finding(f"{calling} to {device.ae_title}", True)], {"1.2": ["1.3"]})
+
+    monkeypatch.setattr(probe, "test", test)
+    async with client(tmp_path) as call:
+        await call("POST", "/devices", PACS)
+        assert await call("POST", "/devices/PACS/test") == {
+            "findings": [{"what": "RELAY to PACS", "ok": True, "advice": ""}],
+            "accepted": {"1.2": ["1.3"]},
+        }
+        await call("POST", "/devices/NONE/test", status=404)
+
+
+async def test_peers_directory_and_grants(tmp_path: Path) -> None:
+    async with client(tmp_path) as call, hospital(tmp_path / "north") as north:
+        await call.node.joined().directory.take(
+            listing(north, publications=[publication(north, "FAR", "echo", "store")])
+        )
+        (row,) = await call("GET", "/directory")
+        assert (row["ae_title"], row["services"], row["own"]) == ("FAR", ["echo", "store"], False)
+        (peer,) = await call("GET", "/peers")
+        assert (peer["state"], peer["connected"]) == ("unverified", True)
+        contact = {"contact": north.contact.to_string()}
+        assert (await call("POST", "/peers", contact))["name"] == north.name
+        (peer,) = await call("GET", "/peers")
+        assert peer["state"] == "verified"
+        await call("POST", "/peers", {"contact": "relay-contact:x"}, 400)
+        await call("POST", f"/peers/{peer['fingerprint']}/accept", status=409)
+
+        await call("POST", "/devices", PACS)
+        wish = {"peer": peer["fingerprint"], "ae_title": "PACS", "services": ["store"]}
+        grant = await call("POST", "/grants", wish, 201)
+        assert grant["calling"] == ["*"]
+        assert await call("GET", "/grants") == [grant]
+        await call("DELETE", f"/grants/{grant['id']}")
+        await call("DELETE", f"/grants/{grant['id']}", status=404)
+        await call("POST", "/grants", wish | {"services": []}, 400)
+        await call("POST", "/grants", wish | {"services": ["query"]}, 409)
+
+
+async def test_asks(tmp_path: Path) -> None:
+    async with client(tmp_path) as call, hospital(tmp_path / "north") as north:
+        await call.node.joined().directory.take(
+            listing(north, publications=[publication(north, "FAR", "store")])
+        )
+        wish = {"ae_title": "FAR", "services": ["store"], "calling": ["WS"], "note": "please"}
+        await call("POST", "/asks", wish, 202)
+        await call("POST", "/asks", wish | {"ae_title": "NONE"}, 409)
+        await call("POST", "/asks", wish | {"note": "x" * 501}, 400)
+        assert await call("GET", "/asks") == []
+        await call("DELETE", "/asks/7", status=404)
+        await call("POST", "/asks/7/accept", status=404)
+
+
+async def test_apply_and_associations(tmp_path: Path) -> None:
+    async with client(tmp_path) as call:
+        assert len((await call("POST", "/apply", {"devices": [PACS]}))["changes"]) == 1
+        assert (await call("POST", "/apply", {"devices": [PACS]}))["changes"] == []
+        assert await call("GET", "/associations") == []
+        document = await call("GET", "/openapi.json")
+        assert "/v1/devices/{ae_title}/test" in document["paths"]
+
+
+async def test_unknown_paths_and_large_bodies_are_refused_in_json(tmp_path: Path) -> None:
+    async with client(tmp_path) as call:
+        assert "error" in await call("GET", "/nothing", status=404)
+        assert "error" in await call("PUT", "/devices", status=405)
+        large = {"devices": ["x" * (api.MAXIMUM_APPLY + 1)]}
+        assert "error" in await call("POST", "/apply", large, 413)

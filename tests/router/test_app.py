@@ -1,0 +1,238 @@
+"""Two Routers and a Bridge in one process, from the invitation to the released association."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import attrs
+import httpx
+import pytest
+import trio
+
+from relay import association, listener
+from relay.association import TCPAssociation
+from relay.bridge.app import run_bridge
+from relay.dicom import uids
+from relay.dicom.negotiation import accepted_contexts
+from relay.dicom.pdu import AAbort, AAssociateAC, AAssociateRJ
+from relay.errors import RelayError
+from relay.router.app import CONTROL_SOCKET, DICOM_SOCKET, run_router
+from relay.router.node import Node
+from relay.scu import echo, negotiate, release, store
+from tests.interop.peers import free_port
+from tests.router.fakes import CT, proposal, yes_to_all
+
+
+@attrs.define
+class Site:
+    """One Router, with its REST."""
+
+    node: Node
+    folder: Path
+    stopping: trio.Event
+
+    async def __call__(self, method: str, path: str, body: Any = None) -> Any:
+        transport = httpx.AsyncHTTPTransport(uds=str(self.folder / CONTROL_SOCKET))
+        async with httpx.AsyncClient(transport=transport, base_url="http://relay") as client:
+            response = await client.request(method, f"/v1{path}", json=body, timeout=30)
+        assert response.is_success, response.text
+        return response.json()
+
+    async def until(self, path: str, condition: Any) -> Any:
+        while not condition(answer := await self("GET", path)):
+            await trio.sleep(0.02)
+        return answer
+
+
+@asynccontextmanager
+async def router(folder: Path, ae_title: str, **options: Any) -> AsyncIterator[Site]:
+    stopping = trio.Event()
+    async with trio.open_nursery() as nursery:
+        start = partial(
+            run_router,
+            data_dir=folder,
+            name=f"Hospital {ae_title}",
+            ae_title=ae_title,
+            listen=[("127.0.0.1", 0)],
+            grace_period=1,
+            stopping=stopping,
+            **options,
+        )
+        node = await nursery.start(start)
+        yield Site(node, folder, stopping)
+        stopping.set()
+
+
+@asynccontextmanager
+async def network(tmp_path: Path) -> AsyncIterator[tuple[Site, Site]]:
+    """A (with a workstation WS) may store and echo at PACS in B."""
+    port = free_port()
+    stopping = trio.Event()
+    url = f"http://127.0.0.1:{port}"
+    with trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            bridge = await nursery.start(
+                partial(
+                    run_bridge,
+                    data_dir=tmp_path / "bridge",
+                    listen=[("127.0.0.1", port)],
+                    url=url,
+                    behind_proxy=True,
+                    stopping=stopping,
+                )
+            )
+            listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+            nursery.start_soon(listener.serve, listeners, yes_to_all)
+            async with (
+                router(tmp_path / "a", "RELAY_A") as a,
+                router(tmp_path / "b", "RELAY_B") as b,
+            ):
+                transport = httpx.AsyncHTTPTransport(uds=str(bridge.control))
+                async with httpx.AsyncClient(transport=transport, base_url="http://b") as people:
+                    for name, site in (("North", a), ("South", b)):
+                        made = await people.post("/v1/invitations", json={"name": name})
+                        invitation = {"invitation": made.json()["invitation"]}
+                        await site("POST", "/enrolment", invitation)
+                        await site("POST", "/enrolment", invitation)  # once more is no harm
+                for site in (a, b):
+                    await site.until("/status", lambda status: status["connected"])
+                await a("POST", "/devices", {"ae_title": "WS", "host": "127.0.0.1"})
+                pacs = {
+                    "ae_title": "PACS",
+                    "host": "127.0.0.1",
+                    "port": listeners[0].socket.getsockname()[1],
+                    "services": ["echo", "store"],
+                }
+                await b("POST", "/devices", pacs)
+                (peer,) = await b.until("/peers", lambda peers: len(peers) == 1)
+                await b(
+                    "POST",
+                    "/grants",
+                    {
+                        "peer": peer["fingerprint"],
+                        "ae_title": "PACS",
+                        "services": ["echo", "store"],
+                    },
+                )
+                await a.until("/directory", lambda rows: rows and rows[0]["connected"])
+                yield a, b
+            stopping.set()
+            nursery.cancel_scope.cancel()
+
+
+async def call(site: Site, calling: str = "WS") -> tuple[TCPAssociation, Any]:
+    host, port = site.node.listening[0]
+    device = await association.connect(host, port)
+    rq = proposal(CT, uids.VERIFICATION, calling=calling)
+    return device, accepted_contexts(rq, await negotiate(device, rq))
+
+
+async def test_from_the_invitation_to_the_released_association(tmp_path: Path) -> None:
+    async with network(tmp_path) as (a, b):
+        device, contexts = await call(a)
+        assert await echo(device, contexts[3]) == 0
+        for number, size in enumerate((10, 100_000, 3_000_000), start=2):
+            status = await store(
+                device, contexts[1], CT, f"1.2.{number}", bytes(size), message_id=number
+            )
+            assert status == 0
+        (entry,) = await b("GET", "/associations")
+        assert (entry["side"], entry["calling"], entry["called"]) == ("callee", "WS", "PACS")
+        await release(device)
+        await device.aclose()
+        await b.until("/associations", lambda rows: rows == [])
+
+
+async def test_the_command_lines_socket(tmp_path: Path) -> None:
+    async with network(tmp_path) as (a, _):
+        device = await association.connect_unix(a.folder / DICOM_SOCKET)
+        rq = proposal(uids.VERIFICATION, calling="RELAY_A")
+        contexts = accepted_contexts(rq, await negotiate(device, rq))
+        assert await echo(device, contexts[1]) == 0
+        await release(device)
+        await device.aclose()
+
+
+async def test_a_grant_taken_back_ends_it_and_refuses_the_next(tmp_path: Path) -> None:
+    async with network(tmp_path) as (a, b):
+        device, _ = await call(a)
+        (grant,) = await b("GET", "/grants")
+        with trio.fail_after(5):
+            await b("DELETE", f"/grants/{grant['id']}")
+            assert isinstance(await device.receive(), AAbort)
+        await device.aclose()
+        host, port = a.node.listening[0]
+        device = await association.connect(host, port)
+        await device.send(proposal(CT))
+        assert await device.receive() == AAssociateRJ(1, 1, 3)
+        await device.aclose()
+
+
+async def test_an_ask_arrives_and_becomes_a_grant(tmp_path: Path) -> None:
+    async with network(tmp_path) as (a, b):
+        await a("POST", "/asks", {"ae_title": "PACS", "services": ["store"], "note": "please"})
+        (ask,) = await b.until("/asks", lambda rows: len(rows) == 1)
+        assert (ask["note"], ask["services"]) == ("please", ["store"])
+        grant = await b("POST", f"/asks/{ask['id']}/accept")
+        assert grant["ae_title"] == "PACS"
+
+
+async def test_a_stopping_router_lets_an_association_end(tmp_path: Path) -> None:
+    async with network(tmp_path) as (a, _):
+        device, contexts = await call(a)
+        a.stopping.set()
+        await trio.sleep(0.1)
+        assert await echo(device, contexts[3]) == 0
+        await release(device)
+        await device.aclose()
+
+
+async def test_what_outlasts_the_grace_period_is_aborted(tmp_path: Path) -> None:
+    async with network(tmp_path) as (a, b):
+        device, _ = await call(a)
+        with trio.fail_after(10):
+            b.stopping.set()
+            assert isinstance(await device.receive(), AAbort)
+        await device.aclose()
+
+
+async def test_unenrolled_it_serves_its_sockets_and_rejects_calls(tmp_path: Path) -> None:
+    with trio.fail_after(30):
+        async with router(tmp_path / "a", "RELAY_A") as a:
+            assert (await a("GET", "/status"))["enrolled"] is False
+            await a("POST", "/devices", {"ae_title": "WS", "host": "127.0.0.1"})
+            host, port = a.node.listening[0]
+            for called, expected in (("PACS", AAssociateRJ), ("RELAY_A", AAssociateAC)):
+                device = await association.connect(host, port)
+                await device.send(proposal(uids.VERIFICATION, called=called))
+                assert isinstance(await device.receive(), expected)
+                await device.aclose()
+
+
+async def test_a_second_router_on_the_same_folder_does_not_start(tmp_path: Path) -> None:
+    with trio.fail_after(30):
+        async with router(tmp_path / "a", "RELAY_A"):
+            with pytest.raises(RelayError, match="running already"):
+                await run_router(
+                    data_dir=tmp_path / "a",
+                    name="Second",
+                    ae_title="SECOND",
+                    listen=[("127.0.0.1", 0)],
+                    stopping=trio.Event(),
+                )
+
+
+async def test_a_bad_ca_file_is_named(tmp_path: Path) -> None:
+    wrong = tmp_path / "ca.pem"
+    wrong.write_text("no certificate")
+    with pytest.raises(RelayError, match=r"ca\.pem"):
+        await run_router(
+            data_dir=tmp_path / "a",
+            name="A",
+            ae_title="A",
+            listen=[],
+            ca_file=wrong,
+            stopping=trio.Event(),
+        )

@@ -1,0 +1,180 @@
+"""The caller's side, and with it a whole way through: device, Router, tunnel, Router, device."""
+
+from pathlib import Path
+
+import pytest
+import trio
+
+from relay.association import TCPAssociation
+from relay.dicom import uids
+from relay.dicom.dimse import Status
+from relay.dicom.negotiation import (
+    AcceptedContext,
+    UserIdentityRQ,
+    UserIdentityType,
+    accepted_contexts,
+    find,
+    request,
+)
+from relay.dicom.pdu import AAbort, AAssociateAC, AAssociateRJ, AAssociateRQ
+from relay.router.devices import Device
+from relay.scu import echo, release, store
+from tests.router.fakes import (
+    CT,
+    IMPLICIT,
+    TwoHospitals,
+    listing,
+    proposal,
+    publication,
+    two_hospitals,
+    yes_to_all,
+)
+
+
+async def test_a_device_stores_at_a_device_far_away(tmp_path: Path) -> None:
+    async with two_hospitals(tmp_path, yes_to_all, "store", "echo") as both:
+        rq = proposal(CT, uids.VERIFICATION, uids.STUDY_ROOT_FIND)
+        device, ac = await both.call(rq)
+        assert isinstance(ac, AAssociateAC)
+        assert [(r.id, r.result) for r in ac.contexts] == [(1, 0), (3, 0), (5, 1)]
+        contexts = accepted_contexts(rq, ac)
+        assert await echo(device, contexts[3]) == 0
+        assert await store(device, contexts[1], CT, "1.2.3", bytes(100_000), message_id=2) == 0
+        assert [entry.side.value for entry in both.a.live] == ["caller"]
+        assert [entry.side.value for entry in both.b.live] == ["callee"]
+        await release(device)
+        await device.aclose()
+        await both.a.live.wait_empty()
+        await both.b.live.wait_empty()
+
+
+async def test_what_is_not_granted_is_refused_by_the_owners_router(tmp_path: Path) -> None:
+    published = ["store", "retrieve", "echo"]
+    async with two_hospitals(tmp_path, yes_to_all, "retrieve", published=published) as both:
+        rq = proposal(CT, uids.STUDY_ROOT_GET, scp=[CT])
+        device, ac = await both.call(rq)
+        assert isinstance(ac, AAssociateAC)
+        context = AcceptedContext(1, CT, IMPLICIT)
+        assert await store(device, context, CT, "1.2.3", bytes(100)) == Status.NOT_AUTHORIZED
+        await device.abort()
+        await device.aclose()
+
+
+@pytest.mark.parametrize(
+    ("rq", "rejection"),
+    [
+        (proposal(CT, calling="STRANGER"), AAssociateRJ(1, 1, 3)),
+        (proposal(CT, called="NOBODY"), AAssociateRJ(1, 1, 7)),
+        (proposal(uids.STUDY_ROOT_FIND), AAssociateRJ(1, 1, 3)),
+    ],
+)
+async def test_what_cannot_be_is_rejected(
+    tmp_path: Path, rq: AAssociateRQ, rejection: AAssociateRJ
+) -> None:
+    async with two_hospitals(tmp_path, yes_to_all, "store") as both:
+        device, answer = await both.call(rq)
+        assert answer == rejection
+        await device.aclose()
+
+
+async def rejected(both: TwoHospitals, rq: AAssociateRQ) -> tuple[int, int, int]:
+    device, answer = await both.call(rq)
+    await device.aclose()
+    assert isinstance(answer, AAssociateRJ)
+    return (answer.result, answer.source, answer.reason)
+
+
+async def test_without_a_grant_without_a_connection_without_room(tmp_path: Path) -> None:
+    async with two_hospitals(tmp_path, yes_to_all, published=["store"]) as both:
+        assert await rejected(both, proposal(CT)) == (1, 1, 3)
+        both.bridge.cut(both.bridge.caller)
+        assert await rejected(both, proposal(CT)) == (2, 3, 1)
+        both.bridge.restore(both.bridge.caller)
+        await both.a.put_device(Device("WS", "192.0.2.1"))
+        assert await rejected(both, proposal(CT)) == (1, 1, 3)  # not from its address
+        await both.a.put_device(Device("WS", "192.0.2.1", check_address=False))
+        assert await rejected(both, proposal(CT)) == (1, 1, 3)  # nothing granted, still
+
+
+async def test_a_device_has_its_maximum_of_associations(tmp_path: Path) -> None:
+    async with two_hospitals(tmp_path, yes_to_all, "store") as both:
+        await both.a.put_device(Device("WS", "127.0.0.1", maximum_associations=1))
+        first, answer = await both.call(proposal(CT))
+        assert isinstance(answer, AAssociateAC)
+        assert await rejected(both, proposal(CT)) == (2, 3, 2)
+        await release(first)
+        await first.aclose()
+
+
+async def test_a_device_that_is_switched_off_is_a_transient_rejection(tmp_path: Path) -> None:
+    async with two_hospitals(tmp_path, yes_to_all, "store") as both:
+        await both.b.put_device(Device("PACS", "127.0.0.1", 1, services=frozenset({"store"})))
+        assert await rejected(both, proposal(CT)) == (2, 3, 1)
+
+
+async def test_a_changed_binding_carries_nothing(tmp_path: Path) -> None:
+    async with two_hospitals(tmp_path, yes_to_all, "store") as both:
+        device, _ = await both.call(proposal(CT))
+        stolen = publication(both.a, "PACS", "store", serial=9)
+        await both.a.joined().directory.take(listing(both.b, whole=False, publications=[stolen]))
+        both.a.live.recheck()
+        assert isinstance(await device.receive(), AAbort)
+        await device.aclose()
+        assert await rejected(both, proposal(CT)) == (1, 1, 3)
+
+
+async def test_the_router_answers_an_echo_itself(tmp_path: Path) -> None:
+    async with two_hospitals(tmp_path, yes_to_all, "store") as both:
+        rq = proposal(uids.VERIFICATION, CT, called="RELAY_A")
+        device, ac = await both.call(rq)
+        assert isinstance(ac, AAssociateAC)
+        (context,) = accepted_contexts(rq, ac).values()
+        assert await echo(device, context) == 0
+        await release(device)
+        await device.aclose()
+
+
+async def test_the_command_line_calls_as_the_router(tmp_path: Path) -> None:
+    async with two_hospitals(tmp_path, yes_to_all, "store") as both:
+        device, answer = await both.call(proposal(CT, calling="RELAY_A"), local=True)
+        assert isinstance(answer, AAssociateAC)
+        await release(device)
+        await device.aclose()
+        device, answer = await both.call(proposal(CT, calling="WS"), local=True)
+        assert answer == AAssociateRJ(1, 1, 3)
+        await device.aclose()
+
+
+@pytest.mark.parametrize("allowed", [False, True])
+async def test_a_user_identity_crosses_only_if_both_hospitals_say_so(
+    tmp_path: Path, allowed: bool
+) -> None:
+    seen: list[AAssociateRQ] = []
+
+    async def scp(association: TCPAssociation) -> None:
+        heard = await association.receive()
+        assert isinstance(heard, AAssociateRQ)
+        seen.append(heard)
+        await association.send(AAssociateRJ(1, 1, 1))
+
+    identity = UserIdentityRQ(UserIdentityType.USERNAME, False, b"radiologist")
+    async with two_hospitals(tmp_path, scp, "store") as both:
+        await both.a.put_device(Device("WS", "127.0.0.1", user_identity=allowed))
+        grant = next(iter(both.b.grants))
+        await both.b.remove_grant(grant.id)
+        await both.b.add_grant(
+            type(grant)(grant.grantee, "PACS", grant.services, user_identity=allowed)
+        )
+        rq = request("PACS", "WS", proposal(CT).contexts, identity)
+        assert await rejected(both, rq) == (1, 1, 1)
+    assert bool(find(seen[0].user_items, UserIdentityRQ)) is allowed
+
+
+async def test_an_association_ends_when_its_device_is_removed(tmp_path: Path) -> None:
+    async with two_hospitals(tmp_path, yes_to_all, "store") as both:
+        device, _ = await both.call(proposal(CT))
+        with trio.fail_after(5):
+            await both.a.remove_device("WS")
+            assert isinstance(await device.receive(), AAbort)
+            await both.b.live.wait_empty()
+        await device.aclose()

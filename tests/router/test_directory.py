@@ -1,0 +1,133 @@
+"""The directory: what the Bridge says is checked, and a title stays with whom it was."""
+
+from pathlib import Path
+
+import pytest
+
+from relay.errors import AssociationRejected, Refused
+from relay.router.directory import Directory, Standing
+from relay.router.node import unix_time
+from relay.signalling import messages
+from tests.router.fakes import hospital, listing, publication, router_row
+
+NOW = unix_time()
+
+
+def reason(directory: Directory, title: str) -> tuple[int, int, int]:
+    with pytest.raises(AssociationRejected) as caught:
+        directory.resolve(title, NOW)
+    return (caught.value.result, caught.value.source, caught.value.reason)
+
+
+async def test_a_published_title_leads_to_its_owner(tmp_path: Path) -> None:
+    async with hospital(tmp_path / "me") as me, hospital(tmp_path / "north") as north:
+        directory = me.joined().directory
+        assert reason(directory, "PACS") == (1, 1, 7)
+        await directory.take(listing(north, publications=[publication(north, "PACS", "store")]))
+        route = directory.resolve("PACS", NOW)
+        assert route.peer.identity == north.identity.public
+        assert route.key.key_id in north.keyring.pairs
+        assert route.services == {"store"}
+        assert directory.owner("PACS") == north.identity.public
+        gone = messages.Directory(False, (), (), (), ("PACS",))
+        await directory.take(gone)
+        assert reason(directory, "PACS") == (1, 1, 7)
+
+
+async def test_a_snapshot_forgets_what_was_before(tmp_path: Path) -> None:
+    async with hospital(tmp_path / "me") as me, hospital(tmp_path / "north") as north:
+        directory = me.joined().directory
+        await directory.take(listing(north, publications=[publication(north, "A", "store")]))
+        await directory.take(listing(whole=False, publications=[publication(north, "B", "store")]))
+        assert [row["ae_title"] for row in directory.to_json()] == ["A", "B"]
+        await directory.take(listing(north))
+        assert list(directory.to_json()) == []
+
+
+async def test_what_does_not_hold_is_left_out(tmp_path: Path) -> None:
+    async with hospital(tmp_path / "me") as me, hospital(tmp_path / "north") as north:
+        directory = me.joined().directory
+        good = publication(north, "GOOD", "store")
+        flipped = good[:-1] + bytes([good[-1] ^ 1])
+        identity, name, statement, connected = router_row(north)
+        await directory.take(
+            messages.Directory(
+                True,
+                ((identity, name, statement[:-1] + b"x", connected),),
+                (flipped, b"nonsense", good),
+                (),
+                (),
+            )
+        )
+        assert [row["ae_title"] for row in directory.to_json()] == ["GOOD"]
+        assert reason(directory, "GOOD") == (2, 3, 1)  # no key that holds
+
+
+async def test_a_stolen_title_carries_nothing_until_a_person_accepts(tmp_path: Path) -> None:
+    async with (
+        hospital(tmp_path / "me") as me,
+        hospital(tmp_path / "north") as north,
+        hospital(tmp_path / "south") as south,
+    ):
+        ours = publication(north, "PACS", "store", serial=5)
+        theirs = publication(south, "PACS", "store", serial=9)
+        directory = me.joined().directory
+        await directory.take(listing(north, south, publications=[ours]))
+        await directory.take(listing(north, south, publications=[theirs]))
+        assert reason(directory, "PACS") == (1, 1, 3)
+        assert not directory.permits("PACS", north.identity.public)
+        thief = me.joined().peers.by_fingerprint(south.identity.fingerprint)
+        assert directory.standing(thief) is Standing.CHANGED
+    # it is still so after a restart
+    async with hospital(tmp_path / "me") as me, hospital(tmp_path / "south") as south:
+        directory = me.joined().directory
+        await directory.take(listing(south, publications=[theirs]))
+        assert reason(directory, "PACS") == (1, 1, 3)
+        _, titles = await me.accept_peer(south.identity.fingerprint)
+        assert titles == ["PACS"]
+        assert directory.resolve("PACS", NOW).peer.identity == south.identity.public
+        with pytest.raises(Refused, match="claims no"):
+            await me.accept_peer(south.identity.fingerprint)
+
+
+async def test_a_title_back_with_its_owner_needs_no_word(tmp_path: Path) -> None:
+    async with (
+        hospital(tmp_path / "me") as me,
+        hospital(tmp_path / "north") as north,
+        hospital(tmp_path / "south") as south,
+    ):
+        directory = me.joined().directory
+        ours = publication(north, "PACS", "store", serial=5)
+        await directory.take(listing(north, south, publications=[ours]))
+        stolen = publication(south, "PACS", "store", serial=9)
+        await directory.take(listing(whole=False, publications=[stolen]))
+        await directory.take(listing(whole=False, publications=[ours]))
+        assert directory.resolve("PACS", NOW).peer.identity == north.identity.public
+
+
+async def test_an_older_publication_is_refused(tmp_path: Path) -> None:
+    async with hospital(tmp_path / "me") as me, hospital(tmp_path / "north") as north:
+        directory = me.joined().directory
+        new = publication(north, "PACS", "echo", serial=5)
+        old = publication(north, "PACS", "echo", "store", serial=4)
+        await directory.take(listing(north, publications=[new, old]))
+        assert directory.resolve("PACS", NOW).services == {"echo"}
+
+
+async def test_our_own_titles_are_not_called_through_the_network(tmp_path: Path) -> None:
+    async with hospital(tmp_path / "me") as me:
+        directory = me.joined().directory
+        await directory.take(listing(me, publications=[publication(me, "PACS", "store")]))
+        assert reason(directory, "PACS") == (1, 1, 7)
+        assert [row["own"] for row in directory.to_json()] == [True]
+        assert list(directory.peers_json()) == []
+
+
+async def test_names_cannot_move_a_terminals_cursor(tmp_path: Path) -> None:
+    async with hospital(tmp_path / "me") as me, hospital(tmp_path / "north") as north:
+        identity, _, statement, connected = router_row(north)
+        row = (identity, "North\x1b[2J\n", statement, connected)
+        directory = me.joined().directory
+        await directory.take(messages.Directory(True, (row,), (), (), ()))
+        (peer,) = directory.peers_json()
+        assert peer["name"].isprintable()

@@ -1,0 +1,280 @@
+"""The guard: what crosses, in both directions, by SOP class, role and command."""
+
+from collections.abc import Collection, Iterable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from relay.dicom import dimse, uids
+from relay.dicom.dimse import CommandField, CommandSet, Status
+from relay.dicom.pdu import PDV, AAssociateRQ
+from relay.errors import RemoteProtocolError
+from relay.router import contexts, services
+from relay.router.guard import MAXIMUM_OUTSTANDING, Guard, Verdict
+from relay.router.services import Service
+from tests.router.fakes import (
+    CT,
+    JPEG,
+    MR,
+    PRIVATE_CLASS,
+    acceptance,
+    command,
+    data,
+    echo_rq,
+    find_rq,
+    get_rq,
+    move_rq,
+    proposal,
+    read,
+    store_rq,
+)
+
+COMMIT = uids.STORAGE_COMMITMENT_PUSH_MODEL
+MPPS = "1.2.840.10008.3.1.2.3.3"
+CLASSES = (
+    uids.VERIFICATION,
+    CT,
+    uids.STUDY_ROOT_FIND,
+    uids.STUDY_ROOT_MOVE,
+    uids.STUDY_ROOT_GET,
+    uids.MODALITY_WORKLIST_FIND,
+    MPPS,
+    COMMIT,
+    PRIVATE_CLASS,
+)
+EVERYTHING = frozenset(Service) | {f"private:{PRIVATE_CLASS}"}
+
+
+def guard(
+    request: AAssociateRQ, granted: Collection[str] | None, move_to: Collection[str] = ()
+) -> Guard:
+    made = Guard(request, granted, lambda title: title in move_to)
+    made.negotiated(acceptance(request))
+    return made
+
+
+def refused(verdict: Verdict) -> int:
+    """The status of the answer to a request that did not pass."""
+    assert not verdict.forward
+    (reply,) = verdict.reply
+    return read(reply).status
+
+
+def request_for(field: CommandField, sop_class: str, message_id: int) -> CommandSet:
+    row = dimse.MESSAGES[field]
+    return dimse.request(
+        field,
+        message_id,
+        sop_class if row.sop_class is not None else None,
+        "1.2.3" if row.sop_instance is not None else None,
+        has_data_set=row.data_set is dimse.DataSet.ALWAYS,
+    )
+
+
+def test_a_granted_store_passes_as_it_came() -> None:
+    made = guard(proposal(CT), {"store"})
+    request = command(1, store_rq())
+    assert made.outward(request) == Verdict((request,), ends=False)
+    first, last = data(1, b"a" * 10, last=False), data(1, b"b")
+    assert made.outward(first) == Verdict((first,), ends=False, compressible=True)
+    assert made.outward(last) == Verdict((last,), ends=True, compressible=True)
+
+
+def test_compressed_data_sets_are_not_compressible() -> None:
+    made = guard(proposal(CT, transfer_syntaxes=[JPEG]), {"store"})
+    made.outward(command(1, store_rq()))
+    assert not made.outward(data(1)).compressible
+
+
+def test_queries_are_not_compressible() -> None:
+    made = guard(proposal(uids.STUDY_ROOT_FIND), {"query"})
+    made.outward(command(1, find_rq()))
+    assert not made.outward(data(1)).compressible
+
+
+def test_a_store_without_the_service_is_drained_and_answered() -> None:
+    made = guard(proposal(CT, uids.STUDY_ROOT_GET, scp=[CT]), {"retrieve"})
+    assert made.outward(command(1, store_rq(7))) == Verdict()
+    assert made.outward(data(1, last=False)) == Verdict()
+    verdict = made.outward(data(1))
+    assert refused(verdict) == Status.NOT_AUTHORIZED
+    response = read(verdict.reply[0])
+    assert response.command_field == CommandField.C_STORE_RSP
+    assert response.message_id_responded_to == 7
+    assert (response.sop_class_uid, response.sop_instance_uid) == (CT, "1.2.3")
+    assert not response.has_data_set
+    # and the association goes on
+    assert made.outward(command(3, get_rq(8))).forward
+
+
+def test_a_command_in_several_fragments_is_judged_whole() -> None:
+    made = guard(proposal(uids.VERIFICATION), {"echo"})
+    encoded = echo_rq().encode()
+    first, last = PDV(1, True, False, encoded[:10]), PDV(1, True, True, encoded[10:])
+    assert made.outward(first) == Verdict()
+    assert made.outward(last) == Verdict((first, last), ends=True)
+
+
+ASKED = st.sampled_from([field for field in CommandField if not field & 0x8000])
+
+
+@given(
+    granted=st.sets(st.sampled_from(sorted(EVERYTHING))),
+    asked=st.lists(st.tuples(ASKED, st.sampled_from(range(len(CLASSES))), st.booleans())),
+    scp=st.sets(st.sampled_from(CLASSES)),
+)
+def test_no_command_without_its_service_ever_reaches_the_device(
+    granted: set[str], asked: list[tuple[CommandField, int, bool]], scp: set[str]
+) -> None:
+    request = contexts.granted(proposal(*CLASSES, scp=sorted(scp)), granted)
+    made = guard(request, granted, {"ANY"})
+    for message_id, (field, index, lies) in enumerate(asked):
+        context_id, sop_class = 2 * index + 1, CLASSES[index]
+        named = CLASSES[(index + 1) % len(CLASSES)] if lies else sop_class
+        command_set = request_for(field, named, message_id)
+        if field == CommandField.C_MOVE_RQ:
+            command_set = command_set.evolve({dimse.Tag.MOVE_DESTINATION: "ANY"})
+        pdv = command(context_id, command_set)
+        if context_id not in [context.id for context in request.contexts]:
+            with pytest.raises(RemoteProtocolError):
+                made.outward(pdv)
+            continue
+        forwarded = made.outward(pdv).forward
+        if command_set.has_data_set:
+            assert bool(made.outward(data(context_id)).forward) == bool(forwarded)
+        if forwarded:
+            assert services.service_of(sop_class) in granted
+            if field != CommandField.C_CANCEL_RQ:
+                assert services.service_of(named) in granted
+            if field == CommandField.C_STORE_RQ and sop_class == CT:
+                assert "store" in granted
+
+
+def test_a_class_that_is_not_the_contexts_is_refused() -> None:
+    made = guard(proposal(PRIVATE_CLASS), {f"private:{PRIVATE_CLASS}"})
+    made.outward(command(1, store_rq(sop_class=CT)))
+    assert refused(made.outward(data(1))) == Status.NOT_AUTHORIZED
+
+
+def test_two_classes_in_one_command_are_no_way_round() -> None:
+    made = guard(proposal(PRIVATE_CLASS), {f"private:{PRIVATE_CLASS}"})
+    both = store_rq(sop_class=PRIVATE_CLASS).evolve({dimse.Tag.REQUESTED_SOP_CLASS_UID: CT})
+    made.outward(command(1, both))
+    assert refused(made.outward(data(1))) == Status.NOT_AUTHORIZED
+
+
+def test_store_comes_back_only_while_a_get_is_outstanding() -> None:
+    made = guard(proposal(CT, uids.STUDY_ROOT_GET, scp=[CT]), None)
+
+    def store_back(message_id: int) -> bool:
+        forwarded = made.inward(command(1, store_rq(message_id))).forward
+        assert bool(made.inward(data(1)).forward) == bool(forwarded)
+        return bool(forwarded)
+
+    assert not store_back(1)
+    get = get_rq(5)
+    made.outward(command(3, get))
+    made.outward(data(3))
+    assert store_back(2)
+    answered = made.outward(command(1, dimse.response_to(store_rq(2), Status.SUCCESS)))
+    assert answered.forward
+    assert made.inward(command(3, dimse.response_to(get, Status.PENDING))).forward
+    assert store_back(3)
+    assert made.inward(command(3, dimse.response_to(get, Status.SUCCESS))).forward
+    assert not store_back(4)
+
+
+def test_reports_come_back_on_their_own_contexts_only() -> None:
+    made = guard(proposal(COMMIT, CT), None)
+    report = request_for(CommandField.N_EVENT_REPORT_RQ, COMMIT, 1)
+    assert made.inward(command(1, report)).forward
+    other = request_for(CommandField.N_EVENT_REPORT_RQ, CT, 2)
+    assert refused(made.inward(command(3, other))) == Status.NOT_AUTHORIZED
+
+
+@pytest.mark.parametrize(
+    "field", [CommandField.C_FIND_RQ, CommandField.N_ACTION_RQ, CommandField.N_DELETE_RQ]
+)
+def test_a_device_cannot_ask_its_caller(field: CommandField) -> None:
+    made = guard(proposal(COMMIT), None)
+    command_set = request_for(field, COMMIT, 1)
+    verdict = made.inward(command(1, command_set))
+    if command_set.has_data_set:
+        verdict = made.inward(data(1))
+    assert refused(verdict) == Status.NOT_AUTHORIZED
+
+
+def test_a_provider_reports_only_in_the_role_that_it_proposed() -> None:
+    report = request_for(CommandField.N_EVENT_REPORT_RQ, COMMIT, 1)
+    as_user = guard(proposal(COMMIT), {"commit"})
+    assert refused(as_user.outward(command(1, report))) == Status.NOT_AUTHORIZED
+    as_provider = guard(proposal(COMMIT, scp=[COMMIT]), {"commit"})
+    assert as_provider.outward(command(1, report)).forward
+
+
+def test_a_private_context_carries_anything_both_ways() -> None:
+    made = guard(proposal(PRIVATE_CLASS), {f"private:{PRIVATE_CLASS}"})
+    assert made.outward(command(1, request_for(CommandField.N_GET_RQ, PRIVATE_CLASS, 1))).forward
+    assert made.inward(command(1, request_for(CommandField.N_GET_RQ, PRIVATE_CLASS, 1))).forward
+
+
+def test_cancel_passes_with_its_query_and_is_dropped_without() -> None:
+    cancel = dimse.request(CommandField.C_CANCEL_RQ, 1)
+    made = guard(proposal(uids.STUDY_ROOT_FIND, uids.VERIFICATION), {"query", "echo"})
+    made.outward(command(1, find_rq(1)))
+    made.outward(data(1))
+    assert made.outward(command(1, cancel)).forward
+    assert made.outward(command(3, cancel)) == Verdict()
+
+
+def test_a_move_needs_a_destination_that_can_be() -> None:
+    made = guard(proposal(uids.STUDY_ROOT_MOVE), {"retrieve"}, {"WS"})
+    made.outward(command(1, move_rq("ELSEWHERE")))
+    assert refused(made.outward(data(1))) == Status.MOVE_DESTINATION_UNKNOWN
+    assert made.outward(command(1, move_rq("WS"))).forward
+    assert made.outward(data(1)).forward
+
+
+def test_an_answer_that_nobody_asked_for_is_dropped() -> None:
+    made = guard(proposal(uids.VERIFICATION), None)
+    assert made.inward(command(1, dimse.response_to(echo_rq(), 0))) == Verdict()
+    made.outward(command(1, echo_rq(1)))
+    wrong_id = dimse.response_to(echo_rq(9), 0)  # some devices count for themselves
+    assert made.inward(command(1, wrong_id)).forward
+    assert made.inward(command(1, wrong_id)) == Verdict()
+
+
+def test_unknown_commands_are_refused() -> None:
+    made = guard(proposal(CT), {"store"})
+    strange = echo_rq(3).evolve({dimse.Tag.COMMAND_FIELD: 0x0555})
+    assert refused(made.outward(command(1, strange))) == Status.NOT_AUTHORIZED
+
+
+def test_only_accepted_contexts_carry_anything() -> None:
+    request = proposal(CT, MR)
+    made = Guard(request, {"store"}, lambda title: False)
+    with pytest.raises(RemoteProtocolError, match="not accepted"):
+        made.outward(command(1, store_rq()))
+    made.negotiated(acceptance(proposal(CT)))
+    with pytest.raises(RemoteProtocolError, match="not accepted"):
+        made.outward(command(3, store_rq()))
+
+
+def feed(made: Guard, pdvs: Iterable[PDV]) -> None:
+    for pdv in pdvs:
+        made.outward(pdv)
+
+
+def test_messages_must_not_interleave() -> None:
+    made = guard(proposal(CT, MR), {"store"})
+    feed(made, [command(1, store_rq()), data(1, last=False)])
+    with pytest.raises(RemoteProtocolError):
+        made.outward(command(3, store_rq(2, MR)))
+
+
+def test_outstanding_requests_are_bounded() -> None:
+    made = guard(proposal(uids.VERIFICATION), {"echo"})
+    feed(made, (command(1, echo_rq(n)) for n in range(MAXIMUM_OUTSTANDING)))
+    with pytest.raises(RemoteProtocolError, match="unanswered"):
+        made.outward(command(1, echo_rq(MAXIMUM_OUTSTANDING)))

@@ -1,0 +1,54 @@
+"""The register of live associations."""
+
+import trio
+import trio.testing
+
+from relay.router.live import LiveAssociation, LiveRegister, Side
+
+
+def entry(device: str = "PACS", permitted: bool = True) -> LiveAssociation:
+    return LiveAssociation(
+        number="abc",
+        side=Side.CALLEE,
+        device=device,
+        calling="WS",
+        called=device,
+        peer="peer",
+        still_permitted=lambda: permitted,
+    )
+
+
+async def test_limits_by_device_and_in_all() -> None:
+    register = LiveRegister(2)
+    assert register.has_room("PACS", 1)
+    with register.hold(entry()):
+        assert not register.has_room("PACS", 1)
+        assert register.has_room("PACS", 2)
+        with register.hold(entry("OTHER")):
+            assert not register.has_room("THIRD", 5)
+            assert len(register) == 2
+    assert len(register) == 0
+
+
+async def test_what_is_no_longer_permitted_is_cancelled_and_the_rest_is_not() -> None:
+    register = LiveRegister(5)
+    went_on = []
+    with register.hold(entry()):
+        with register.hold(entry(permitted=False)):
+            assert register.recheck() == 1
+            assert register.recheck() == 0
+            await trio.lowlevel.checkpoint()
+            went_on.append("the revoked one")
+        went_on.append("the other")
+    assert went_on == ["the other"]
+
+
+async def test_waiting_until_none_is_left() -> None:
+    register = LiveRegister(5)
+    await register.wait_empty()
+    with trio.fail_after(1):
+        async with trio.open_nursery() as nursery:
+            with register.hold(entry()) as held:
+                assert held.to_json()["side"] == "callee"
+                nursery.start_soon(register.wait_empty)
+                await trio.testing.wait_all_tasks_blocked()

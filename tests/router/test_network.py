@@ -1,0 +1,118 @@
+"""The Router's side of the network: what comes over signalling ends one session at most."""
+
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+
+from relay.errors import DatabaseError, Refusal, Refused
+from relay.identity import Identity, Invitation
+from relay.router import network as module
+from relay.router.network import NetworkSide, Outside
+from relay.router.node import Node, unix_time
+from relay.router.peers import Trust
+from relay.signalling import messages
+from relay.tunnel.handshake import PendingOpening, Purpose, open_session
+from tests.router.fakes import NETWORK, hospital
+
+CALLER = Identity.from_seed(b"c" * 32)
+OUTSIDE = Outside(ssl_context=None, proxy=None, allowed_origins=(), trust=Trust.FIRST_USE)  # type: ignore[arg-type]
+
+
+def opening(node: Node) -> tuple[PendingOpening, messages.Open]:
+    key = next(iter(node.keyring.pairs.values())).public
+    pending = open_session(
+        CALLER,
+        NETWORK,
+        node.identity.public,
+        key,
+        "PACS",
+        b"request",
+        Purpose.ASSOCIATION,
+        unix_time(),
+        secrets.token_bytes,
+    )
+    return pending, messages.Open(
+        pending.session, CALLER.public, "PACS", pending.opening, pending.sealed_request
+    )
+
+
+@asynccontextmanager
+async def side(
+    tmp_path: Path, stopping: trio.Event | None = None, maximum: int = 1
+) -> AsyncIterator[tuple[Node, NetworkSide, trio.Nursery]]:
+    async with hospital(tmp_path / "me") as node, trio.open_nursery() as nursery:
+        event = trio.Event() if stopping is None else stopping
+        yield node, NetworkSide(node, OUTSIDE, maximum, event), nursery
+        nursery.cancel_scope.cancel()
+
+
+def refused(node: Node, pending: PendingOpening) -> Refusal:
+    passed = node.joined().client.network.passed
+    (message,) = [m for m in passed if isinstance(m, messages.Refuse)]
+    return pending.check_refusal(message.refusal)
+
+
+async def test_a_stopping_router_takes_no_more_openings(tmp_path: Path) -> None:
+    stopping = trio.Event()
+    stopping.set()
+    async with side(tmp_path, stopping) as (node, made, nursery):
+        pending, message = opening(node)
+        await made._on_open(node.joined(), nursery, message)
+        assert refused(node, pending) is Refusal.BUSY
+
+
+async def test_openings_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def hangs(node: Node, message: messages.Open) -> None:
+        await trio.sleep_forever()
+
+    monkeypatch.setattr(module, "serve_opening", hangs)
+    async with side(tmp_path, maximum=1) as (node, made, nursery):
+        for _ in range(1 + module.SPARE_OPENINGS):
+            await made._on_open(node.joined(), nursery, opening(node)[1])
+        pending, message = opening(node)
+        await made._on_open(node.joined(), nursery, message)
+        assert refused(node, pending) is Refusal.BUSY
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError("a bug"), DatabaseError("disk full")])
+async def test_an_error_ends_its_own_session_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    async def fails(node: Node, message: messages.Open) -> None:
+        raise error
+
+    monkeypatch.setattr(module, "serve_opening", fails)
+    async with side(tmp_path) as (node, made, nursery):
+        pending, message = opening(node)
+        await made._on_open(node.joined(), nursery, message)
+        await trio.testing.wait_all_tasks_blocked()
+        assert refused(node, pending) is Refusal.NOT_SPECIFIED
+
+
+async def test_a_full_disk_does_not_end_signalling(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def full(*args: Any) -> None:
+        raise DatabaseError("disk full")
+
+    async with side(tmp_path) as (node, made, _):
+        monkeypatch.setattr(type(node.joined().directory), "take", full)
+        monkeypatch.setattr(Node, "take_ask", full)
+        whole = messages.Directory(True, (), (), (), ())
+        await made._on_directory(node.joined(), whole)
+        await made._on_ask(messages.Ask(1, CALLER.public, b""))
+
+
+async def test_one_network_only(tmp_path: Path) -> None:
+    async with side(tmp_path) as (_, made, _):
+        other = Invitation("https://b.example", b"x" * 16, bytes(16), bytes(32), bytes(16), 1)
+        with pytest.raises(Refused, match="enrolled at"):
+            await made.enrol(other)
+        same = Invitation("https://b.example", NETWORK, bytes(16), bytes(32), bytes(16), 1)
+        await made.enrol(same)

@@ -1,0 +1,113 @@
+"""What people do to a Router, and what comes of it."""
+
+from pathlib import Path
+
+import attrs
+import pytest
+
+from relay.errors import Refused
+from relay.identity import Contact
+from relay.router.asks import Ask
+from relay.router.devices import Device
+from relay.router.grants import Grant
+from relay.router.node import Node
+from relay.signalling import messages
+from tests.router.fakes import hospital, listing, publication
+
+STORE = frozenset({"store"})
+
+
+def told(node: Node, kind: type[messages.Message]) -> list[messages.Message]:
+    return [message for message in node.joined().client.told if isinstance(message, kind)]
+
+
+async def test_unenrolled_it_says_what_to_do(tmp_path: Path) -> None:
+    async with hospital(tmp_path / "me", enrolled=False) as me:
+        await me.put_device(Device("PACS", "192.0.2.1", services=STORE))
+        with pytest.raises(Refused, match="relay enroll"):
+            await me.verify_peer(Contact(b"n" * 32, "North"))
+
+
+async def test_a_device_cannot_be_the_router(tmp_path: Path) -> None:
+    async with hospital(tmp_path / "me", "RELAY") as me:
+        me.listening = [("0.0.0.0", 11112)]
+        with pytest.raises(Refused, match="own AE title"):
+            await me.put_device(Device("RELAY", "192.0.2.1"))
+        with pytest.raises(Refused, match="this Router itself"):
+            await me.put_device(Device("PACS", "localhost", 11112))
+
+
+async def test_only_what_is_published_can_be_granted(tmp_path: Path) -> None:
+    async with hospital(tmp_path / "me") as me:
+        await me.put_device(Device("WS", "192.0.2.1"))
+        await me.put_device(Device("PACS", "192.0.2.2", services=STORE))
+        for title, words in (("WS", "no published device"), ("NONE", "no published device")):
+            with pytest.raises(Refused, match=words):
+                await me.add_grant(Grant(b"n" * 32, title, STORE))
+        with pytest.raises(Refused, match="does not publish query"):
+            await me.add_grant(Grant(b"n" * 32, "PACS", frozenset({"query", "store"})))
+        grant = await me.add_grant(Grant(b"n" * 32, "PACS", STORE))
+        assert told(me, messages.Grants)[-1].rows == ((b"n" * 32, "PACS", ("store",)),)
+        await me.remove_grant(grant.id)
+        assert told(me, messages.Grants)[-1].rows == ()
+
+
+async def test_what_is_unpublished_later_is_granted_no_more(tmp_path: Path) -> None:
+    async with hospital(tmp_path / "me") as me:
+        device = Device("PACS", "192.0.2.2", services=STORE | {"echo"})
+        await me.put_device(device)
+        await me.add_grant(Grant(b"n" * 32, "PACS", STORE | {"echo"}))
+        narrower = attrs.evolve(device, services=frozenset({"echo"}))
+        await me.put_device(narrower)
+        assert me.permission(b"n" * 32, narrower, "WS").services == {"echo"}
+
+
+async def test_a_request_for_a_grant_travels_sealed_and_becomes_one(tmp_path: Path) -> None:
+    async with hospital(tmp_path / "a") as a, hospital(tmp_path / "b") as b:
+        await b.put_device(Device("PACS", "192.0.2.2", services=STORE))
+        await a.joined().directory.take(listing(b, publications=[publication(b, "PACS", "store")]))
+        await b.joined().directory.take(listing(a))
+        secret = "patient of Dr. Canary"
+        await a.ask(Ask(a.identity.public, "PACS", STORE, frozenset({"WS"}), secret))
+        (sent,) = told(a, messages.Ask)
+        assert isinstance(sent, messages.Ask)
+        assert sent.router == b.identity.public
+        assert secret.encode() not in sent.sealed
+        await b.take_ask(attrs.evolve(sent, router=a.identity.public))
+        (ask,) = await b.asks.all()
+        assert ask.note == secret
+        grant = await b.accept_ask(ask.id)
+        assert (grant.grantee, grant.services, grant.calling) == (
+            a.identity.public,
+            STORE,
+            {"WS"},
+        )
+        assert await b.asks.all() == []
+
+
+async def test_asks_that_do_not_hold_are_dropped(tmp_path: Path) -> None:
+    async with hospital(tmp_path / "a") as a, hospital(tmp_path / "b") as b:
+        await b.take_ask(messages.Ask(1, a.identity.public, b"nonsense"))  # unknown
+        await b.joined().directory.take(listing(a))
+        await b.take_ask(messages.Ask(1, a.identity.public, b"nonsense"))
+        assert await b.asks.all() == []
+
+
+async def test_asking_for_what_nobody_publishes(tmp_path: Path) -> None:
+    async with hospital(tmp_path / "a") as a, hospital(tmp_path / "b") as b:
+        ask = Ask(a.identity.public, "PACS", STORE)
+        with pytest.raises(Refused, match="not published"):
+            await a.ask(ask)
+        await a.joined().directory.take(listing(b, publications=[publication(b, "PACS", "store")]))
+        a.joined().client.refusals = ("that Router is not connected",)
+        with pytest.raises(Refused, match="not connected"):
+            await a.ask(ask)
+        a.joined().client.connected = False
+        with pytest.raises(Refused, match="not sent"):
+            await a.ask(ask)
+
+
+async def test_one_cannot_verify_oneself(tmp_path: Path) -> None:
+    async with hospital(tmp_path / "me") as me:
+        with pytest.raises(Refused, match="own contact"):
+            await me.verify_peer(me.contact)

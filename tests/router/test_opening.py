@@ -1,0 +1,195 @@
+"""The callee's side: what is refused, and with which word; what ends when a grant goes."""
+
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import attrs
+import pytest
+import trio
+
+from relay.dicom import pdu, uids
+from relay.dicom.pdu import AAbort, AAssociateRJ
+from relay.errors import Refusal
+from relay.identity import Contact
+from relay.router.devices import Device
+from relay.router.grants import Grant
+from relay.router.node import unix_time
+from relay.router.opening import serve_opening
+from relay.router.peers import Trust
+from relay.signalling import messages
+from relay.tunnel.handshake import PendingOpening, Purpose, open_session
+from tests.router.fakes import (
+    CT,
+    NETWORK,
+    TwoHospitals,
+    listing,
+    proposal,
+    publication,
+    two_hospitals,
+    yes_to_all,
+)
+
+
+def opening(
+    both: TwoHospitals,
+    request: bytes | None = None,
+    called: str = "PACS",
+    purpose: Purpose = Purpose.ASSOCIATION,
+    now: int | None = None,
+) -> PendingOpening:
+    key = next(iter(both.b.keyring.pairs.values())).public
+    return open_session(
+        both.a.identity,
+        NETWORK,
+        both.b.identity.public,
+        key,
+        called,
+        pdu.encode(proposal(CT)) if request is None else request,
+        purpose,
+        now or unix_time(),
+        secrets.token_bytes,
+    )
+
+
+async def refusal(both: TwoHospitals, pending: PendingOpening) -> Refusal:
+    """What B answers to an opening that is not served."""
+    message = messages.Open(
+        pending.session,
+        both.a.identity.public,
+        pending.header.called,
+        pending.opening,
+        pending.sealed_request,
+    )
+    await serve_opening(both.b, message)
+    (refused,) = [m for m in both.bridge.passed if isinstance(m, messages.Refuse)]
+    both.bridge.passed.clear()
+    return pending.check_refusal(refused.refusal)
+
+
+@asynccontextmanager
+async def granted(tmp_path: Path, trust: Trust = Trust.FIRST_USE) -> AsyncIterator[TwoHospitals]:
+    async with two_hospitals(tmp_path, yes_to_all, "store", trust=trust) as both:
+        yield both
+
+
+async def test_refusals(tmp_path: Path) -> None:
+    async with granted(tmp_path) as both:
+        old = opening(both, now=unix_time() - 4 * 3600)
+        assert await refusal(both, old) is Refusal.EXPIRED
+        assert await refusal(both, opening(both, called="WS")) is Refusal.UNKNOWN_DEVICE
+        assert await refusal(both, opening(both, b"no PDU")) is Refusal.MALFORMED
+        other = pdu.encode(proposal(CT, called="OTHER"))
+        assert await refusal(both, opening(both, other)) is Refusal.MALFORMED
+        delivery = opening(both, purpose=Purpose.DELIVERY)
+        assert await refusal(both, delivery) is Refusal.NOT_SPECIFIED
+        tampered = opening(both)
+        tampered.sealed_request = bytes(len(tampered.sealed_request))
+        assert await refusal(both, tampered) is Refusal.MALFORMED
+
+
+async def test_an_opening_is_served_once(tmp_path: Path) -> None:
+    async with granted(tmp_path) as both:
+        await both.b.put_device(attrs.evolve(both.pacs, port=1))
+        pending = opening(both)
+        assert await refusal(both, pending) is Refusal.BUSY
+        assert await refusal(both, pending) is Refusal.REPLAY
+
+
+async def test_contacts_only(tmp_path: Path) -> None:
+    async with granted(tmp_path, Trust.CONTACTS) as both:
+        assert await refusal(both, opening(both)) is Refusal.UNTRUSTED_PEER
+        await both.b.verify_peer(Contact(both.a.identity.public, "Hospital A"))
+        await both.b.put_device(attrs.evolve(both.pacs, port=1))
+        assert await refusal(both, opening(both)) is Refusal.BUSY  # trusted; the device is off
+
+
+async def test_a_grant_for_other_callers_is_none(tmp_path: Path) -> None:
+    async with two_hospitals(tmp_path, yes_to_all, published=["store"]) as both:
+        caller = both.a.identity.public
+        await both.b.add_grant(Grant(caller, "PACS", frozenset({"store"}), frozenset({"OTHER"})))
+        assert await refusal(both, opening(both)) is Refusal.NOT_GRANTED
+
+
+async def test_a_grant_that_covers_no_context_is_a_rejection(tmp_path: Path) -> None:
+    async with granted(tmp_path) as both:
+        device, answer = await both.call(proposal(uids.VERIFICATION))
+        assert answer == AAssociateRJ(1, 1, 3)
+        await device.aclose()
+
+
+async def test_no_room_at_the_owner_is_a_limit(tmp_path: Path) -> None:
+    async with granted(tmp_path) as both:
+        await both.b.put_device(attrs.evolve(both.pacs, maximum_associations=1))
+        first, _ = await both.call(proposal(CT))
+        second, answer = await both.call(proposal(CT))
+        assert answer == AAssociateRJ(2, 3, 2)
+        await second.aclose()
+        await first.abort()
+        await first.aclose()
+
+
+@pytest.mark.parametrize("what", ["grant", "device", "publication"])
+async def test_taking_back_ends_what_rests_on_it_within_five_seconds(
+    tmp_path: Path, what: str
+) -> None:
+    async with granted(tmp_path) as both:
+        device, _ = await both.call(proposal(CT))
+        with trio.fail_after(5):
+            if what == "grant":
+                await both.b.remove_grant(next(iter(both.b.grants)).id)
+            elif what == "device":
+                await both.b.remove_device("PACS")
+            else:
+                await both.b.put_device(attrs.evolve(both.pacs, services=frozenset({"echo"})))
+            assert isinstance(await device.receive(), AAbort)
+            await both.b.live.wait_empty()
+        await device.aclose()
+
+
+async def test_another_grant_keeps_it_alive(tmp_path: Path) -> None:
+    async with granted(tmp_path) as both:
+        caller = both.a.identity.public
+        device, _ = await both.call(proposal(CT))
+        first = next(iter(both.b.grants))
+        await both.b.add_grant(Grant(caller, "PACS", frozenset({"store"}), frozenset({"WS"})))
+        await both.b.remove_grant(first.id)
+        assert len(both.b.live) == 1
+        await device.abort()
+        await device.aclose()
+
+
+async def test_move_destinations(tmp_path: Path) -> None:
+    from relay.router.opening import _Call, _may_move_to
+
+    async with granted(tmp_path) as both:
+        network = both.b.joined()
+        await both.b.put_device(Device("MINE", "192.0.2.9", services=frozenset({"store"})))
+        await network.directory.take(
+            listing(
+                both.a,
+                publications=[
+                    publication(both.a, "WS", "store"),
+                    publication(both.b, "MINE", "store"),
+                ],
+            )
+        )
+        from relay.tunnel.handshake import accept_opening
+
+        pending = opening(both)
+        received = accept_opening(
+            both.b.identity,
+            both.b.keyring.pairs,
+            NETWORK,
+            both.a.identity.public,
+            pending.opening,
+            pending.sealed_request,
+            unix_time(),
+        )
+        permission = both.b.permission(both.a.identity.public, both.pacs, "WS")
+        call = _Call(received, both.pacs, proposal(CT), permission)
+        assert _may_move_to(both.b, network, call, "WS")
+        assert _may_move_to(both.b, network, call, "PACS")  # it could store there by itself
+        assert not _may_move_to(both.b, network, call, "MINE")
+        assert not _may_move_to(both.b, network, call, "NOWHERE")
