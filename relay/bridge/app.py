@@ -1,0 +1,261 @@
+"""The Bridge as a process: its rooms put together, started and stopped."""
+
+import hmac
+import json
+import ssl
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from pathlib import Path
+
+import attrs
+import structlog
+import trio
+from starlette.applications import Starlette
+
+from relay.bridge.api import network_app, network_operations
+from relay.bridge.backend import BridgeBackend
+from relay.bridge.control import Administration, control_app, control_operations
+from relay.bridge.enrolment import Enrolment
+from relay.bridge.metering import Meter, MeteredStore
+from relay.bridge.registry import Registry
+from relay.bridge.schema import MIGRATIONS, Network, load_network
+from relay.bridge.sessions import Sessions
+from relay.bridge.sockets import SignalEndpoint
+from relay.bridge.sweeper import LAST_SWEEP_AFTER, Sweeper
+from relay.database import Database, open_database
+from relay.errors import RelayError
+from relay.identity import Identity, fingerprint
+from relay.providers import Provider
+from relay.providers.disk import DiskProvider
+from relay.providers.registry import Host, factory
+from relay.signalling.hub import Hub, Timeouts
+from relay.signalling.messages import MAXIMUM_MESSAGE
+from relay.web.server import GRACE, listen_tcp, listen_unix, serve_asgi, server_tls
+
+log = structlog.get_logger()
+
+CONTROL_SOCKET = "control.sock"
+DATABASE_FILE = "bridge.db"
+STORES_FOLDER = "stores"
+DEFAULT_BLOB_SPACE = 20 * 2**30
+
+
+@attrs.frozen(slots=True)
+class BridgeHandle:
+    """A running Bridge: where it listens, and its Unix socket for people."""
+
+    addresses: tuple[tuple[str, int], ...]
+    control: Path
+
+
+@attrs.frozen(slots=True)
+class _Stores:
+    """The providers that are set up; `in_use` names those for new sessions."""
+
+    providers: Mapping[str, Provider]
+    kinds: Mapping[str, str]
+    in_use: tuple[str, ...]
+
+    @property
+    def own(self) -> DiskProvider | None:
+        """The one that this process serves itself."""
+        for provider in self.providers.values():
+            if isinstance(provider, DiskProvider):
+                return provider
+        return None
+
+
+@attrs.frozen(slots=True)
+class _Rooms:
+    """What runs while the Bridge does."""
+
+    sweeper: Sweeper
+    backend: BridgeBackend
+    signal: SignalEndpoint
+    network_app: Starlette
+    control_app: Starlette
+
+
+async def run_bridge(
+    *,
+    data_dir: Path,
+    listen: Sequence[tuple[str, int]],
+    url: str,
+    certificate: Path | None = None,
+    key: Path | None = None,
+    behind_proxy: bool = False,
+    blob_space: int = DEFAULT_BLOB_SPACE,
+    grace: float = GRACE,
+    timeouts: Timeouts | None = None,
+    last_sweep_after: float = LAST_SWEEP_AFTER,
+    stopping: trio.Event,
+    task_status: trio.TaskStatus[BridgeHandle] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Run the Bridge until `stopping` is set.
+
+    `url` is where Routers reach it; `listen` are (host, port) pairs, served with `certificate` and
+    `key`, or as plain HTTP where `behind_proxy` says that a reverse proxy does the TLS. The disk
+    store may hold `blob_space` bytes. Requests in progress get `grace` seconds at the end. Raises
+    RelayError if it cannot start.
+    """
+    tls = _tls(certificate, key, behind_proxy)
+    _make_folders(data_dir)
+    # First of all: it finds out whether another Bridge is running on this folder.
+    control = listen_unix(data_dir / CONTROL_SOCKET)
+    async with AsyncExitStack() as stack:
+        stack.callback(control.close)
+        database = await stack.enter_async_context(
+            open_database(data_dir / DATABASE_FILE, MIGRATIONS)
+        )
+        identity, network = await load_network(database, data_dir)
+        stores = await stack.enter_async_context(
+            _open_stores(database, network, data_dir, url, blob_space, certificate)
+        )
+        sockets = await listen_tcp(listen)
+        for opened in sockets:
+            stack.callback(opened.close)
+        rooms = await _furnish(database, identity, network, stores, url, timeouts, last_sweep_after)
+        serve = partial(serve_asgi, stopping=stopping, grace=grace, maximum_message=MAXIMUM_MESSAGE)
+        bound = tuple(s.getsockname()[:2] for s in sockets)
+        async with trio.open_nursery() as background:
+            background.start_soon(rooms.sweeper.run)
+            background.start_soon(rooms.backend.expire)
+            async with trio.open_nursery() as serving:
+                await serving.start(partial(serve, rooms.network_app, sockets, ssl_context=tls))
+                await serving.start(partial(serve, rooms.control_app, [control]))
+                log.info("bridge started", url=url, listen=bound, identity=identity.fingerprint)
+                task_status.started(BridgeHandle(bound, data_dir / CONTROL_SOCKET))
+                await stopping.wait()
+                # Ours first: a WebSocket would never end by itself.
+                rooms.signal.close()
+            background.cancel_scope.cancel()
+        log.info("bridge stopped")
+
+
+async def _furnish(
+    database: Database,
+    identity: Identity,
+    network: Network,
+    stores: _Stores,
+    url: str,
+    timeouts: Timeouts | None,
+    last_sweep_after: float,
+) -> _Rooms:
+    """Put the rooms together."""
+    meter = Meter()
+    sessions = Sessions(
+        database,
+        stores.providers,
+        in_use=stores.in_use,
+        clock=time.time,
+        monotonic=trio.current_time,
+        on_signed=meter.signed,
+    )
+    await sessions.load()
+    sweeper = Sweeper(
+        sessions,
+        stores.providers,
+        clock=time.time,
+        on_deleted=meter.release,
+        last_sweep_after=last_sweep_after,
+    )
+    registry = Registry(database, network.network, clock=time.time)
+    enrolment = Enrolment(database, identity, network, url=url, clock=time.time)
+    backend = BridgeBackend(registry, sessions, sweeper)
+    backend.hub = Hub(identity, network.network, backend, timeouts=timeouts)
+    signal = SignalEndpoint(backend.hub.serve)
+    own = stores.own
+
+    async def enrol(request: bytes) -> bytes:
+        enrolled = await enrolment.enrol(request)
+        log.info("router enrolled", router=fingerprint(enrolled.router[0]))
+        await backend.enrolled(enrolled.router)
+        return enrolled.answer
+
+    async def ready() -> None:
+        await database.run(lambda db: db.execute("SELECT 1").get)
+
+    administration = Administration(
+        url=url,
+        network=network.network,
+        identity=identity.public,
+        started=int(time.time()),
+        registry=registry,
+        enrolment=enrolment,
+        sessions=sessions,
+        backend=backend,
+        hub=backend.hub,
+        providers=stores.providers,
+        kinds=stores.kinds,
+        in_use=stores.in_use,
+        stored=lambda: own.used if own is not None else 0,
+    )
+    store = MeteredStore(own, meter) if own is not None else None
+    return _Rooms(
+        sweeper,
+        backend,
+        signal,
+        network_app(network_operations(enrol=enrol, ready=ready, store=store), signal),
+        control_app(control_operations(administration)),
+    )
+
+
+def _make_folders(data_dir: Path) -> None:
+    try:
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        (data_dir / STORES_FOLDER).mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise RelayError(f"{data_dir}: cannot be made: {error.strerror}") from error
+
+
+def _tls(certificate: Path | None, key: Path | None, behind_proxy: bool) -> ssl.SSLContext | None:
+    if behind_proxy:
+        return None
+    if certificate is None or key is None:
+        raise RelayError("a Bridge needs a certificate and its key, or behind_proxy = true")
+    return server_tls(certificate, key)
+
+
+@asynccontextmanager
+async def _open_stores(
+    database: Database,
+    network: Network,
+    data_dir: Path,
+    url: str,
+    space: int,
+    certificate: Path | None,
+) -> AsyncIterator[_Stores]:
+    rows = await database.run(
+        lambda db: list(
+            db.execute("SELECT name, kind, settings, in_use FROM provider ORDER BY name")
+        )
+    )
+    providers: dict[str, Provider] = {}
+    async with AsyncExitStack() as stack:
+        for name, kind, settings, _ in rows:
+            host = Host(
+                folder=data_dir / STORES_FOLDER / name,
+                base_url=url,
+                key=hmac.digest(network.secret, b"relay/1/store\0" + name.encode(), "sha256"),
+                space=space,
+                trust=_trust(certificate),
+            )
+            opening = factory(kind)(host, json.loads(settings))
+            providers[name] = await stack.enter_async_context(opening)
+        yield _Stores(
+            providers,
+            kinds={name: kind for name, kind, _, _ in rows},
+            in_use=tuple(name for name, _, _, in_use in rows if in_use),
+        )
+
+
+def _trust(certificate: Path | None) -> ssl.SSLContext:
+    """Whom a provider's check trusts: the public authorities, and this Bridge's own certificate."""
+    context = ssl.create_default_context()
+    if certificate is not None:
+        context.load_verify_locations(certificate)
+        # The file's first certificate is our own, and need not be an authority's.
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    return context

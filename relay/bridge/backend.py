@@ -1,0 +1,140 @@
+"""What the hub asks of the Bridge, and what changes tell the hub in return."""
+
+from collections.abc import Sequence
+
+import structlog
+import trio
+
+from relay.bridge.registry import Change, Registry
+from relay.bridge.sessions import Sessions
+from relay.bridge.sweeper import Sweeper
+from relay.errors import RelayError
+from relay.identity import fingerprint
+from relay.signalling.hub import GrantRow, Hub, RouterRow, SignedRow
+from relay.signalling.messages import Direction, EndReason, Open
+
+log = structlog.get_logger()
+
+# A session of which an end has not been connected for so long is over: no Router resumes after its
+# resume window, which is far shorter, and a Router that is gone for good must not keep it.
+ABANDONED_AFTER = 3600.0
+# An opening that nobody answered: the callee may have been given it while it went away.
+UNANSWERED_AFTER = 300.0
+# How often both are looked for.
+EXPIRY_INTERVAL = 30.0
+
+
+class BridgeBackend:
+    """`relay.signalling.backend.Backend` over registry, sessions and sweeper.
+
+    `hub` is set right after it has been made, since each needs the other.
+    """
+
+    hub: Hub
+
+    def __init__(self, registry: Registry, sessions: Sessions, sweeper: Sweeper) -> None:
+        self._registry = registry
+        self._sessions = sessions
+        self._sweeper = sweeper
+
+    # --- Routers --------------------------------------------------------------------------------
+
+    async def admit(self, router: bytes) -> None:
+        await self._registry.admit(router)
+
+    async def publish_key(self, router: bytes, statement: bytes) -> Sequence[str]:
+        return await self._tell(await self._registry.publish_key(router, statement))
+
+    async def publish(self, router: bytes, statements: Sequence[bytes]) -> Sequence[str]:
+        change = await self._registry.publish(router, statements)
+        await self._end_ungranted(router)
+        return await self._tell(change)
+
+    async def grants(self, router: bytes, rows: Sequence[GrantRow]) -> Sequence[str]:
+        await self._registry.grants(router, rows)
+        await self._end_ungranted(router)
+        return ()
+
+    async def directory(self) -> tuple[Sequence[RouterRow], Sequence[bytes]]:
+        return await self._registry.directory()
+
+    async def enrolled(self, router: RouterRow) -> None:
+        """A Router has come into the network: tell the others."""
+        await self._tell(Change(routers=(router,)))
+
+    async def revoke(self, router: bytes) -> None:
+        """Shut a Router out: no more admission, socket closed, sessions ended, others told."""
+        change = await self._registry.revoke(router)
+        await self.hub.revoke(router)
+        await self._tell(change)
+        log.warning("router revoked", router=fingerprint(router))
+
+    # --- sessions -------------------------------------------------------------------------------
+
+    async def open(self, caller: bytes, message: Open) -> None:
+        connected = message.router in self.hub.connected()
+        await self._sessions.open(caller, message, callee_connected=connected)
+
+    async def answered(self, session: bytes, answer: bytes) -> None:
+        await self._sessions.answered(session, answer)
+
+    async def ended(self, session: bytes, reason: EndReason) -> None:
+        ended = await self._sessions.end(session, reason)
+        if ended is not None:
+            self._sweeper.ended(ended)
+
+    async def ends(self, session: bytes) -> tuple[bytes, bytes] | None:
+        return self._sessions.ends(session)
+
+    async def sessions_of(self, router: bytes) -> Sequence[bytes]:
+        return self._sessions.of(router)
+
+    async def put_urls(
+        self, router: bytes, session: bytes, direction: Direction, first: int, count: int
+    ) -> Sequence[SignedRow]:
+        return await self._sessions.put_urls(router, session, direction, first, count)
+
+    async def read_urls(
+        self, session: bytes, direction: Direction, slot: int
+    ) -> tuple[SignedRow, SignedRow]:
+        return await self._sessions.read_urls(session, direction, slot)
+
+    async def expire(self) -> None:
+        """End sessions that nobody will come back to, for as long as the Bridge runs."""
+        seen: dict[bytes, float] = {}
+        started = trio.current_time()
+        unanswered: dict[bytes, float] = {}
+        while True:
+            now = trio.current_time()
+            seen.update(dict.fromkeys(self.hub.connected(), now))
+            sessions = self._sessions.all()
+            waiting = {s.id: unanswered.get(s.id, now) for s in sessions if not s.answered}
+            unanswered = waiting
+            for session in sessions:
+                gone = any(now - seen.get(e, started) > ABANDONED_AFTER for e in session.ends)
+                if gone or now - waiting.get(session.id, now) > UNANSWERED_AFTER:
+                    await self._end(session.id, EndReason.EXPIRED)
+            await trio.sleep(EXPIRY_INTERVAL)
+
+    # --- inside ---------------------------------------------------------------------------------
+
+    async def _tell(self, change: Change) -> Sequence[str]:
+        await self.hub.directory_changed(
+            routers=change.routers,
+            publications=change.publications,
+            gone_routers=change.gone_routers,
+            gone_titles=change.gone_titles,
+        )
+        return change.refusals
+
+    async def _end_ungranted(self, callee: bytes) -> None:
+        """End the callee's sessions that it would not be asked for now."""
+        for session in await self._sessions.no_longer_granted(callee):
+            await self._end(session, EndReason.REVOKED)
+
+    async def _end(self, session: bytes, reason: EndReason) -> None:
+        try:
+            await self.hub.end_session(session, reason)
+        except RelayError as error:
+            # The other sessions must end all the same.
+            log.error("session not ended", session=session.hex(), error=str(error))

@@ -1,0 +1,86 @@
+"""How much of the Bridge's own store each Router uses.
+
+Objects' names say nothing about their owners, so what was signed for whom is remembered here while
+it is stored. A restart forgets; the sweeper ends that within minutes.
+"""
+
+from collections.abc import AsyncIterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+
+import trio
+
+from relay.errors import Refused
+from relay.providers.disk import Blob, DiskProvider
+
+# Sealed bytes of one Router in the store at once: 256 sessions of four chunks of 4 MiB each. One
+# Router cannot use up the store for the others.
+MAXIMUM_STORED = 4 * 1024 * 1024 * 1024
+
+
+class Meter:
+    """Bytes stored by each Router, and the owner of each name that was signed."""
+
+    def __init__(self, maximum: int = MAXIMUM_STORED) -> None:
+        self._maximum = maximum
+        self._owners: dict[str, bytes] = {}
+        self._sizes: dict[str, int] = {}
+        self._stored: dict[bytes, int] = {}
+
+    def signed(self, name: str, router: bytes) -> None:
+        """A PUT of `name` was signed for this Router."""
+        self._owners.setdefault(name, router)
+
+    def charge(self, name: str, size: int) -> None:
+        """Count a PUT. Raises Refused (507) if its Router has no room left."""
+        router = self._owners.get(name)
+        if router is None or name in self._sizes:
+            return
+        if self.stored_by(router) + size > self._maximum:
+            raise Refused(507, "this Router has too much in the store")
+        self._sizes[name] = size
+        self._stored[router] = self.stored_by(router) + size
+
+    def release(self, names: Sequence[str], forget: bool = False) -> None:
+        """These objects are gone, or were never stored; with `forget` they will not come again."""
+        for name in names:
+            size = self._sizes.pop(name, 0)
+            router = self._owners.get(name)
+            if router is not None and size:
+                self._stored[router] -= size
+            if forget:
+                self._owners.pop(name, None)
+
+    def stored_by(self, router: bytes) -> int:
+        """Bytes that this Router has stored."""
+        return self._stored.get(router, 0)
+
+
+class MeteredStore:
+    """The disk provider behind the blob endpoint, with every PUT counted."""
+
+    def __init__(self, store: DiskProvider, meter: Meter) -> None:
+        self._store = store
+        self._meter = meter
+
+    def verify(self, method: str, name: str, query: Mapping[str, str]) -> int:
+        return self._store.verify(method, name, query)
+
+    async def write(self, name: str, stream: AsyncIterable[bytes], length: int) -> None:
+        if await self._store.exists(name):
+            raise Refused(409, "the object exists")
+        self._meter.charge(name, length)
+        try:
+            await self._store.write(name, stream, length)
+        except BaseException:
+            # Not there after all, unless another PUT of the same name won meanwhile.
+            with trio.CancelScope(shield=True):
+                if not await self._store.exists(name):
+                    self._meter.release([name])
+            raise
+
+    def open(self, name: str) -> AbstractAsyncContextManager[Blob]:
+        return self._store.open(name)
+
+    async def remove(self, name: str) -> None:
+        await self._store.remove(name)
+        self._meter.release([name])

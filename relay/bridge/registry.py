@@ -1,0 +1,272 @@
+"""Who is in the network, what they publish, and a copy of what they grant each other."""
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import apsw
+import attrs
+
+from relay.database import Database
+from relay.errors import IdentityError, Refused
+from relay.identity import KeyStatement, Publication, fingerprint
+from relay.signalling.hub import GrantRow, RouterRow
+
+
+@attrs.frozen(slots=True)
+class Change:
+    """What a Router's message changed for everybody: rows of a Directory message."""
+
+    routers: tuple[RouterRow, ...] = ()
+    publications: tuple[bytes, ...] = ()
+    gone_routers: tuple[bytes, ...] = ()
+    gone_titles: tuple[str, ...] = ()
+    refusals: tuple[str, ...] = ()
+
+
+class Registry:
+    """Routers, publications and grants of one network. `clock` gives Unix seconds."""
+
+    def __init__(self, database: Database, network: bytes, *, clock: Callable[[], float]) -> None:
+        self._database = database
+        self._network = network
+        self._clock = clock
+
+    # --- what the hub asks ----------------------------------------------------------------------
+
+    async def admit(self, router: bytes) -> None:
+        """Return if this Router is enrolled and not revoked; else raise Refused (403)."""
+        await self._database.run(lambda db: check_enrolled(db, router))
+
+    async def directory(self) -> tuple[list[RouterRow], list[bytes]]:
+        """All Routers that are not revoked, and all publication statements."""
+
+        def read(db: apsw.Connection) -> tuple[list[RouterRow], list[bytes]]:
+            routers = list(
+                db.execute("SELECT identity, name, key_statement FROM router WHERE revoked IS NULL")
+            )
+            statements = [row[0] for row in db.execute("SELECT statement FROM publication")]
+            return routers, statements
+
+        return await self._database.run(read)
+
+    async def publish_key(self, router: bytes, statement: bytes) -> Change:
+        """Keep the Router's HPKE key. Raises IdentityError, or Refused for an older serial."""
+        owner, key = KeyStatement.open(statement, self._network)
+        if owner != router:
+            raise IdentityError("the HPKE key is another Router's")
+
+        def write(db: apsw.Connection) -> Change:
+            check_enrolled(db, router)
+            _raise_serial(db, router, "", key.serial, "HPKE key")
+            db.execute(
+                "UPDATE router SET key_statement = ? WHERE identity = ?", (statement, router)
+            )
+            [row] = db.execute(
+                "SELECT identity, name, key_statement FROM router WHERE identity = ?", (router,)
+            )
+            return Change(routers=(row,))
+
+        return await self._database.run(write)
+
+    async def publish(self, router: bytes, statements: Sequence[bytes]) -> Change:
+        """These are all that the Router publishes. What is refused stays as it was."""
+
+        def write(db: apsw.Connection) -> Change:
+            check_enrolled(db, router)
+            new: list[bytes] = []
+            kept: set[str] = set()
+            refusals: list[str] = []
+            for statement in statements:
+                try:
+                    title, changed = self._publish_one(db, router, statement)
+                except _TitleRefused as error:
+                    kept.add(error.ae_title)
+                    refusals.append(str(error))
+                except IdentityError as error:
+                    refusals.append(str(error))
+                else:
+                    kept.add(title)
+                    if changed:
+                        new.append(statement)
+            gone = tuple(
+                title
+                for (title,) in db.execute(
+                    "SELECT ae_title FROM publication WHERE owner = ?", (router,)
+                )
+                if title not in kept
+            )
+            db.executemany(
+                "DELETE FROM publication WHERE ae_title = ?", [(title,) for title in gone]
+            )
+            return Change(publications=tuple(new), gone_titles=gone, refusals=tuple(refusals))
+
+        return await self._database.run(write)
+
+    def _publish_one(
+        self, db: apsw.Connection, router: bytes, statement: bytes
+    ) -> tuple[str, bool]:
+        """(AE title, whether anything changed)."""
+        owner, publication = Publication.open(statement, self._network)
+        title = publication.ae_title
+        if owner != router:
+            raise IdentityError(f"{title}: signed by another Router")
+        held = db.execute(
+            "SELECT owner, name, statement FROM publication"
+            " JOIN router ON identity = owner WHERE ae_title = ?",
+            (title,),
+        ).fetchone()
+        if held is not None and held[0] != router:
+            raise _TitleRefused(
+                title,
+                f"{title} is published by {held[1]} already: give the device an alias that is"
+                " unique in the network",
+            )
+        if held is not None and held[2] == statement:
+            return title, False
+        try:
+            _raise_serial(db, router, title, publication.serial, title)
+        except Refused as error:
+            raise _TitleRefused(title, str(error)) from error
+        db.execute(
+            "INSERT OR REPLACE INTO publication VALUES (?, ?, ?, ?, ?)",
+            (title, router, json.dumps(publication.services), publication.serial, statement),
+        )
+        return title, True
+
+    async def grants(self, router: bytes, rows: Sequence[GrantRow]) -> None:
+        """These are all grants of the Router, in place of those before."""
+
+        def write(db: apsw.Connection) -> None:
+            check_enrolled(db, router)
+            db.execute('DELETE FROM "grant" WHERE owner = ?', (router,))
+            for grantee, title, services in rows:
+                # Two grants of one device to one hospital, for different calling AE titles, look
+                # the same without them: here they are one, with the services of both.
+                held = db.execute(
+                    'SELECT services FROM "grant" WHERE owner = ? AND grantee = ? AND ae_title = ?',
+                    (router, grantee, title),
+                ).fetchone()
+                united = sorted({*services, *(json.loads(held[0]) if held else ())})
+                db.execute(
+                    'INSERT OR REPLACE INTO "grant" VALUES (?, ?, ?, ?)',
+                    (router, grantee, title, json.dumps(united)),
+                )
+
+        await self._database.run(write)
+
+    # --- what people ask ------------------------------------------------------------------------
+
+    async def revoke(self, router: bytes) -> Change:
+        """Shut the Router out for good; its publications and grants are gone with it.
+
+        Raises Refused (404) if there is none. Harmless the second time.
+        """
+        now = int(self._clock())
+
+        def write(db: apsw.Connection) -> Change:
+            if not db.execute("SELECT 1 FROM router WHERE identity = ?", (router,)).fetchone():
+                raise Refused(404, f"no Router {fingerprint(router)} is enrolled")
+            db.execute(
+                "UPDATE router SET revoked = ? WHERE identity = ? AND revoked IS NULL",
+                (now, router),
+            )
+            titles = tuple(
+                row[0]
+                for row in db.execute(
+                    "DELETE FROM publication WHERE owner = ? RETURNING ae_title", (router,)
+                )
+            )
+            db.execute('DELETE FROM "grant" WHERE owner = ? OR grantee = ?', (router, router))
+            return Change(gone_routers=(router,), gone_titles=titles)
+
+        return await self._database.run(write)
+
+    async def find_router(self, named: str) -> bytes:
+        """The identity whose fingerprint this is. Raises Refused (404)."""
+        for (identity,) in await self._rows("SELECT identity FROM router"):
+            if fingerprint(identity) == named.strip().lower():
+                return bytes(identity)
+        raise Refused(404, f"no Router {named} is enrolled: see `relay router list`")
+
+    async def list_routers(self) -> list[dict[str, Any]]:
+        """Every Router that ever enrolled, with what it publishes."""
+        rows = await self._rows(
+            "SELECT identity, name, invited_as, enrolled, revoked,"
+            " (SELECT json_group_array(ae_title) FROM publication WHERE owner = identity)"
+            " FROM router ORDER BY name, identity"
+        )
+        return [
+            {
+                "fingerprint": fingerprint(identity),
+                "name": name,
+                "invited_as": invited_as,
+                "enrolled": enrolled,
+                "revoked": revoked is not None,
+                "ae_titles": sorted(json.loads(titles)),
+            }
+            for identity, name, invited_as, enrolled, revoked, titles in rows
+        ]
+
+    async def list_publications(self) -> list[dict[str, Any]]:
+        """Every published AE title."""
+        rows = await self._rows(
+            "SELECT ae_title, owner, name, services, serial FROM publication"
+            " JOIN router ON identity = owner ORDER BY ae_title"
+        )
+        return [
+            {
+                "ae_title": title,
+                "router": fingerprint(owner),
+                "name": name,
+                "services": json.loads(services),
+                "serial": serial,
+            }
+            for title, owner, name, services, serial in rows
+        ]
+
+    async def list_grants(self) -> list[dict[str, Any]]:
+        """Who may use what, as far as the Bridge is told."""
+        rows = await self._rows(
+            "SELECT owner, grantee, ae_title, services"
+            ' FROM "grant" ORDER BY ae_title, owner, grantee'
+        )
+        return [
+            {
+                "owner": fingerprint(owner),
+                "grantee": fingerprint(grantee),
+                "ae_title": title,
+                "services": json.loads(services),
+            }
+            for owner, grantee, title, services in rows
+        ]
+
+    async def _rows(self, query: str) -> list[tuple[Any, ...]]:
+        return await self._database.run(lambda db: list(db.execute(query)))
+
+
+class _TitleRefused(IdentityError):
+    """A publication is refused, and the Router's AE title stays as it was."""
+
+    def __init__(self, ae_title: str, message: str) -> None:
+        super().__init__(message)
+        self.ae_title = ae_title
+
+
+def check_enrolled(db: apsw.Connection, router: bytes) -> None:
+    """Raise Refused (403) unless this Router is enrolled and not revoked."""
+    row = db.execute("SELECT revoked FROM router WHERE identity = ?", (router,)).fetchone()
+    if row is None:
+        raise Refused(403, f"Router {fingerprint(router)} is not enrolled")
+    if row[0] is not None:
+        raise Refused(403, f"Router {fingerprint(router)} is revoked")
+
+
+def _raise_serial(db: apsw.Connection, owner: bytes, subject: str, serial: int, what: str) -> None:
+    """Remember the serial; raise Refused (409) for one smaller than what was seen."""
+    held = db.execute(
+        "SELECT serial FROM serial WHERE owner = ? AND subject = ?", (owner, subject)
+    ).fetchone()
+    if held is not None and serial < held[0]:
+        raise Refused(409, f"{what}: serial {serial} is older than {held[0]}, which was seen here")
+    db.execute("INSERT OR REPLACE INTO serial VALUES (?, ?, ?)", (owner, subject, serial))

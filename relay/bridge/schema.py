@@ -1,0 +1,129 @@
+"""The Bridge's database: its tables, and the settings that a network is made of."""
+
+import secrets
+from pathlib import Path
+
+import attrs
+import trio
+
+from relay.bridge.identity import IDENTITY_FILE, load_identity
+from relay.database import Database
+from relay.errors import IdentityError
+from relay.identity import Identity
+
+MIGRATIONS = (
+    """
+    CREATE TABLE setting (
+        name TEXT PRIMARY KEY,
+        value BLOB NOT NULL
+    ) STRICT, WITHOUT ROWID;
+
+    CREATE TABLE router (
+        identity BLOB PRIMARY KEY,
+        name TEXT NOT NULL,
+        invited_as TEXT NOT NULL,
+        key_statement BLOB NOT NULL,
+        enrolled INTEGER NOT NULL,
+        revoked INTEGER
+    ) STRICT, WITHOUT ROWID;
+
+    -- The code is needed to check the MAC of an enrolment, so it stands here until it is used.
+    CREATE TABLE invitation (
+        id BLOB PRIMARY KEY,
+        name TEXT NOT NULL,
+        code BLOB,
+        created INTEGER NOT NULL,
+        expires INTEGER NOT NULL,
+        used INTEGER,
+        router BLOB REFERENCES router
+    ) STRICT, WITHOUT ROWID;
+
+    CREATE TABLE publication (
+        ae_title TEXT PRIMARY KEY,
+        owner BLOB NOT NULL REFERENCES router,
+        services TEXT NOT NULL,
+        serial INTEGER NOT NULL,
+        statement BLOB NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX publication_owner ON publication (owner);
+
+    -- The largest serial seen, of a publication or (subject '') of the HPKE key: it outlives them.
+    CREATE TABLE serial (
+        owner BLOB NOT NULL REFERENCES router,
+        subject TEXT NOT NULL,
+        serial INTEGER NOT NULL,
+        PRIMARY KEY (owner, subject)
+    ) STRICT, WITHOUT ROWID;
+
+    CREATE TABLE "grant" (
+        owner BLOB NOT NULL REFERENCES router,
+        grantee BLOB NOT NULL,
+        ae_title TEXT NOT NULL,
+        services TEXT NOT NULL,
+        PRIMARY KEY (owner, grantee, ae_title)
+    ) STRICT, WITHOUT ROWID;
+
+    CREATE TABLE provider (
+        name TEXT PRIMARY KEY,
+        kind TEXT NOT NULL,
+        settings TEXT NOT NULL,
+        in_use INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    INSERT INTO provider VALUES ('disk', 'disk', '{}', 1);
+
+    -- `outward` and `inward` say how many slots were signed from caller to callee and back. A row
+    -- whose `ended` is set waits for its last sweep.
+    CREATE TABLE session (
+        id BLOB PRIMARY KEY,
+        caller BLOB NOT NULL REFERENCES router,
+        callee BLOB NOT NULL REFERENCES router,
+        called TEXT NOT NULL,
+        opening BLOB NOT NULL,
+        answer BLOB,
+        name_key BLOB NOT NULL,
+        provider TEXT NOT NULL REFERENCES provider,
+        outward INTEGER NOT NULL DEFAULT 0,
+        inward INTEGER NOT NULL DEFAULT 0,
+        created INTEGER NOT NULL,
+        ended INTEGER,
+        reason INTEGER
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX session_ended ON session (ended) WHERE ended IS NOT NULL;
+    """,
+)
+
+
+@attrs.frozen(slots=True)
+class Network:
+    """What makes this network this one: its id, its Bridge, and the Bridge's secret."""
+
+    network: bytes
+    bridge: bytes
+    secret: bytes = attrs.field(repr=False)
+
+
+async def load_network(database: Database, data_dir: Path) -> tuple[Identity, Network]:
+    """The Bridge's identity and its network; both are drawn at the first start.
+
+    Raises IdentityError if the identity is not the one of this database: no Router would know it.
+    """
+    stored = await database.run(lambda db: dict(db.execute("SELECT name, value FROM setting")))
+    path = data_dir / IDENTITY_FILE
+    if "bridge" in stored and not await trio.to_thread.run_sync(path.exists):
+        raise IdentityError(
+            f"{path} is missing, and {database.path} belongs to it: restore it from a backup"
+        )
+    identity = load_identity(data_dir)
+    if "bridge" not in stored:
+        stored = {
+            "network": secrets.token_bytes(16),
+            "bridge": identity.public,
+            "secret": secrets.token_bytes(32),
+        }
+        rows = list(stored.items())
+        await database.run(lambda db: db.executemany("INSERT INTO setting VALUES (?, ?)", rows))
+    if stored["bridge"] != identity.public:
+        raise IdentityError(
+            f"{database.path} belongs to another Bridge than {path}: restore both from one backup"
+        )
+    return identity, Network(**stored)

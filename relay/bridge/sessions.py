@@ -1,0 +1,390 @@
+"""Sessions: who speaks with whom, the slots of their chunks, and the signed URLs of those.
+
+Open sessions are kept in memory as well, since the hub asks for one with every message; the
+database is the truth that survives a restart. Of the keys inside a session's opening the Bridge
+knows nothing: they are sealed.
+"""
+
+import json
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import apsw
+import attrs
+
+from relay.bridge.objects import EndedSession, object_name
+from relay.bridge.registry import check_enrolled
+from relay.database import Database
+from relay.errors import Refused
+from relay.identity import fingerprint
+from relay.providers import Provider, SignedRequest
+from relay.signalling.allowance import Allowance
+from relay.signalling.hub import SessionRefused, SignedRow
+from relay.signalling.messages import MAXIMUM_SLOTS, Direction, EndReason, Open
+
+# Sessions that one Router may have opened at once: as many associations as a busy PACS holds.
+MAXIMUM_OPENED = 256
+# ... and may be an end of, also as the callee: what one Held message can list.
+MAXIMUM_HELD = 1024
+# Openings a Router may make: a modality that opens an association for each image makes a few a
+# second; a burst is what a workstation does at login.
+OPENS_PER_SECOND = 10.0
+OPENS_AT_ONCE = 300
+# Slots of one direction: 4 TiB in chunks of 4 MiB, so that no sweep has no end.
+MAXIMUM_SLOT = 2**20
+# How far beyond the slots signed so far a request may begin; they are used in order.
+SLOTS_AHEAD = 4 * MAXIMUM_SLOTS
+# A sealed chunk at most: 4 MiB of records with header and tag.
+MAXIMUM_OBJECT = 4 * 1024 * 1024 + 64
+
+# Seconds. A PUT URL is given out ahead, so it has to wait; a GET URL is for use now, and is signed
+# again for the asking. A DELETE follows the GET, when the chunk has been opened in its turn.
+PUT_LIFETIME = 300
+GET_LIFETIME = 60
+DELETE_LIFETIME = 300
+
+
+@attrs.define(slots=True, eq=False)
+class Session:
+    """One open session. `slots` counts the slots signed so far, by direction."""
+
+    id: bytes
+    caller: bytes
+    callee: bytes
+    called: str
+    name_key: bytes = attrs.field(repr=False)
+    provider: str
+    created: int
+    authorised: bool = False
+    answered: bool = False
+    slots: list[int] = attrs.Factory(lambda: [0, 0])
+
+    @property
+    def ends(self) -> tuple[bytes, bytes]:
+        return self.caller, self.callee
+
+    def object_name(self, direction: Direction, slot: int) -> str:
+        return object_name(self.name_key, direction, slot)
+
+
+class Sessions:
+    """The sessions of one network. `clock` gives Unix seconds, `monotonic` seconds for rates.
+
+    `providers` are the object stores by name, the first of `in_use` the one for new sessions.
+    `on_signed` learns the name of each object that a Router may put.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        providers: Mapping[str, Provider],
+        *,
+        in_use: Sequence[str],
+        clock: Callable[[], float],
+        monotonic: Callable[[], float],
+        on_signed: Callable[[str, bytes], None] = lambda name, router: None,
+    ) -> None:
+        self._database = database
+        self._providers = providers
+        self._in_use = in_use
+        self._clock = clock
+        self._monotonic = monotonic
+        self._on_signed = on_signed
+        self._open: dict[bytes, Session] = {}
+        self._of: dict[bytes, set[bytes]] = {}
+        self._allowances: dict[bytes, Allowance] = {}
+
+    async def load(self) -> None:
+        """Take up the sessions that were open when the Bridge stopped."""
+        rows = await self._database.run(
+            lambda db: list(
+                db.execute(
+                    "SELECT id, caller, callee, called, name_key, provider, created,"
+                    " answer IS NOT NULL, outward, inward FROM session WHERE ended IS NULL"
+                )
+            )
+        )
+        for *fields, answered, outward, inward in rows:
+            session = Session(*fields)
+            session.authorised = True
+            session.answered = bool(answered)
+            session.slots = [outward, inward]
+            self._keep(session)
+
+    # --- opening and ending ---------------------------------------------------------------------
+
+    async def open(self, caller: bytes, message: Open, *, callee_connected: bool) -> None:
+        """Authorise the session and keep it. Raises SessionRefused with the reason."""
+        callee = message.router
+        if not self._allowance(caller).take():
+            raise SessionRefused(EndReason.LIMIT_REACHED, "too many openings a second")
+        if not callee_connected:
+            raise SessionRefused(EndReason.CALLEE_OFFLINE)
+        self._check_counts(caller, callee)
+        session = Session(
+            message.session,
+            caller,
+            callee,
+            message.called,
+            secrets.token_bytes(32),
+            self._provider_in_use(),
+            int(self._clock()),
+        )
+
+        def write(db: apsw.Connection) -> None:
+            _authorise(db, caller, callee, session.called)
+            known = db.execute("SELECT 1 FROM session WHERE id = ?", (session.id,)).fetchone()
+            if known:
+                raise SessionRefused(EndReason.UNKNOWN_SESSION, "that session is over")
+            db.execute(
+                "INSERT INTO session (id, caller, callee, called, opening, name_key, provider,"
+                " created) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    session.id,
+                    caller,
+                    callee,
+                    session.called,
+                    message.opening,
+                    session.name_key,
+                    session.provider,
+                    session.created,
+                ),
+            )
+
+        # Listed before it is allowed: a revocation that comes right behind must find it.
+        self._keep(session)
+        try:
+            await self._database.run(write)
+        except BaseException:
+            self._drop(session.id)
+            raise
+        if self._open.get(session.id) is not session:
+            raise SessionRefused(EndReason.REVOKED)
+        session.authorised = True
+
+    async def answered(self, session: bytes, answer: bytes) -> None:
+        """Keep the callee's answer; harmless the second time."""
+        held = self._open.get(session)
+        if held is None or held.answered:
+            return
+        held.answered = True
+        await self._database.run(
+            lambda db: db.execute(
+                "UPDATE session SET answer = ? WHERE id = ? AND answer IS NULL", (answer, session)
+            ).fetchall()
+        )
+
+    async def end(self, session: bytes, reason: EndReason) -> EndedSession | None:
+        """The session is over; what is to be swept, or None if it was over before."""
+        # Forgotten first: from here on no URL is signed for it.
+        held = self._drop(session)
+        if held is None:
+            return None
+        now = int(self._clock())
+        slots = (held.slots[0], held.slots[1])
+        await self._database.run(
+            lambda db: db.execute(
+                "UPDATE session SET ended = ?, reason = ?, outward = ?, inward = ? WHERE id = ?",
+                (now, int(reason), *slots, session),
+            ).fetchall()
+        )
+        return EndedSession(held.id, held.provider, held.name_key, slots, now)
+
+    async def ended(self) -> list[EndedSession]:
+        """Sessions that are over and not yet forgotten, the oldest first."""
+        rows = await self._database.run(
+            lambda db: list(
+                db.execute(
+                    "SELECT id, provider, name_key, outward, inward, ended FROM session"
+                    " WHERE ended IS NOT NULL ORDER BY ended"
+                )
+            )
+        )
+        return [
+            EndedSession(identity, provider, name_key, (outward, inward), ended)
+            for identity, provider, name_key, outward, inward, ended in rows
+        ]
+
+    async def forget(self, session: bytes) -> None:
+        """Drop the row of an ended session: it has had its last sweep."""
+        await self._database.run(
+            lambda db: db.execute(
+                "DELETE FROM session WHERE id = ? AND ended IS NOT NULL", (session,)
+            ).fetchall()
+        )
+
+    # --- looking --------------------------------------------------------------------------------
+
+    def ends(self, session: bytes) -> tuple[bytes, bytes] | None:
+        """(caller, callee) of an open session."""
+        held = self._open.get(session)
+        return held.ends if held is not None else None
+
+    def of(self, router: bytes) -> list[bytes]:
+        """The open sessions of which the Router is an end."""
+        return list(self._of.get(router, ()))
+
+    def all(self) -> list[Session]:
+        """Every open session."""
+        return list(self._open.values())
+
+    async def no_longer_granted(self, callee: bytes) -> list[bytes]:
+        """The callee's open sessions whose AE title or grant is no more."""
+        held = [s for s in self._open.values() if s.callee == callee]
+
+        def read(db: apsw.Connection) -> list[bytes]:
+            gone = []
+            for session in held:
+                try:
+                    _authorise(db, session.caller, callee, session.called)
+                except SessionRefused:
+                    gone.append(session.id)
+            return gone
+
+        return await self._database.run(read) if held else []
+
+    def describe(self) -> list[dict[str, Any]]:
+        """Every open session, for people."""
+        return [
+            {
+                "session": s.id.hex(),
+                "caller": fingerprint(s.caller),
+                "callee": fingerprint(s.callee),
+                "called": s.called,
+                "provider": s.provider,
+                "created": s.created,
+                "answered": s.answered,
+                "slots": list(s.slots),
+            }
+            for s in sorted(self._open.values(), key=lambda s: (s.created, s.id))
+        ]
+
+    # --- signed URLs ----------------------------------------------------------------------------
+
+    async def put_urls(
+        self, router: bytes, session: bytes, direction: Direction, first: int, count: int
+    ) -> list[SignedRow]:
+        """Signed PUTs of the slots from `first` on.
+
+        Raises Refused: 404 for a session that is not this Router's, 400 for slots out of turn.
+        """
+        held = self._held(session)
+        if router != held.ends[direction]:
+            raise Refused(403, "that direction is written by the other end")
+        end = first + count
+        if first > held.slots[direction] + SLOTS_AHEAD or end > MAXIMUM_SLOT:
+            raise Refused(400, "slots out of turn")
+        if end > held.slots[direction]:
+            await self._count_slots(held, direction, end)
+        provider = self._provider(held)
+        rows = []
+        for slot in range(first, end):
+            name = held.object_name(direction, slot)
+            self._on_signed(name, router)
+            rows.append(
+                _row(
+                    await provider.sign_put(name, size_limit=MAXIMUM_OBJECT, lifetime=PUT_LIFETIME)
+                )
+            )
+        self._held(session)  # ended meanwhile: what was signed must not get out
+        return rows
+
+    async def read_urls(
+        self, session: bytes, direction: Direction, slot: int
+    ) -> tuple[SignedRow, SignedRow]:
+        """Signed GET and DELETE of a slot. Raises Refused for one that was never signed."""
+        held = self._held(session)
+        if slot >= held.slots[direction]:
+            raise Refused(400, "no such slot")
+        provider = self._provider(held)
+        name = held.object_name(direction, slot)
+        get = await provider.sign_get(name, lifetime=GET_LIFETIME)
+        delete = await provider.sign_delete(name, lifetime=DELETE_LIFETIME)
+        self._held(session)
+        return _row(get), _row(delete)
+
+    # --- inside ---------------------------------------------------------------------------------
+
+    async def _count_slots(self, held: Session, direction: Direction, end: int) -> None:
+        # In memory first: a sweep that begins meanwhile must know of them.
+        held.slots[direction] = max(held.slots[direction], end)
+        column = "outward" if direction is Direction.CALLER_TO_CALLEE else "inward"
+        await self._database.run(
+            lambda db: db.execute(
+                f"UPDATE session SET {column} = max({column}, ?) WHERE id = ?", (end, held.id)
+            ).fetchall()
+        )
+
+    def _keep(self, session: Session) -> None:
+        self._open[session.id] = session
+        for router in session.ends:
+            self._of.setdefault(router, set()).add(session.id)
+
+    def _drop(self, session: bytes) -> Session | None:
+        held = self._open.pop(session, None)
+        if held is not None:
+            for router in held.ends:
+                self._of[router].discard(session)
+        return held
+
+    def _held(self, session: bytes) -> Session:
+        held = self._open.get(session)
+        if held is None or not held.authorised:
+            raise Refused(404, "unknown session")
+        return held
+
+    def _provider(self, session: Session) -> Provider:
+        provider = self._providers.get(session.provider)
+        if provider is None:
+            raise Refused(503, f"object store {session.provider} is not set up here any more")
+        return provider
+
+    def _provider_in_use(self) -> str:
+        name = next(iter(self._in_use), None)
+        if name is None:
+            raise SessionRefused(EndReason.STORE_UNAVAILABLE, "no object store is set up")
+        return name
+
+    def _allowance(self, router: bytes) -> Allowance:
+        allowance = self._allowances.get(router)
+        if allowance is None:
+            allowance = Allowance(OPENS_PER_SECOND, OPENS_AT_ONCE, self._monotonic)
+            self._allowances[router] = allowance
+        return allowance
+
+    def _check_counts(self, caller: bytes, callee: bytes) -> None:
+        opened = sum(self._open[s].caller == caller for s in self._of.get(caller, ()))
+        if opened >= MAXIMUM_OPENED:
+            raise SessionRefused(
+                EndReason.LIMIT_REACHED, f"the caller has {MAXIMUM_OPENED} sessions open"
+            )
+        if any(len(self._of.get(router, ())) >= MAXIMUM_HELD for router in (caller, callee)):
+            raise SessionRefused(
+                EndReason.LIMIT_REACHED, f"an end is part of {MAXIMUM_HELD} sessions"
+            )
+
+
+def _authorise(db: apsw.Connection, caller: bytes, callee: bytes, called: str) -> None:
+    """Raise SessionRefused unless the callee publishes `called` and granted the caller some of it.
+
+    An early refusal only: the callee's Router decides, by its own grants.
+    """
+    try:
+        check_enrolled(db, caller)
+        check_enrolled(db, callee)
+    except Refused as error:
+        raise SessionRefused(EndReason.REVOKED, str(error)) from error
+    owner = db.execute("SELECT owner FROM publication WHERE ae_title = ?", (called,)).fetchone()
+    if owner is None or owner[0] != callee:
+        raise SessionRefused(EndReason.NOT_PUBLISHED)
+    granted = db.execute(
+        'SELECT services FROM "grant" WHERE owner = ? AND grantee = ? AND ae_title = ?',
+        (callee, caller, called),
+    ).fetchone()
+    if granted is None or not json.loads(granted[0]):
+        raise SessionRefused(EndReason.NOT_GRANTED)
+
+
+def _row(request: SignedRequest) -> SignedRow:
+    return request.method, request.url, request.headers, request.expires

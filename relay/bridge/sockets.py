@@ -1,0 +1,69 @@
+"""Starlette's WebSocket as the hub wants it."""
+
+from collections.abc import Awaitable, Callable
+
+import trio
+from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
+
+from relay.errors import SignallingError
+from relay.signalling.transport import Socket
+
+
+class StarletteSocket:
+    """A `relay.signalling.transport.Socket` over an accepted WebSocket."""
+
+    def __init__(self, websocket: WebSocket) -> None:
+        self._websocket = websocket
+
+    async def receive(self) -> bytes:
+        try:
+            message = await self._websocket.receive()
+        except (WebSocketDisconnect, RuntimeError):  # RuntimeError: asked again after the end
+            return b""
+        if message["type"] == "websocket.disconnect":
+            return b""
+        frame = message.get("bytes")
+        if not frame:
+            raise SignallingError("a frame that is not binary, or empty")
+        return bytes(frame)
+
+    async def send(self, frame: bytes) -> None:
+        try:
+            await self._websocket.send_bytes(frame)
+        except (WebSocketDisconnect, RuntimeError) as error:
+            raise SignallingError("the connection is gone") from error
+
+    async def aclose(self) -> None:
+        if self._websocket.application_state is not WebSocketState.CONNECTED:
+            return
+        try:
+            await self._websocket.close()
+        except (WebSocketDisconnect, RuntimeError):
+            return  # the other end was faster
+
+
+class SignalEndpoint:
+    """`/v1/signal`: hands each WebSocket to `serve` for as long as it lasts."""
+
+    def __init__(self, serve: Callable[[Socket], Awaitable[None]]) -> None:
+        self._serve = serve
+        self._live: set[trio.CancelScope] = set()
+        self._closed = False
+
+    async def endpoint(self, websocket: WebSocket) -> None:
+        if self._closed:
+            await websocket.close()
+            return
+        with trio.CancelScope() as scope:
+            self._live.add(scope)
+            try:
+                await websocket.accept()
+                await self._serve(StarletteSocket(websocket))
+            finally:
+                self._live.discard(scope)
+
+    def close(self) -> None:
+        """Close every WebSocket, and take no more: the Bridge stops."""
+        self._closed = True
+        for scope in list(self._live):
+            scope.cancel()

@@ -1,0 +1,149 @@
+"""SQLite under trio: one file, one worker thread, one transaction at a time.
+
+`Database.run(fn)` hands `fn` the connection inside one transaction in apsw's worker thread. A
+cancelled caller gets its cancellation only when the transaction is through: once asked for, a write
+is neither lost nor left without its outcome known.
+"""
+
+import os
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import TypeVar, cast
+
+import apsw
+import apsw.aio
+import trio
+
+from relay.errors import DatabaseError
+
+T = TypeVar("T")
+
+# Another process (a backup, the sqlite3 shell) may hold the file's lock for a moment; nobody holds
+# it for longer than this without being at fault.
+BUSY_TIMEOUT_MS = 5000
+
+_MIGRATIONS_TABLE = """
+CREATE TABLE IF NOT EXISTS migration (
+    number INTEGER PRIMARY KEY,
+    applied INTEGER NOT NULL DEFAULT (unixepoch())
+) STRICT
+"""
+
+
+class Database:
+    """An open database. Made by `open_database`."""
+
+    def __init__(self, path: Path, connection: apsw.Connection) -> None:
+        self.path = path
+        self._connection = connection  # in asynchronous mode outside of the worker thread
+
+    async def run(self, fn: Callable[[apsw.Connection], T]) -> T:
+        """Return `fn(connection)`, run in the worker thread as one transaction.
+
+        What `fn` raises rolls everything back and arrives here as it was; SQLite's own errors
+        arrive as DatabaseError. `fn` must not keep the connection or a cursor.
+        """
+        # Shielded: trio must not abandon a transaction whose outcome the caller would never learn.
+        with trio.CancelScope(shield=True):
+            try:
+                result = await _in_worker(
+                    self._connection, partial(_in_transaction, self._connection, fn)
+                )
+            except apsw.Error as error:
+                raise DatabaseError(f"{self.path}: {error}") from error
+        return result
+
+
+@asynccontextmanager
+async def open_database(
+    path: Path | str, migrations: Sequence[str] = ()
+) -> AsyncIterator[Database]:
+    """Open (or create, mode 0600) the database at `path` and bring its schema up to date.
+
+    `migrations` are SQL scripts in order, of which the first is number 1; each not yet recorded in
+    the file is carried out in a transaction of its own. Raises DatabaseError if the file cannot be
+    opened, or holds a migration that this program does not know: it was written by a newer one.
+    """
+    path = Path(path)
+    try:
+        _create_private(path)
+        connection = await _connect(path)
+    except (apsw.Error, OSError) as error:
+        raise DatabaseError(f"{path}: {error}") from error
+    try:
+        try:
+            await _in_worker(connection, partial(_prepare, connection))
+        except apsw.Error as error:
+            raise DatabaseError(f"{path}: {error}") from error
+        database = Database(path, connection)
+        await _migrate(database, migrations)
+        yield database
+    finally:
+        with trio.CancelScope(shield=True):
+            await connection.aclose()  # type: ignore[attr-defined]  # asynchronous mode
+
+
+async def _connect(path: Path) -> apsw.Connection:
+    token = apsw.async_controller.set(apsw.aio.Trio)  # type: ignore[arg-type]
+    try:
+        # The same class serves both modes: synchronous in the worker thread, asynchronous outside.
+        return cast(apsw.Connection, await apsw.Connection.as_async(str(path)))
+    finally:
+        apsw.async_controller.reset(token)
+
+
+async def _in_worker(connection: apsw.Connection, call: Callable[[], T]) -> T:
+    return cast(T, await cast("apsw.AsyncConnection", connection).async_run(call))
+
+
+def _create_private(path: Path) -> None:
+    """Make the file readable by its owner only; SQLite gives its companions the same mode."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        os.fchmod(descriptor, 0o600)
+    finally:
+        os.close(descriptor)
+
+
+def _prepare(connection: apsw.Connection) -> None:
+    connection.set_busy_timeout(BUSY_TIMEOUT_MS)
+    connection.execute("PRAGMA journal_mode = WAL")
+    # FULL: what was committed survives a power cut, as custody of an object demands.
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA foreign_keys = ON")
+    # A file from a stranger must not run functions by way of its schema.
+    connection.execute("PRAGMA trusted_schema = OFF")
+
+
+def _in_transaction(connection: apsw.Connection, fn: Callable[[apsw.Connection], T]) -> T:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        result = fn(connection)
+        connection.execute("COMMIT")
+    except BaseException:
+        # SQLite may have rolled back by itself, on a full disk for one.
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+    return result
+
+
+async def _migrate(database: Database, migrations: Sequence[str]) -> None:
+    def applied(connection: apsw.Connection) -> int:
+        connection.execute(_MIGRATIONS_TABLE)
+        return int(connection.execute("SELECT ifnull(max(number), 0) FROM migration").get)
+
+    def apply(number: int, script: str, connection: apsw.Connection) -> None:
+        connection.execute(script)
+        connection.execute("INSERT INTO migration (number) VALUES (?)", (number,))
+
+    done = await database.run(applied)
+    if done > len(migrations):
+        raise DatabaseError(
+            f"{database.path}: schema {done} was written by a newer Relay "
+            f"(this one knows {len(migrations)}): install that version, or restore a backup"
+        )
+    for number, script in enumerate(migrations[done:], start=done + 1):
+        await database.run(partial(apply, number, script))

@@ -1,0 +1,27 @@
+"""Object names: fixed by the session's key, and telling nothing else."""
+
+import hashlib
+import hmac
+
+from relay.bridge.objects import EndedSession, object_name
+from relay.providers.names import is_object_name
+from relay.signalling.messages import Direction
+
+
+def test_object_name_is_fixed() -> None:
+    """A Bridge that is upgraded must find the objects of the one before.
+
+    Source: HMAC-SHA256 of 01 and 0000000000000002 under 32 bytes 6B, by Python's hmac.
+    """
+    digest = hmac.new(b"k" * 32, bytes.fromhex("010000000000000002"), hashlib.sha256).hexdigest()
+    name = object_name(b"k" * 32, Direction.CALLEE_TO_CALLER, 2)
+    assert name == f"{digest[:2]}/{digest[2:]}"
+    assert is_object_name(name)
+
+
+def test_an_ended_session_names_all_its_slots() -> None:
+    ended = EndedSession(b"s" * 16, "disk", b"k" * 32, (3, 2), 0)
+    names = list(ended.object_names())
+    assert len(set(names)) == 5
+    assert names[4] == object_name(b"k" * 32, Direction.CALLEE_TO_CALLER, 1)
+    assert "kkkk" not in repr(ended)

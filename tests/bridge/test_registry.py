@@ -1,0 +1,153 @@
+"""The registry: AE titles are unique, serials only rise, and who is revoked is out."""
+
+import pytest
+
+from relay.errors import IdentityError, Refused
+
+from .conftest import Rooms, Router
+
+
+async def titles(rooms: Rooms) -> dict[str, str]:
+    return {row["ae_title"]: row["name"] for row in await rooms.registry.list_publications()}
+
+
+async def test_admit(rooms: Rooms) -> None:
+    router = await rooms.router()
+    await rooms.registry.admit(router.id)
+    with pytest.raises(Refused, match="not enrolled") as caught:
+        await rooms.registry.admit(Router(rooms.network.network).id)
+    assert caught.value.status == 403
+
+
+async def test_publish_tells_what_changed(rooms: Rooms) -> None:
+    router = await rooms.router()
+    pacs, ct = router.publication("PACS"), router.publication("CT1")
+    change = await rooms.registry.publish(router.id, [pacs, ct])
+    assert (set(change.publications), change.gone_titles) == ({pacs, ct}, ())
+    change = await rooms.registry.publish(router.id, [pacs, ct])
+    assert (change.publications, change.gone_titles, change.refusals) == ((), (), ())
+    newer = router.publication("PACS", serial=2, services=("query",))
+    change = await rooms.registry.publish(router.id, [newer])
+    assert (change.publications, change.gone_titles) == ((newer,), ("CT1",))
+    assert await titles(rooms) == {"PACS": "North Hospital"}
+    assert await rooms.registry.directory() == ([await directory_row(rooms, router)], [newer])
+
+
+async def directory_row(rooms: Rooms, router: Router):
+    routers, _ = await rooms.registry.directory()
+    [row] = [row for row in routers if row[0] == router.id]
+    return row
+
+
+async def test_a_title_has_one_owner(rooms: Rooms) -> None:
+    north = await rooms.publishing("North", "PACS")
+    south = await rooms.router("South")
+    change = await rooms.registry.publish(
+        south.id, [south.publication("PACS"), south.publication("CT2")]
+    )
+    assert change.publications == (south.publication("CT2"),)
+    [line] = change.refusals
+    assert "North" in line
+    assert "alias" in line
+    assert await titles(rooms) == {"PACS": "North", "CT2": "South"}
+    # Once it is free, another may have it.
+    await rooms.registry.publish(north.id, [])
+    assert (await rooms.registry.publish(south.id, [south.publication("PACS")])).refusals == ()
+    assert await titles(rooms) == {"PACS": "South"}
+
+
+async def test_an_older_publication_is_refused_and_the_newer_kept(rooms: Rooms) -> None:
+    router = await rooms.router()
+    newer = router.publication("PACS", serial=5)
+    await rooms.registry.publish(router.id, [newer])
+    change = await rooms.registry.publish(router.id, [router.publication("PACS", serial=4)])
+    assert "older than 5" in change.refusals[0]
+    assert change.gone_titles == ()
+    assert (await rooms.registry.directory())[1] == [newer]
+    # Also after it was withdrawn.
+    await rooms.registry.publish(router.id, [])
+    change = await rooms.registry.publish(router.id, [router.publication("PACS", serial=4)])
+    assert "older than 5" in change.refusals[0]
+    assert await titles(rooms) == {}
+
+
+async def test_statements_of_others_are_refused(rooms: Rooms) -> None:
+    north, south = await rooms.router("North"), await rooms.router("South")
+    elsewhere = Router(b"n" * 16, identity=south.identity).publication("CT2")
+    damaged = south.publication("CT3")[:-1] + b"\0"
+    change = await rooms.registry.publish(
+        south.id, [north.publication("PACS"), elsewhere, damaged, b"", south.publication("CT4")]
+    )
+    assert len(change.refusals) == 4
+    assert await titles(rooms) == {"CT4": "South"}
+
+
+async def test_key_serials_only_rise(rooms: Rooms) -> None:
+    router = await rooms.router()
+    third = router.key_statement(3)
+    change = await rooms.registry.publish_key(router.id, third)
+    assert change.routers == ((router.id, "North Hospital", third),)
+    await rooms.registry.publish_key(router.id, third)
+    with pytest.raises(Refused, match="older than 3"):
+        await rooms.registry.publish_key(router.id, router.key_statement(2))
+    assert (await directory_row(rooms, router))[2] == third
+
+
+async def test_key_of_another(rooms: Rooms) -> None:
+    north, south = await rooms.router("North"), await rooms.router("South")
+    with pytest.raises(IdentityError, match="another Router's"):
+        await rooms.registry.publish_key(north.id, south.key_statement(2))
+
+
+async def test_grants_replace_those_before(rooms: Rooms) -> None:
+    north, south = await rooms.publishing("North", "PACS"), await rooms.router("South")
+    rows = [(south.id, "PACS", ("echo", "store")), (south.id, "PACS", ("query",))]
+    await rooms.registry.grants(north.id, rows)
+    [row] = await rooms.registry.list_grants()
+    assert row["services"] == ["echo", "query", "store"]
+    assert row["grantee"] == south.identity.fingerprint
+    await rooms.registry.grants(north.id, [])
+    assert await rooms.registry.list_grants() == []
+
+
+async def test_revoked_is_out_with_all_that_was_its(rooms: Rooms) -> None:
+    north = await rooms.publishing("North", "PACS")
+    south = await rooms.publishing("South", "CT2")
+    await rooms.registry.grants(north.id, [(south.id, "PACS", ("store",))])
+    await rooms.registry.grants(south.id, [(north.id, "CT2", ("store",))])
+    change = await rooms.registry.revoke(south.id)
+    assert (change.gone_routers, change.gone_titles) == ((south.id,), ("CT2",))
+    assert await rooms.registry.list_grants() == []
+    assert await titles(rooms) == {"PACS": "North"}
+    for call in (
+        rooms.registry.admit(south.id),
+        rooms.registry.publish(south.id, []),
+        rooms.registry.grants(south.id, []),
+        rooms.registry.publish_key(south.id, south.key_statement(7)),
+    ):
+        with pytest.raises(Refused, match="revoked"):
+            await call
+    assert [row[0] for row in (await rooms.registry.directory())[0]] == [north.id]
+    await rooms.registry.revoke(south.id)  # harmless
+    rows = await rooms.registry.list_routers()
+    assert [(row["name"], row["revoked"]) for row in rows] == [("North", False), ("South", True)]
+
+
+async def test_revoking_nobody(rooms: Rooms) -> None:
+    with pytest.raises(Refused, match="no Router") as caught:
+        await rooms.registry.revoke(b"r" * 32)
+    assert caught.value.status == 404
+
+
+async def test_routers_are_found_by_fingerprint(rooms: Rooms) -> None:
+    router = await rooms.router()
+    named = router.identity.fingerprint
+    assert await rooms.registry.find_router(f" {named.upper()}\n") == router.id
+    with pytest.raises(Refused, match="no Router"):
+        await rooms.registry.find_router("'; DROP TABLE router; --")
+
+
+@pytest.mark.parametrize("title", ["'; DROP TABLE", "../secret", "<b>PACS</b>", "%s%n", '"PACS"'])
+async def test_titles_are_data(rooms: Rooms, title: str) -> None:
+    await rooms.publishing("North", title)
+    assert await titles(rooms) == {title: "North"}

@@ -1,0 +1,50 @@
+"""The network is drawn once, and belongs to one identity."""
+
+from pathlib import Path
+
+import pytest
+
+from relay.bridge.schema import MIGRATIONS, load_network
+from relay.database import open_database
+from relay.errors import IdentityError
+
+
+async def test_drawn_once(tmp_path: Path) -> None:
+    drawn = []
+    for _ in range(2):
+        async with open_database(tmp_path / "bridge.db", MIGRATIONS) as database:
+            drawn.append(await load_network(database, tmp_path))
+    (first, network), (second, again) = drawn
+    assert network == again
+    assert first.public == second.public == network.bridge
+    assert (len(network.network), len(network.secret)) == (16, 32)
+    assert network.secret.hex() not in repr(network)
+
+
+async def test_networks_differ(tmp_path: Path) -> None:
+    networks = set()
+    for name in ("one", "two"):
+        folder = tmp_path / name
+        make(folder)
+        async with open_database(folder / "bridge.db", MIGRATIONS) as database:
+            _, network = await load_network(database, folder)
+            networks.add(network.network)
+    assert len(networks) == 2
+
+
+def make(folder: Path) -> None:
+    folder.mkdir()
+
+
+async def test_every_foreign_key_is_enforced(tmp_path: Path) -> None:
+    async with open_database(tmp_path / "bridge.db", MIGRATIONS) as database:
+        assert await database.run(lambda db: db.pragma("foreign_keys")) == 1
+        assert await database.run(lambda db: db.pragma("integrity_check")) == "ok"
+
+
+async def test_database_without_its_identity(tmp_path: Path) -> None:
+    make(tmp_path / "restored")
+    async with open_database(tmp_path / "bridge.db", MIGRATIONS) as database:
+        await load_network(database, tmp_path)
+        with pytest.raises(IdentityError, match="missing"):
+            await load_network(database, tmp_path / "restored")

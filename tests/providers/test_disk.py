@@ -1,0 +1,305 @@
+"""The Bridge's own store: the conformance suite, and what is the disk's own."""
+
+import os
+import socket
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
+
+import attrs
+import httpx
+import pytest
+import trio
+from starlette.applications import Starlette
+
+from relay.bridge.blobs import blob_operations
+from relay.errors import ObjectMissing, ProviderError, Refused
+from relay.providers.disk import DiskProvider, open_disk_provider
+from relay.web.answers import EXCEPTION_HANDLERS
+from relay.web.server import listen_tcp, serve_asgi
+
+from . import suite
+from .suite import *  # noqa: F403
+
+SPACE = 16 * 1024 * 1024
+
+
+@attrs.define
+class Clock:
+    now: float = 1_700_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@asynccontextmanager
+async def serving(root: Path, **settings) -> AsyncIterator[DiskProvider]:
+    [listener] = await listen_tcp([("127.0.0.1", 0)])
+    base_url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    settings = {"key": b"k" * 32, "space": SPACE, "free_floor": 0, **settings}
+    async with open_disk_provider(root, base_url=base_url, **settings) as provider:
+        routes = [operation.route for operation in blob_operations(provider)]
+        app = Starlette(routes=routes, exception_handlers=EXCEPTION_HANDLERS)
+        stopping = trio.Event()
+
+        async def serve(task_status) -> None:
+            await serve_asgi(app, [listener], stopping=stopping, task_status=task_status)
+
+        async with trio.open_nursery() as nursery:
+            await nursery.start(serve)
+            yield provider
+            nursery.cancel_scope.cancel()
+
+
+@pytest.fixture
+async def provider(tmp_path: Path):
+    async with serving(tmp_path / "blobs") as provider:
+        yield provider
+
+
+@pytest.fixture
+async def client():
+    async with httpx.AsyncClient(timeout=10, trust_env=False) as client:
+        yield client
+
+
+def files(provider: DiskProvider) -> list[Path]:
+    root = provider._objects.parent
+    return [path for path in root.rglob("*") if path.is_file()]
+
+
+async def pieces(*parts: bytes) -> AsyncIterator[bytes]:
+    for part in parts:
+        yield part
+
+
+async def test_expired_request_is_refused(tmp_path: Path, client) -> None:
+    clock = Clock()
+    async with serving(tmp_path / "blobs", clock=clock) as provider:
+        signed = await provider.sign_put("ab/one", size_limit=10, lifetime=60)
+        clock.now += 59
+        assert (await suite.send(client, signed, b"data")).status_code == 201
+        signed = await provider.sign_get("ab/one", lifetime=60)
+        clock.now += 60
+        answer = await suite.send(client, signed)
+        assert answer.status_code == 403
+        assert "expired" in answer.json()["error"]
+
+
+@pytest.mark.parametrize("part", ["e", "l", "s"])
+async def test_no_part_of_the_query_can_be_changed(provider, client, part: str) -> None:
+    signed = await provider.sign_put("ab/one", size_limit=10, lifetime=60)
+    url = httpx.URL(signed.url)
+    for value in ("", "9999999999", "-1", "é", "0" * 64, "1e9"):
+        forged = url.copy_set_param(part, value)
+        assert (await client.put(forged, content=b"data")).status_code == 403
+    assert (await client.put(url.copy_remove_param(part), content=b"x")).status_code == 403
+    assert (await client.put(url, content=b"data")).status_code == 201
+
+
+async def test_another_key_signs_nothing_here(provider, client, tmp_path: Path) -> None:
+    async with open_disk_provider(
+        tmp_path / "other", base_url=provider._base_url, key=b"o" * 32, space=SPACE
+    ) as other:
+        signed = await other.sign_put("ab/one", size_limit=10, lifetime=60)
+    assert (await suite.send(client, signed, b"data")).status_code == 403
+
+
+async def test_four_gigabytes_are_refused_at_once(provider, client) -> None:
+    signed = await provider.sign_put("ab/one", size_limit=1000, lifetime=60)
+    url = httpx.URL(signed.url)
+    async with await trio.open_tcp_stream(url.host, url.port) as stream:
+        with trio.fail_after(5):
+            await stream.send_all(
+                b"PUT %s HTTP/1.1\r\nHost: x\r\nContent-Length: 4294967296\r\n\r\n" % url.raw_path
+            )
+            assert (await stream.receive_some()).startswith(b"HTTP/1.1 413")
+    assert files(provider) == []
+
+
+async def test_compressed_body_is_not_inflated(provider, client) -> None:
+    signed = await provider.sign_put("ab/one", size_limit=1000, lifetime=60)
+    answer = await client.put(signed.url, content=b"x", headers={"Content-Encoding": "gzip"})
+    assert answer.status_code == 415
+    assert files(provider) == []
+
+
+async def test_length_is_needed(provider, client) -> None:
+    signed = await provider.sign_put("ab/one", size_limit=1000, lifetime=60)
+    answer = await client.put(signed.url, content=pieces(b"no", b"length"))
+    assert answer.status_code == 411
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../../../etc/passwd",
+        "..%2f..%2fetc%2fpasswd",
+        "ab/..%2f..%2f..%2frelay.db",
+        "%2e%2e/relay.db",
+        "ab%00",
+        "ab\\..\\..",
+        "'; DROP TABLE session; --",
+        "<script>",
+        "%0d%0aX-Evil:1",
+    ],
+)
+async def test_path_traversal(provider, client, name: str) -> None:
+    url = httpx.URL(provider._base_url)
+    target = f"/v1/blobs/{name}?e=9999999999&l=10&s={'0' * 64}".replace(" ", "%20").encode()
+    for method in (b"GET", b"PUT", b"DELETE"):
+        async with await trio.open_tcp_stream(url.host, url.port) as stream:
+            await stream.send_all(
+                method + b" " + target + b" HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"
+            )
+            with trio.fail_after(5):
+                answer = await stream.receive_some()
+            assert answer[:12] in (b"HTTP/1.1 403", b"HTTP/1.1 400", b"HTTP/1.1 404")
+    assert files(provider) == []
+
+
+async def test_client_that_leaves_leaves_nothing(provider) -> None:
+    write_blob, over = provider.write, trio.Event()
+
+    async def watched(*arguments) -> None:
+        try:
+            await write_blob(*arguments)
+        finally:
+            over.set()
+
+    provider.write = watched
+    signed = await provider.sign_put("ab/one", size_limit=3_000_000, lifetime=60)
+    url = httpx.URL(signed.url)
+    async with await trio.open_tcp_stream(url.host, url.port) as stream:
+        await stream.send_all(
+            b"PUT %s HTTP/1.1\r\nHost: x\r\nContent-Length: 3000000\r\n\r\n" % url.raw_path
+            + bytes(2_000_000)
+        )
+    with trio.fail_after(5):
+        await over.wait()
+    assert files(provider) == []
+    assert provider._usage == type(provider._usage)(stored=0, promised=0)
+
+
+async def test_slow_upload_ends(tmp_path: Path) -> None:
+    async with open_disk_provider(
+        tmp_path, base_url="http://x", key=b"k", space=SPACE, free_floor=0
+    ) as provider:
+
+        async def never() -> AsyncIterator[bytes]:
+            yield b"a"
+            await trio.sleep_forever()
+
+        with trio.move_on_after(0.1) as scope:
+            await provider.write("ab/one", never(), 10)
+        assert scope.cancelled_caught
+        assert files(provider) == []
+        assert provider._usage.promised == 0
+
+
+async def test_body_must_be_as_long_as_it_says(provider) -> None:
+    with pytest.raises(Refused, match="shorter"):
+        await provider.write("ab/one", pieces(b"ab"), 3)
+    async with aclosing(pieces(b"ab", b"cd")) as body:
+        with pytest.raises(Refused, match="longer"):
+            await provider.write("ab/one", body, 3)
+    assert files(provider) == []
+    assert provider.used == 0
+
+
+async def test_space_is_bounded_and_freed(provider, client) -> None:
+    assert await suite.put(provider, client, "ab/one", bytes(SPACE - 10)) == 201
+    assert provider.used == SPACE - 10
+    assert await suite.put(provider, client, "ab/two", bytes(11)) == 507
+    assert await suite.put(provider, client, "ab/three", bytes(10)) == 201
+    await provider.delete(["ab/one", "ab/one"])
+    assert provider.used == 10
+    assert await suite.put(provider, client, "ab/two", bytes(11)) == 201
+
+
+async def test_uploads_under_way_count(provider) -> None:
+    entered, go_on = trio.Event(), trio.Event()
+
+    async def slow() -> AsyncIterator[bytes]:
+        entered.set()
+        await go_on.wait()
+        yield bytes(SPACE)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(provider.write, "ab/one", slow(), SPACE)
+        await entered.wait()
+        with pytest.raises(Refused, match="used up") as caught:
+            await provider.write("ab/two", pieces(b"x"), 1)
+        assert caught.value.status == 507
+        go_on.set()
+    assert provider.used == SPACE
+
+
+async def test_disk_keeps_its_free_floor(tmp_path: Path, client) -> None:
+    async with serving(tmp_path / "blobs", free_floor=2**62) as provider:
+        assert await suite.put(provider, client, "ab/one", b"data") == 507
+        findings = await provider.check()
+        assert not findings[0].ok
+        assert "free some" in findings[0].advice
+
+
+async def test_reopening_counts_and_clears_what_was_half_way(tmp_path: Path, client) -> None:
+    async with serving(tmp_path / "blobs") as provider:
+        await suite.put(provider, client, "ab/one", bytes(1000))
+        half = provider._incoming / "half"
+    write(half)
+    async with serving(tmp_path / "blobs") as provider:
+        assert provider.used == 1000
+        assert await suite.names(provider) == ["ab/one"]
+        assert not exists(half)
+
+
+def write(path: Path) -> None:
+    path.write_bytes(b"half")
+
+
+def exists(path: Path) -> bool:
+    return path.exists()
+
+
+async def test_deleting_while_it_is_read_does_no_harm(provider) -> None:
+    await provider.write("ab/one", pieces(bytes(600_000)), 600_000)
+    async with provider.open("ab/one") as blob:
+        await provider.remove("ab/one")
+        assert sum([len(piece) async for piece in blob.pieces()]) == 600_000
+    with pytest.raises(ObjectMissing):
+        async with provider.open("ab/one"):
+            pass
+
+
+async def test_folder_that_cannot_be_used(tmp_path: Path) -> None:
+    write(tmp_path / "file")
+    with pytest.raises(ProviderError, match="disk store"):
+        async with open_disk_provider(
+            tmp_path / "file" / "blobs", base_url="http://x", key=b"k", space=1
+        ):
+            pass
+
+
+async def test_check_says_what_cannot_be_reached(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    async with open_disk_provider(
+        tmp_path, base_url=f"https://127.0.0.1:{port}", key=b"k", space=SPACE
+    ) as provider:
+        findings = await provider.check()
+    assert not findings[-1].ok
+    assert "127.0.0.1" in findings[-1].what
+    assert "s=" not in findings[-1].advice
+
+
+async def test_no_descriptor_is_left_open(provider, client) -> None:
+    await suite.put(provider, client, "ab/warm", b"x")
+    before = len(os.listdir("/proc/self/fd"))
+    for number in range(20):
+        await suite.put(provider, client, f"ab/{number}", bytes(300_000))
+        await suite.get(provider, client, f"ab/{number}")
+        await suite.put(provider, client, f"ab/{number}", b"again")
+    # The refused PUTs cost the client its connection, which it makes anew.
+    assert len(os.listdir("/proc/self/fd")) <= before + 2

@@ -1,0 +1,110 @@
+"""The probe says which promise a store breaks, and what to do."""
+
+from collections.abc import Callable
+
+import httpx
+import pytest
+
+from relay.errors import ProviderError
+from relay.providers import SignedRequest
+from relay.providers.probe import probe
+
+SECRET = "s=SIGNATURE"
+
+
+class Signer:
+    """Signs for a store at http://store."""
+
+    name = "fake"
+    fails = False
+
+    async def _sign(self, method: str, name: str) -> SignedRequest:
+        if self.fails:
+            raise ProviderError("credentials have expired")
+        return SignedRequest(method, f"http://store/{name}?m={method}&{SECRET}", (("a", "b"),), 0)
+
+    async def sign_put(self, name: str, *, size_limit: int, lifetime: int) -> SignedRequest:
+        return await self._sign("PUT", name)
+
+    async def sign_get(self, name: str, *, lifetime: int) -> SignedRequest:
+        return await self._sign("GET", name)
+
+    async def sign_delete(self, name: str, *, lifetime: int) -> SignedRequest:
+        return await self._sign("DELETE", name)
+
+
+class Store:
+    """A good store, but for what `breaks` answers."""
+
+    def __init__(self, breaks: Callable[[httpx.Request], httpx.Response | None]) -> None:
+        self.objects: dict[str, bytes] = {}
+        self.breaks = breaks
+        self.gets = 0
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        assert request.headers["a"] == "b"
+        if (broken := self.breaks(request)) is not None:
+            return broken
+        if request.url.params["m"] != request.method:
+            return httpx.Response(403)
+        path = request.url.path
+        if request.method == "PUT":
+            if path in self.objects:
+                return httpx.Response(412)
+            self.objects[path] = request.content
+            return httpx.Response(200)
+        if request.method == "GET":
+            known = path in self.objects
+            return httpx.Response(200, content=self.objects[path]) if known else NOT_FOUND
+        self.objects.pop(path, None)
+        return httpx.Response(204)
+
+
+NOT_FOUND = httpx.Response(404)
+
+
+async def failed(breaks: Callable[[httpx.Request], httpx.Response | None]) -> list[str]:
+    transport = httpx.MockTransport(Store(breaks))
+    async with httpx.AsyncClient(transport=transport) as client:
+        findings = await probe(Signer(), client)
+    assert SECRET not in str(findings)
+    assert all(finding.ok or finding.advice for finding in findings)
+    return [finding.what for finding in findings if not finding.ok]
+
+
+async def test_good_store() -> None:
+    assert await failed(lambda request: None) == []
+
+
+@pytest.mark.parametrize(
+    ("method", "broken", "found"),
+    [
+        ("PUT", httpx.Response(403), "PUT of a new object"),
+        ("PUT", httpx.Response(200), "second PUT is refused"),
+        ("GET", httpx.Response(200, content=b"other"), "GET of the same bytes"),
+        ("DELETE", httpx.Response(204), "a GET's URL does not delete"),
+        ("DELETE", httpx.Response(500), "DELETE"),
+    ],
+)
+async def test_broken_promises(method: str, broken: httpx.Response, found: str) -> None:
+    found_all = await failed(lambda request: broken if request.method == method else None)
+    assert found in found_all
+
+
+async def test_unreachable() -> None:
+    def refuse(request: httpx.Request) -> httpx.Response:
+        raise httpx.ConnectError(f"no route to {request.url}")
+
+    async with httpx.AsyncClient(transport=httpx.MockTransport(refuse)) as client:
+        [finding] = await probe(Signer(), client)
+    assert (finding.what, finding.ok) == ("reach store", False)
+    assert SECRET not in finding.advice
+    assert "ConnectError" in finding.advice
+
+
+async def test_store_that_cannot_sign() -> None:
+    signer = Signer()
+    signer.fails = True
+    async with httpx.AsyncClient() as client:
+        [finding] = await probe(signer, client)
+    assert (finding.ok, finding.advice) == (False, "credentials have expired")

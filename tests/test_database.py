@@ -1,0 +1,180 @@
+"""The database: transactions, migrations, cancellation, and how foreign errors are told."""
+
+import stat
+import threading
+from pathlib import Path
+
+import apsw
+import pytest
+import trio
+
+from relay.database import open_database
+from relay.errors import DatabaseError
+
+FIRST = "CREATE TABLE device (ae_title TEXT PRIMARY KEY, port INTEGER NOT NULL) STRICT"
+SECOND = "ALTER TABLE device ADD COLUMN host TEXT NOT NULL DEFAULT ''"
+
+
+def titles(connection: apsw.Connection) -> list[str]:
+    return [row[0] for row in connection.execute("SELECT ae_title FROM device ORDER BY 1")]
+
+
+def insert(title: str, port: int = 104):
+    def run(connection: apsw.Connection) -> None:
+        connection.execute("INSERT INTO device (ae_title, port) VALUES (?, ?)", (title, port))
+
+    return run
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "relay.db"
+
+
+async def test_what_is_committed_is_there_after_reopening(path: Path) -> None:
+    async with open_database(path, [FIRST]) as database:
+        await database.run(insert("PACS"))
+    async with open_database(path, [FIRST]) as database:
+        assert await database.run(titles) == ["PACS"]
+
+
+def modes(folder: Path) -> set[int]:
+    return {stat.S_IMODE(file.stat().st_mode) for file in folder.iterdir()}
+
+
+@pytest.fixture
+def public_file(path: Path) -> Path:
+    path.touch(mode=0o644)
+    return path
+
+
+@pytest.fixture
+def foreign_file(path: Path) -> Path:
+    path.write_bytes(b"patient list\n" * 100)
+    return path
+
+
+async def test_file_is_private_even_if_it_was_not(public_file: Path) -> None:
+    async with open_database(public_file, [FIRST]) as database:
+        await database.run(insert("PACS"))
+        assert modes(public_file.parent) == {0o600}
+
+
+async def test_durable_settings(path: Path) -> None:
+    async with open_database(path) as database:
+
+        def settings(connection: apsw.Connection) -> tuple[object, object]:
+            return connection.pragma("journal_mode"), connection.pragma("synchronous")
+
+        assert await database.run(settings) == ("wal", 2)
+
+
+async def test_migrations_run_once_each_and_in_order(path: Path) -> None:
+    async with open_database(path, [FIRST]) as database:
+        await database.run(insert("PACS"))
+    for _ in range(2):
+        async with open_database(path, [FIRST, SECOND]) as database:
+            rows = await database.run(lambda db: list(db.execute("SELECT * FROM device")))
+            assert rows == [("PACS", 104, "")]
+
+
+async def test_failing_migration_changes_nothing(path: Path) -> None:
+    broken = "CREATE TABLE half (a INTEGER); INSERT INTO nowhere VALUES (1)"
+    with pytest.raises(DatabaseError, match="nowhere"):
+        async with open_database(path, [FIRST, broken]):
+            pass
+    async with open_database(path, [FIRST]) as database:
+        tables = await database.run(
+            lambda db: [r[0] for r in db.execute("SELECT name FROM sqlite_schema")]
+        )
+    assert "device" in tables
+    assert "half" not in tables
+
+
+async def test_newer_schema_is_refused(path: Path) -> None:
+    async with open_database(path, [FIRST, SECOND]):
+        pass
+    with pytest.raises(DatabaseError, match="newer Relay"):
+        async with open_database(path, [FIRST]):
+            pass
+
+
+async def test_not_a_database(foreign_file: Path) -> None:
+    with pytest.raises(DatabaseError, match=r"relay\.db"):
+        async with open_database(foreign_file, [FIRST]):
+            pass
+
+
+async def test_no_such_folder(tmp_path: Path) -> None:
+    with pytest.raises(DatabaseError, match="missing"):
+        async with open_database(tmp_path / "missing" / "relay.db"):
+            pass
+
+
+async def test_what_fn_raises_rolls_back_and_arrives_as_it_was(path: Path) -> None:
+    async with open_database(path, [FIRST]) as database:
+
+        def fail(connection: apsw.Connection) -> None:
+            insert("PACS")(connection)
+            raise LookupError("no such thing")
+
+        with pytest.raises(LookupError, match="no such thing"):
+            await database.run(fail)
+        assert await database.run(titles) == []
+
+
+async def test_constraint_is_a_database_error_without_values(path: Path) -> None:
+    async with open_database(path, [FIRST]) as database:
+        await database.run(insert("PACS"))
+        with pytest.raises(DatabaseError, match="UNIQUE") as caught:
+            await database.run(insert("PACS"))
+        assert "PACS" not in str(caught.value)
+        await database.run(insert("OTHER"))
+        assert await database.run(titles) == ["OTHER", "PACS"]
+
+
+async def test_cancelled_caller_does_not_halve_a_transaction(path: Path) -> None:
+    async with open_database(path, [FIRST]) as database:
+        inside = threading.Event()
+        go_on = threading.Event()
+
+        def slow(connection: apsw.Connection) -> None:
+            insert("FIRST")(connection)
+            inside.set()
+            go_on.wait(10)
+            insert("SECOND")(connection)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(database.run, slow)
+            await trio.to_thread.run_sync(inside.wait, 10)
+            nursery.cancel_scope.cancel()
+            go_on.set()
+        assert await database.run(titles) == ["FIRST", "SECOND"]
+
+
+async def test_expired_deadline_does_not_stop_a_transaction(path: Path) -> None:
+    async with open_database(path, [FIRST]) as database:
+        with trio.move_on_after(0):
+            await database.run(insert("PACS"))
+        assert await database.run(titles) == ["PACS"]
+
+
+async def test_transactions_do_not_mix(path: Path) -> None:
+    async with open_database(path, [FIRST]) as database:
+        await database.run(insert("COUNT", 0))
+
+        def increment(connection: apsw.Connection) -> None:
+            port = connection.execute("SELECT port FROM device").get
+            connection.execute("UPDATE device SET port = ?", (port + 1,))
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(100):
+                nursery.start_soon(database.run, increment)
+        assert await database.run(lambda db: db.execute("SELECT port FROM device").get) == 100
+
+
+async def test_closed_database_says_so(path: Path) -> None:
+    async with open_database(path, [FIRST]) as database:
+        pass
+    with pytest.raises(DatabaseError, match="closed"):
+        await database.run(titles)

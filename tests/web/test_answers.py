@@ -1,0 +1,84 @@
+"""Refusals have one form, and a body is bounded before it is read."""
+
+import httpx
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from relay import errors
+from relay.web.answers import EXCEPTION_HANDLERS, MAXIMUM_BODY, read_json
+
+RAISED = {
+    "refused": (errors.Refused(418, "no coffee"), 418),
+    "identity": (errors.IdentityError("signature does not hold"), 403),
+    "missing": (errors.ObjectMissing("no such object"), 404),
+    "store": (errors.ProviderError("store is down"), 503),
+    "database": (errors.DatabaseError("disk is full"), 500),
+}
+
+
+async def raises(request: Request) -> JSONResponse:
+    raise RAISED[request.path_params["what"]][0]
+
+
+async def echo(request: Request) -> JSONResponse:
+    return JSONResponse(await read_json(request))
+
+
+@pytest.fixture
+async def client():
+    app = Starlette(
+        routes=[Route("/raise/{what}", raises), Route("/echo", echo, methods=["POST"])],
+        exception_handlers=EXCEPTION_HANDLERS,
+    )
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
+        yield client
+
+
+@pytest.mark.parametrize("what", RAISED)
+async def test_errors(client, what: str) -> None:
+    error, status = RAISED[what]
+    answer = await client.get(f"/raise/{what}")
+    assert (answer.status_code, answer.json()) == (status, {"error": str(error)})
+
+
+async def test_what_starlette_refuses(client) -> None:
+    answer = await client.get("/nothing")
+    assert (answer.status_code, answer.json()) == (404, {"error": "Not Found"})
+    answer = await client.get("/echo")
+    assert (answer.status_code, answer.json()) == (405, {"error": "Method Not Allowed"})
+    assert answer.headers["allow"] == "POST"
+
+
+@pytest.mark.parametrize(("body", "value"), [(b"", {}), (b'{"a": 1}', {"a": 1})])
+async def test_json(client, body: bytes, value: dict) -> None:
+    assert (await client.post("/echo", content=body)).json() == value
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b"{", "not JSON"),
+        (b"\xff", "not JSON"),
+        (b"[" * 100_00, "not JSON"),
+        (b"[]", "not a JSON object"),
+        (b"1", "not a JSON object"),
+    ],
+    ids=["half", "not-utf8", "deep", "array", "number"],
+)
+async def test_not_json(client, body: bytes, words: str) -> None:
+    answer = await client.post("/echo", content=body)
+    assert (answer.status_code, words in answer.json()["error"]) == (400, True)
+
+
+async def test_too_large_by_its_header(client) -> None:
+    assert (await client.post("/echo", content=bytes(MAXIMUM_BODY + 1))).status_code == 413
+
+
+async def test_nothing_is_inflated(client) -> None:
+    for encoding, status in (("gzip", 415), ("br", 415), ("identity", 200)):
+        answer = await client.post("/echo", content=b"{}", headers={"Content-Encoding": encoding})
+        assert answer.status_code == status
