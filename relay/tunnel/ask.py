@@ -11,7 +11,7 @@ from typing import Any
 import attrs
 
 from relay.errors import HandshakeError, IdentityError, Refusal
-from relay.identity import Identity, is_ae_title, is_services, verify
+from relay.identity import Identity, is_ae_title, is_services, public_identity, verify
 from relay.packed import Packed, bounded, octets, octets_up_to, unsigned
 from relay.tunnel.handshake import MAXIMUM_AGE, SUITE, VERSION
 from relay.tunnel.keys import HPKEKeyPair, key_id, seal_to
@@ -43,8 +43,8 @@ class _Header(Packed):
     LIMIT = 512
     LEADING = (VERSION, SUITE)
     network: bytes = octets(16)
-    sender: bytes = octets(32)
-    recipient: bytes = octets(32)
+    sender: bytes = public_identity()
+    recipient: bytes = public_identity()
     recipient_key_id: bytes = octets(32)
     created: int = unsigned()
 

@@ -53,9 +53,24 @@ class Chunk:
     def atoms(self) -> list[Atom]:
         """The records' contents in order; fragments are views of this chunk.
 
-        Raises ChunkError.
+        Raises ChunkError if a record is none, the body holds more than fragments of one data set,
+        or what ends a session is not the last of a final chunk, or anything else is.
         """
-        return records.decode(self.head) + records.decode(self.body)
+        head, body = records.decode(self.head), records.decode(self.body)
+        _check_body(body)
+        atoms = head + body
+        ends = [isinstance(atom, records.FINAL_ATOMS) for atom in atoms]
+        if ends.count(True) != self.final or (self.final and not ends[-1]):
+            raise ChunkError("final chunk and final record do not agree")
+        return atoms
+
+
+def _check_body(body: list[Atom]) -> None:
+    contexts = {atom.context_id for atom in body if isinstance(atom, PDV) and not atom.is_command}
+    if not all(isinstance(atom, PDV) and not atom.is_command for atom in body) or len(contexts) > 1:
+        raise ChunkError("chunk's body holds more than fragments of one data set")
+    if any(isinstance(atom, PDV) and atom.is_last for atom in body[:-1]):
+        raise ChunkError("chunk's body goes on behind its data set's last fragment")
 
 
 class ChunkBuilder:
@@ -75,7 +90,6 @@ class ChunkBuilder:
         self._head: list[Buffer] = []
         self._body: list[Buffer] = []
         self._size = 0
-        self._message_ended = False
         self._open: _OpenRecord | None = None
 
     @property
@@ -103,8 +117,8 @@ class ChunkBuilder:
         return full
 
     def cut(self, *, final: bool = False) -> Chunk | None:
-        """A chunk of all that is there; None when nothing is, unless it is the final one."""
-        if not (self._size or final):
+        """A chunk of all that is there; None when nothing is."""
+        if not self._size:
             return None
         self._close_record(is_last=False)
         chunk = Chunk(_join(self._head), _join(self._body), final)
@@ -115,10 +129,10 @@ class ChunkBuilder:
         full: list[Chunk] = []
         rest = memoryview(pdv.fragment)
         while True:
-            if self._body and (self._message_ended or not to_body):
-                full += self._cut_if_any()
             kind = (pdv.context_id, pdv.is_command, to_body)
             merges = self._open is not None and self._open.kind == kind
+            if self._body and not merges:  # its data set has ended, or something else begins
+                full += self._cut_if_any()
             room = self._target - self._size - (0 if merges else records.PDV_OVERHEAD)
             if room < 2 and self._size and len(rest) > room:
                 full += self._cut_if_any()
@@ -157,11 +171,10 @@ class ChunkBuilder:
     def _close_record(self, *, is_last: bool) -> None:
         record, self._open = self._open, None
         if record is not None:
-            context_id, is_command, in_body = record.kind
+            context_id, is_command, _ = record.kind
             record.parts[record.start] = records.pdv_header(
                 context_id, is_command, is_last, record.length
             )
-            self._message_ended = in_body and is_last
 
 
 @attrs.define(slots=True)
@@ -234,10 +247,12 @@ class Decompressor:
     def decompress(self, packed: Buffer, filter_: Filter, length: int) -> Buffer:
         """The `length` bytes of a body. Raises ChunkError if the frame holds more, less or else."""
         try:
-            stated = zstandard.get_frame_parameters(packed).content_size
-            if stated != length:
+            frame = zstandard.get_frame_parameters(packed)
+            if frame.content_size != length:
                 # Checked first: the library sets aside what the frame states.
                 raise ChunkError(f"zstd frame states another length than the chunk's {length}")
+            if frame.window_size > MAXIMUM_CHUNK or frame.dict_id:
+                raise ChunkError("zstd frame needs a larger window than a chunk, or a dictionary")
             plain = self._zstd.decompress(packed, max_output_size=length, allow_extra_data=False)
         except zstandard.ZstdError as error:
             raise ChunkError(f"zstd: {error}") from None

@@ -23,7 +23,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from relay.errors import HandshakeError, IdentityError, LocalProtocolError, Refusal
-from relay.identity import HPKE_PUBLIC_LENGTH, Identity, is_ae_title, verify
+from relay.identity import Identity, is_ae_title, is_hpke_public, public_identity, verify
 from relay.packed import Packed, bounded, octets, octets_up_to, unsigned
 from relay.tunnel.keys import (
     SEALED_SECRET_LENGTH,
@@ -80,10 +80,10 @@ class OpeningHeader(Packed):
     network: bytes = octets(16)
     session: bytes = octets(16)
     purpose: int = bounded(lambda v: type(v) is int and v in _PURPOSES)
-    caller: bytes = octets(32)
-    callee: bytes = octets(32)
+    caller: bytes = public_identity()
+    callee: bytes = public_identity()
     callee_key_id: bytes = octets(32)
-    ephemeral: bytes = octets(HPKE_PUBLIC_LENGTH)
+    ephemeral: bytes = bounded(is_hpke_public)
     called: str = bounded(is_ae_title)
     created: int = unsigned()
 
@@ -290,8 +290,7 @@ class ReceivedOpening:
     def answer(self, random: Random) -> tuple[bytes, SessionKeys]:
         """The answer and the session's keys; `random` gives 32 bytes of entropy.
 
-        Raises HandshakeError if the caller's ephemeral key is none; LocalProtocolError the second
-        time.
+        Raises LocalProtocolError the second time.
         """
         if self._answered:
             raise LocalProtocolError("this opening has been answered already")

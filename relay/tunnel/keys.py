@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives.hpke import (
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from relay.errors import HandshakeError, IdentityError
-from relay.identity import HPKE_PUBLIC_LENGTH
+from relay.identity import MLKEM_PUBLIC_LENGTH, is_hpke_public
 from relay.identity import KeyStatement as KeyStatement
 
 SEED_LENGTH = 64 + 32  # ML-KEM-768's d and z, then X25519's private key
@@ -36,7 +36,6 @@ SEALED_SECRET_LENGTH = ENCAPSULATED_LENGTH + SECRET_LENGTH + 16
 Random = Callable[[int], bytes]
 
 _SUITE = Suite(KEM.MLKEM768_X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
-_MLKEM_PUBLIC = 1184
 _MLKEM_SEED = 64
 
 
@@ -87,16 +86,13 @@ def seal_to(public: bytes, plaintext: bytes, info: bytes) -> bytes:
 
     Raises HandshakeError if `public` is not a key.
     """
-    if len(public) != HPKE_PUBLIC_LENGTH:
-        raise HandshakeError(f"HPKE public key of {len(public)} bytes, not {HPKE_PUBLIC_LENGTH}")
-    try:
-        key = MLKEM768X25519PublicKey(
-            MLKEM768PublicKey.from_public_bytes(public[:_MLKEM_PUBLIC]),
-            X25519PublicKey.from_public_bytes(public[_MLKEM_PUBLIC:]),
-        )
-        return _SUITE.encrypt(plaintext, key, info)
-    except ValueError:  # a coefficient out of range, or a point of small order
-        raise HandshakeError("HPKE public key is not a valid one") from None
+    if not is_hpke_public(public):
+        raise HandshakeError("HPKE public key is not a valid one")
+    key = MLKEM768X25519PublicKey(
+        MLKEM768PublicKey.from_public_bytes(public[:MLKEM_PUBLIC_LENGTH]),
+        X25519PublicKey.from_public_bytes(public[MLKEM_PUBLIC_LENGTH:]),
+    )
+    return _SUITE.encrypt(plaintext, key, info)
 
 
 def expand(salt: bytes, material: bytes, info: bytes) -> bytes:

@@ -37,6 +37,9 @@ class RecordType(IntEnum):
     PDV = 6
 
 
+# What ends a session (PROTOCOL.md §15): the last record of the final chunk, and of no other.
+FINAL_ATOMS = (AAssociateRJ, AReleaseRP, AAbort)
+
 _TYPE_OF: dict[type, RecordType] = {
     AAssociateAC: RecordType.ASSOCIATE_AC,
     AAssociateRJ: RecordType.ASSOCIATE_RJ,

@@ -87,7 +87,7 @@ class ChunkHeader:
         final = bool(flags & _FINAL)
         if compression != Compression.NONE and not body:
             raise ChunkError("chunk with a compressed body of no bytes")
-        if not (head + body or final):
+        if not head + body:
             raise ChunkError("chunk without records")
         return cls(Compression(compression), Filter(filter_), final, head, body, number)
 
@@ -123,7 +123,7 @@ class ChunkSealer:
             raise LocalProtocolError("this flow is closed: nothing more can be sealed")
         self._dead = True  # whatever happens below, this number is not used twice
         size = len(chunk.head) + len(chunk.body)
-        if size > MAXIMUM_CHUNK or not (size or chunk.final):
+        if not 0 < size <= MAXIMUM_CHUNK:
             raise LocalProtocolError(f"chunk of {size} bytes cannot be sealed")
         compression, filter_, payload = self._compressor.compress(chunk.body)
         header = ChunkHeader(
@@ -159,7 +159,7 @@ class ChunkOpener:
         return self._finished
 
     def open(self, sealed: Buffer, number: int) -> Chunk:
-        """The chunk announced as `number`, which must be the next.
+        """The chunk announced as `number`, which must be the next; its records are not parsed yet.
 
         Raises ChunkError for anything else than the peer's next chunk, whole and unchanged; the
         flow is dead then.

@@ -9,7 +9,7 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.dicom.pdu import PDV, AAssociateRJ, AReleaseRP, AReleaseRQ, Atom
+from relay.dicom.pdu import PDV, AAbort, AAssociateRJ, AReleaseRP, AReleaseRQ, Atom
 from relay.errors import ChunkError
 from relay.tunnel.chunks import (
     MAXIMUM_CHUNK,
@@ -23,7 +23,7 @@ from relay.tunnel.chunks import (
     shuffle,
     unshuffle,
 )
-from relay.tunnel.records import decode
+from relay.tunnel.records import decode, encode
 
 NOISE = random.Random(1)
 IMAGE = struct.pack("<40000H", *(int(NOISE.gauss(1000, 30)) for _ in range(40000)))
@@ -139,8 +139,47 @@ def test_final_chunk() -> None:
     assert chunk is not None
     assert chunk.final
     assert chunk.atoms() == [AReleaseRP()]
-    empty = builder.cut(final=True)
-    assert empty == Chunk(b"", b"", True)
+    assert builder.cut(final=True) is None  # a final chunk has the record that makes it so
+
+
+ENDS: list[Atom] = [AReleaseRP(), AAbort(2, 0), AAssociateRJ(1, 1, 1)]
+
+
+@pytest.mark.parametrize("end", ENDS, ids=str)
+def test_what_ends_a_session_is_the_last_of_a_final_chunk(end: Atom) -> None:
+    record, release = encode(end), encode(AReleaseRQ())
+    assert Chunk(release + record, final=True).atoms() == [AReleaseRQ(), end]
+    for wrong in [
+        Chunk(record),
+        Chunk(release, final=True),
+        Chunk(b"", final=True),
+        Chunk(record + release, final=True),
+        Chunk(record + record, final=True),
+        Chunk(record, encode(data(b"data")), final=True),
+        Chunk(b"", record, final=True),
+    ]:
+        with pytest.raises(ChunkError):
+            wrong.atoms()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        [command()],
+        [AReleaseRQ()],
+        [data(b"one", last=True), data(b"two")],
+        [data(b"one"), data(b"two", context_id=3)],
+        [data(b"one"), command()],
+    ],
+)
+def test_a_body_with_more_than_one_data_set_is_refused(body: list[Atom]) -> None:
+    with pytest.raises(ChunkError, match="body"):
+        Chunk(b"", b"".join(map(encode, body))).atoms()
+
+
+def test_a_body_ends_where_another_context_begins() -> None:
+    chunks = build(ChunkBuilder(), [(data(b"one"), True), (data(b"two", context_id=3), True)])
+    assert [len(chunk.atoms()) for chunk in chunks] == [1, 1]
 
 
 def test_target_within_what_a_reader_takes() -> None:
@@ -158,7 +197,7 @@ PDVS = st.builds(
 )
 SAID = st.lists(
     st.tuples(
-        st.one_of(PDVS, PDVS, PDVS, st.sampled_from([AReleaseRQ(), AAssociateRJ(1, 1, 1)])),
+        st.one_of(PDVS, PDVS, PDVS, st.just(AReleaseRQ())),
         st.booleans(),
     ),
     max_size=30,
@@ -211,6 +250,21 @@ def test_compression_round_trip(body: bytes) -> None:
             assert len(packed) <= 0.95 * len(body_)
             packed = Decompressor().decompress(packed, filter_, len(body_))
         assert packed == body_
+
+
+@pytest.mark.parametrize(
+    ("window", "fits"), [(0x60, True), (0x61, False), (0x88, False), (0xA0, False)], ids=hex
+)
+def test_window_of_a_chunk_at_most(window: int, fits: bool) -> None:
+    body = bytes(1000)
+    frame = zstandard.ZstdCompressor().compress(body)
+    assert frame[4] == 0x60  # a single segment, content size in 2 bytes
+    widened = frame[:4] + bytes([0x40, window]) + frame[5:]
+    if fits:
+        assert Decompressor().decompress(widened, Filter.NONE, len(body)) == body
+    else:
+        with pytest.raises(ChunkError, match="window"):
+            Decompressor().decompress(widened, Filter.NONE, len(body))
 
 
 def test_decompression_stops_at_the_stated_length() -> None:

@@ -1,0 +1,97 @@
+"""Both directions of a session at one of its ends: what is written here, and what is read here."""
+
+import attrs
+import trio
+
+from relay.signalling.client import SessionPort, SignallingClient
+from relay.signalling.messages import Direction, FlowProgress, Progress
+from relay.tunnel.keys import SessionKeys
+from relay.tunnel.pulse import Pulse
+from relay.tunnel.reader import CloudReader, InLineAllowance, ReaderStatistics
+from relay.tunnel.seal import ChunkOpener, ChunkSealer
+from relay.tunnel.slots import SlotSupply
+from relay.tunnel.store import ObjectClient
+from relay.tunnel.writer import CloudWriter, WriterStatistics
+
+
+@attrs.frozen(slots=True)
+class TunnelStatistics:
+    """What has passed so far, each way."""
+
+    writer: WriterStatistics
+    reader: ReaderStatistics
+
+
+class Flows:
+    """A CloudWriter in direction `writes` and a CloudReader in the other, and their progress."""
+
+    def __init__(
+        self,
+        client: SignallingClient,
+        port: SessionPort,
+        objects: ObjectClient,
+        pulse: Pulse,
+        *,
+        writes: Direction,
+        allowance: InLineAllowance,
+        resume_window: float,
+    ) -> None:
+        self._session = port.session
+        self._writes = writes
+        self.writer = CloudWriter(
+            session=port.session,
+            transmit=port.send,
+            slots=SlotSupply(client.request, port.session, resume_window),
+            objects=objects,
+            resume_window=resume_window,
+        )
+        self.reader = CloudReader(
+            session=port.session,
+            request=client.request,
+            objects=objects,
+            allowance=allowance,
+            resume_window=resume_window,
+            changed=pulse.want,
+        )
+
+    async def run(self, keys: SessionKeys) -> None:
+        """Carry what is written and read until the peer's final chunk is opened, or for ever.
+
+        Raises ChunkError, ProviderError or SignallingError as the writer and the reader do.
+        """
+        key = {
+            Direction.CALLER_TO_CALLEE: keys.caller_to_callee,
+            Direction.CALLEE_TO_CALLER: keys.callee_to_caller,
+        }
+        writes, reads = self._writes, self._writes.other
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.writer.run, ChunkSealer(key[writes], keys.transcript, writes))
+            await self.reader.run(ChunkOpener(key[reads], keys.transcript, reads))
+            nursery.cancel_scope.cancel()
+
+    @property
+    def outstanding(self) -> bool:
+        """Something announced, here or there, is not opened yet as far as this end knows."""
+        return self.writer.outstanding or self.reader.outstanding
+
+    def progress(self) -> Progress:
+        """Where this end stands with both directions."""
+        flows = {
+            self._writes: self.writer.progress(),
+            self._writes.other: self.reader.progress(),
+        }
+        outward, inward = (attrs.astuple(flows[direction]) for direction in Direction)
+        return Progress(self._session, outward, inward)
+
+    def take_progress(self, progress: Progress) -> bool:
+        """Where the peer stands; True if it does not know where this end does.
+
+        Raises SessionEnded if it cannot stand there.
+        """
+        flows = FlowProgress(*progress.outward), FlowProgress(*progress.inward)
+        self.writer.heard(flows[self._writes])
+        return self.reader.heard(flows[self._writes.other])
+
+    def statistics(self) -> TunnelStatistics:
+        """Counts since the session began."""
+        return TunnelStatistics(self.writer.statistics(), self.reader.statistics())

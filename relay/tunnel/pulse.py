@@ -1,0 +1,109 @@
+"""When a session's end speaks, and when it takes the other for lost (DESIGN §5, "Resume").
+
+An end says where it stands as chunks come and are consumed, on each connection, every 2 s while
+something is outstanding, and now and then when nothing is, so that a peer that is gone is missed
+also while a device takes its time to respond.
+"""
+
+import math
+from collections.abc import Awaitable, Callable
+from typing import NoReturn
+
+import trio
+from trio.lowlevel import ParkingLot
+
+from relay.errors import SessionEnded
+
+RESUME_INTERVAL = 2.0
+IDLE_INTERVAL = 5.0
+# What goes unheard when nothing is outstanding: four times in a row.
+IDLE_LIMIT = 4 * IDLE_INTERVAL
+# A chunk that is opened is mostly consumed at once: both are told in one message.
+PROGRESS_DELAY = 0.005
+# What was said so long ago is no longer on its way.
+ARRIVED = 0.5
+
+
+class Pulse:
+    """Calls `say` when it is time; `run` raises SessionEnded when the peer was not heard.
+
+    `say` sends a Progress and tells whether it went out. `outstanding` tells whether something
+    waits for the peer. `window` is the resume window in seconds.
+    """
+
+    def __init__(
+        self,
+        say: Callable[[], Awaitable[bool]],
+        outstanding: Callable[[], bool],
+        *,
+        window: float,
+        connected: bool,
+    ) -> None:
+        self._say = say
+        self._outstanding = outstanding
+        self._window = window
+        now = trio.current_time()
+        self._disconnected_since = math.inf if connected else now
+        self._outstanding_since = math.inf
+        self._heard = now
+        self._said = -math.inf
+        self._wanted = False
+        self._changed = ParkingLot()
+        self._peer_owes_words = False
+
+    def want(self) -> None:
+        """There is something to say."""
+        self._wanted = True
+        self._changed.unpark_all()
+
+    def want_again(self) -> None:
+        """The peer does not know what was said, unless that is still on its way."""
+        if trio.current_time() - self._said > ARRIVED:
+            self.want()
+
+    def heard(self) -> None:
+        """The peer has spoken."""
+        self._heard = trio.current_time()
+
+    def begin(self) -> None:
+        """The session stands: from now on the peer is to be heard."""
+        self._peer_owes_words = True
+        self.heard()
+        self.want()
+
+    def connected(self) -> None:
+        """The connection to the Bridge is there again."""
+        self._disconnected_since = math.inf
+        self.want()
+
+    def disconnected(self) -> None:
+        """The connection to the Bridge is lost."""
+        self._disconnected_since = trio.current_time()
+
+    async def run(self) -> NoReturn:
+        """Speak now, and from now on when it is time."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._watch)
+            while True:
+                self._wanted = False
+                if await self._say():
+                    self._said = trio.current_time()
+                while not self._wanted:
+                    await self._changed.park()
+                await trio.sleep(PROGRESS_DELAY)
+
+    async def _watch(self) -> NoReturn:
+        while True:
+            await trio.sleep(min(RESUME_INTERVAL, self._window / 4))
+            now = trio.current_time()
+            outstanding = self._outstanding()
+            self._outstanding_since = min(self._outstanding_since, now) if outstanding else math.inf
+            if now - self._disconnected_since > self._window:
+                raise SessionEnded(f"no connection to the Bridge for {self._window:g} s")
+            if self._peer_owes_words:
+                if now - max(self._heard, self._outstanding_since) > self._window:
+                    raise SessionEnded(f"the far Router was not heard for {self._window:g} s")
+                if now - self._heard > max(self._window, IDLE_LIMIT):
+                    raise SessionEnded("the far Router is gone")
+            if outstanding or now - self._said >= IDLE_INTERVAL:
+                self.want()

@@ -1,0 +1,429 @@
+"""A session: an association that crosses the cloud, seen from one of its two Routers.
+
+`open_tunnel` (caller) and `accept_tunnel` (callee) give a TunnelAssociation, which offers the same
+verbs as one over TCP. Behind it two flows and the tasks that keep the two ends in step, all in the
+nursery of the context manager:
+
+    send ----> CloudWriter --> port, store
+    receive <- CloudReader <-- port, store
+               Pulse <-------> port: Progress
+
+How it ends: with a final chunk opened at either end, which whoever sealed it waits for; with an
+End of the Bridge; or because the peer was not heard for `resume_window`. What the device is told
+then is DESIGN §11's: A-ABORT by the provider, or A-ASSOCIATE-RJ where no A-ASSOCIATE-AC came yet.
+"""
+
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import attrs
+import structlog
+import trio
+
+from relay.dicom.pdu import AAbort, Atom
+from relay.errors import AbortReason, AbortSource, RelayError, SessionEnded
+from relay.signalling.client import Connected, Disconnected, SessionPort, SignallingClient
+from relay.signalling.messages import (
+    Announce,
+    Answer,
+    Direction,
+    End,
+    EndReason,
+    InLine,
+    Open,
+    Progress,
+    Refuse,
+    SessionMessage,
+    Withdraw,
+)
+from relay.tunnel.flows import Flows, TunnelStatistics
+from relay.tunnel.handshake import PendingOpening, ReceivedOpening
+from relay.tunnel.keys import Random, SessionKeys
+from relay.tunnel.pulse import Pulse
+from relay.tunnel.reader import InLineAllowance
+from relay.tunnel.store import ObjectClient
+from relay.tunnel.verdict import (
+    AWAY,
+    LOST,
+    end_reason,
+    end_reason_of,
+    rejection_of_end,
+    rejection_of_refusal,
+    words,
+)
+
+log = structlog.get_logger()
+
+# A cancelled association still says its A-ABORT, and any its End, but no longer than this.
+CANCELLED_LIMIT = 2.0
+GOODBYE_LIMIT = 1.0
+
+FAR_END = "the far end released, rejected or aborted"
+NEAR_END = "this end released, rejected or aborted"
+
+
+@attrs.frozen(slots=True, kw_only=True)
+class TunnelTimeouts:
+    """How long a session waits, in seconds; both below a device's own time-outs (DESIGN §5)."""
+
+    # For the peer to be heard again, and for a chunk to be stored or fetched.
+    resume_window: float = 20.0
+    # As caller, from the opening to the far association's first word.
+    answer: float = 25.0
+
+
+@attrs.frozen(slots=True)
+class _Verdict:
+    """How the session ended: what the Bridge is told."""
+
+    reason: EndReason
+    withdrawn: bool = False
+
+
+class TunnelAssociation:
+    """An `Association` whose far half runs in another Router; see `open_tunnel`, `accept_tunnel`.
+
+    `cause` says in words how it ended, for the log.
+    """
+
+    def __init__(
+        self,
+        client: SignallingClient,
+        objects: ObjectClient,
+        opening: PendingOpening | ReceivedOpening,
+        first: Open | Answer,
+        keys: SessionKeys | None,
+        *,
+        allowance: InLineAllowance,
+        timeouts: TunnelTimeouts,
+    ) -> None:
+        self.session = opening.session
+        self.cause = ""
+        self._opening = opening
+        self._first = first
+        self._first_heard = False  # the peer has it: no need to say it again
+        self._keys = keys
+        self._timeouts = timeouts
+        self._port: SessionPort = client.attach(self.session)
+        self._pulse = Pulse(
+            self._say,
+            self._outstanding,
+            window=timeouts.resume_window,
+            connected=client.connected,
+        )
+        self._flows = Flows(
+            client,
+            self._port,
+            objects,
+            self._pulse,
+            writes=(Direction.CALLER_TO_CALLEE if self._is_caller else Direction.CALLEE_TO_CALLER),
+            allowance=allowance,
+            resume_window=timeouts.resume_window,
+        )
+        self._writer, self._reader = self._flows.writer, self._flows.reader
+        self._standing = trio.Event()
+        self._verdict: _Verdict | None = None
+        self._work = trio.CancelScope()
+        self._ended = trio.Event()  # and said so
+        if keys is not None:
+            self._standing.set()
+
+    def __repr__(self) -> str:
+        return f"<TunnelAssociation {self._name} {self.cause or 'open'}>"
+
+    @property
+    def _name(self) -> str:
+        return self.session.hex()[:8]
+
+    @property
+    def _is_caller(self) -> bool:
+        return isinstance(self._opening, PendingOpening)
+
+    # --- an association's verbs ------------------------------------------------------------------
+
+    async def receive(self) -> Atom:
+        """The next atom that the far device, or its Router, sent.
+
+        Whatever happens to the tunnel comes as an A-ABORT, or as an A-ASSOCIATE-RJ where nothing
+        was received yet. Raises LocalProtocolError after a terminal atom.
+        """
+        return await self._reader.receive()
+
+    async def send(
+        self, atom: Atom, *, compressible: bool = False, end_of_message: bool = True
+    ) -> None:
+        """Send `atom`; waits while as much as the window holds is on its way.
+
+        `compressible`: a fragment in an uncompressed transfer syntax. `end_of_message` False: more
+        of the message follows at once (the data set, behind a command's last fragment).
+        Raises AssociationAborted if the association is over, LocalProtocolError if a final atom was
+        sent.
+        """
+        if self._reader.finished:
+            self._writer.end(FAR_END)
+        await self._writer.send(atom, compressible=compressible, end_of_message=end_of_message)
+
+    async def abort(
+        self,
+        source: int = AbortSource.SERVICE_USER,
+        reason: int = AbortReason.NOT_SPECIFIED,
+    ) -> None:
+        """Send an A-ABORT, dropping what is not sealed yet; withdraw where nobody answered yet.
+
+        Returns at once: the context manager waits for the far end to have it. Never raises.
+        """
+        if self._verdict is not None or self._writer.closing or self._reader.finished:
+            return
+        atom = AAbort(source, reason)
+        self.cause = self.cause or "aborted by this Router or its device"
+        if self._standing.is_set():
+            self._writer.abort(atom)
+            self._reader.end(atom)
+        else:
+            self._end(self.cause, EndReason.FINISHED, atom, withdrawn=True)
+
+    async def aclose(self) -> None:
+        """Abort the association if it is not over; the context manager frees everything."""
+        await self.abort(AbortSource.SERVICE_PROVIDER)
+
+    def statistics(self) -> TunnelStatistics:
+        """Counts since the session began."""
+        return self._flows.statistics()
+
+    # --- how it runs and ends --------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def running(self) -> "AsyncIterator[TunnelAssociation]":
+        """The association, while its tasks run. Leaving it ends the session; see `_leave`."""
+        failure: Exception | None = None
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._run)
+                try:
+                    yield self
+                except Exception as error:
+                    # Raised again outside, where the nursery does not wrap it.
+                    failure = error
+                finally:
+                    await self._leave()
+        finally:
+            self._reader.close()
+            self._port.detach()
+        if failure is not None:
+            raise failure
+
+    async def _leave(self) -> None:
+        """End what is not over by an A-ABORT, and wait until the far end has the final chunk."""
+        try:
+            await self._conclude(self._timeouts.resume_window)
+        except trio.Cancelled:
+            with trio.CancelScope(shield=True):
+                await self._conclude(CANCELLED_LIMIT)
+            raise
+
+    async def _conclude(self, limit: float) -> None:
+        await self.abort(AbortSource.SERVICE_PROVIDER)
+        with trio.move_on_after(limit):
+            await self._ended.wait()
+        self._end("the far Router did not take the end of the association", EndReason.EXPIRED)
+        await self._ended.wait()
+
+    async def _run(self) -> None:
+        # Not cancelled from outside: what was begun is ended by `_leave`, within its limits.
+        with trio.CancelScope(shield=True):
+            try:
+                with self._work:
+                    await self._converse()
+            except* RelayError as group:
+                self._fail(group)
+            finally:
+                with trio.move_on_after(GOODBYE_LIMIT):
+                    await self._say_goodbye()
+                self._ended.set()
+
+    async def _converse(self) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._pulse.run)
+            nursery.start_soon(self._listen)
+            if self._is_caller:
+                nursery.start_soon(self._limit_wait)
+            await self._standing.wait()
+            assert self._keys is not None
+            self._pulse.begin()
+            nursery.start_soon(self._await_final)
+            await self._flows.run(self._keys)
+            self._end(FAR_END, EndReason.FINISHED, None)
+
+    def _end(
+        self,
+        cause: str,
+        reason: EndReason,
+        atom: Atom | None = LOST,
+        *,
+        withdrawn: bool = False,
+    ) -> None:
+        """The session is over. `atom` is given next; None: what was received is still given."""
+        if self._verdict is not None:
+            return
+        self._verdict = _Verdict(reason, withdrawn)
+        self.cause = self.cause or cause
+        if atom is LOST and self._is_caller and not self._reader.begun:
+            atom = rejection_of_end(reason)
+        if atom is not None:
+            self._reader.end(atom)
+        self._writer.end(self.cause)
+        self._work.cancel()
+
+    def _fail(self, group: BaseExceptionGroup[RelayError]) -> None:
+        error: BaseException = group
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        assert isinstance(error, RelayError)
+        reason = end_reason_of(error)
+        log.warning("session lost", session=self._name, cause=str(error), reason=reason.name)
+        self._end(str(error), reason, withdrawn=not self._standing.is_set())
+
+    async def _say_goodbye(self) -> None:
+        verdict = self._verdict or _Verdict(EndReason.FINISHED)
+        if verdict.withdrawn and isinstance(self._opening, PendingOpening):
+            await self._port.send(Withdraw(self.session, self._opening.withdraw()))
+        elif self._reader.finished:
+            await self._port.send(self._flows.progress())
+        await self._port.aclose(verdict.reason)
+
+    # --- tasks -----------------------------------------------------------------------------------
+
+    async def _limit_wait(self) -> None:
+        with trio.move_on_after(self._timeouts.answer) as scope:
+            await self._reader.wait_begun()
+        if not scope.cancelled_caught:
+            return
+        self.cause = self.cause or f"no answer within {self._timeouts.answer:g} s"
+        if self._standing.is_set():
+            self._writer.abort(LOST)
+            self._reader.end(AWAY)
+        else:
+            self._end(self.cause, EndReason.EXPIRED, AWAY, withdrawn=True)
+
+    async def _await_final(self) -> None:
+        await self._writer.wait_final_opened()
+        self._end(NEAR_END, EndReason.FINISHED)
+
+    async def _listen(self) -> None:
+        while self._verdict is None:
+            message = await self._port.receive()
+            if not isinstance(message, Connected | Disconnected):
+                self._pulse.heard()
+            self._take(message)
+
+    def _take(self, message: SessionMessage | Connected | Disconnected) -> None:
+        match message:
+            case Connected():
+                self._writer.reconnected()
+                self._pulse.connected()
+            case Disconnected():
+                self._pulse.disconnected()
+            case InLine() | Announce():
+                self._first_heard = True
+                self._reader.announced(message)
+            case Progress():
+                if self._flows.take_progress(message):
+                    self._pulse.want_again()
+                # A caller speaks before it has the answer, but can open nothing then.
+                self._first_heard = self._first_heard or self._writer.begun
+            case End(reason=number):
+                reason = end_reason(number)
+                # Who opened our final chunk says that and this in one breath.
+                expected = reason is EndReason.FINISHED and self._writer.closing
+                cause = f"ended by the Bridge or the far Router: {words(reason)}"
+                self._end(NEAR_END if expected else cause, reason)
+            case _:
+                self._take_handshake(message)
+
+    def _take_handshake(self, message: Answer | Refuse | Withdraw) -> None:
+        match self._opening, message:
+            case PendingOpening() as pending, Answer(answer=answer):
+                if not self._standing.is_set():
+                    self._first_heard = True
+                    self._keys = pending.accept_answer(answer)
+                    self._standing.set()
+            case PendingOpening() as pending, Refuse(refusal=note):
+                refusal = pending.check_refusal(note)
+                cause = f"the far Router refuses: {words(refusal)}"
+                self._end(cause, EndReason.FINISHED, rejection_of_refusal(refusal))
+            case ReceivedOpening() as received, Withdraw(withdrawal=note):
+                received.check_withdrawal(note)
+                self._end("the caller withdrew", EndReason.FINISHED)
+            case _:
+                raise SessionEnded(f"{type(message).__name__} from the wrong end")
+
+    def _outstanding(self) -> bool:
+        return self._flows.outstanding or not self._first_heard
+
+    async def _say(self) -> bool:
+        if not self._first_heard:
+            # It may have been lost on a connection of the peer; who has it ignores the repetition.
+            # Progress goes right behind it: the credit that the peer's first words need.
+            await self._port.send(self._first)
+        return await self._port.send(self._flows.progress())
+
+
+@asynccontextmanager
+async def open_tunnel(
+    client: SignallingClient,
+    objects: ObjectClient,
+    pending: PendingOpening,
+    *,
+    allowance: InLineAllowance,
+    timeouts: TunnelTimeouts | None = None,
+) -> AsyncIterator[TunnelAssociation]:
+    """The caller's end of the session that `pending` opens; the request is on its way already.
+
+    `receive` first gives A-ASSOCIATE-AC, A-ASSOCIATE-RJ or A-ABORT. Leaving the block without a
+    final atom aborts the association. Leaving takes until the far end has what ends it: the resume
+    window at the most, 2 s when cancelled. Raises SignallingError if too many sessions are held.
+    """
+    header = pending.header
+    first = Open(
+        pending.session, header.callee, header.called, pending.opening, pending.sealed_request
+    )
+    association = TunnelAssociation(
+        client,
+        objects,
+        pending,
+        first,
+        None,
+        allowance=allowance,
+        timeouts=timeouts or TunnelTimeouts(),
+    )
+    async with association.running():
+        yield association
+
+
+@asynccontextmanager
+async def accept_tunnel(
+    client: SignallingClient,
+    objects: ObjectClient,
+    received: ReceivedOpening,
+    *,
+    allowance: InLineAllowance,
+    timeouts: TunnelTimeouts | None = None,
+    random: Random = secrets.token_bytes,
+) -> AsyncIterator[TunnelAssociation]:
+    """The callee's end of a session that a caller opened; the answer goes out at once.
+
+    The request is `received.request`; what is sent first answers it. Leaving as for `open_tunnel`.
+    """
+    answer, keys = received.answer(random)
+    association = TunnelAssociation(
+        client,
+        objects,
+        received,
+        Answer(received.session, answer),
+        keys,
+        allowance=allowance,
+        timeouts=timeouts or TunnelTimeouts(),
+    )
+    async with association.running():
+        yield association

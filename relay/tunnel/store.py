@@ -1,0 +1,332 @@
+"""The Router's way to object stores: signed requests carried out, and nothing else.
+
+A Router holds no cloud credentials. It is told by the Bridge which URL to PUT, GET or DELETE, and
+trusts neither: a URL that points into the hospital is refused (DESIGN §3, "Stores"), a redirect is
+not followed, an answer is cut off at the size that was announced, and nothing of Relay's but the
+sealed bytes goes there.
+"""
+
+import http.cookiejar
+import itertools
+import random
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+import attrs
+import httpx
+import trio
+
+from relay.errors import ObjectMissing, ProviderError, SignallingError
+from relay.tunnel.guard import (
+    NOT_PUBLIC,
+    GuardedBackend,
+    GuardedTransport,
+    IPAddress,
+    is_public,
+    literal,
+)
+
+T = TypeVar("T")
+
+# Transfers in flight over all sessions of one Router: enough to fill a long fat line with chunks
+# of 1 MiB, few enough not to look like an attack to a hospital's proxy.
+MAXIMUM_CONNECTIONS = 32
+KEPT_CONNECTIONS = 16
+KEPT_FOR = 30.0  # seconds idle, below the 60 s after which the clouds close
+
+CONNECT_TIMEOUT = 10.0  # TCP over all of a name's addresses, then TLS; slower is down
+# One piece of a transfer, not the whole: a slow line is served, a dead one noticed.
+PIECE_TIMEOUT = 10.0
+# A whole request. Slower than this (1 MiB at 9 KB/s) no association survives anyway.
+REQUEST_TIMEOUT = 120.0
+# What is written under one PIECE_TIMEOUT, and so the slowest line served: 13 KB/s.
+PIECE = 128 * 1024
+
+# What a PUT or DELETE is answered is read for nothing but to keep the connection.
+MAXIMUM_ANSWER = 4096
+
+LONGEST_PAUSE = 2.0  # between tries: a resume window of 20 s has room for ten and more
+# Signed anew each time: an expired URL, a clock that is wrong, a key that changed. More is a no.
+MAXIMUM_REFUSALS = 3
+
+# Statuses that say nothing about the request itself: waiting may help. 425 and 429 ask for it.
+TRANSIENT_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
+# Put-if-absent met an object of that name (412 on S3, 409 on Azure; DESIGN §12): a slot's name is
+# used for one chunk only, so that it can only be this one, put by an attempt whose answer got lost.
+EXISTS_STATUSES = frozenset({409, 412})
+
+# What a URL's signer may not set: these frame the request, or name its target.
+FRAMING_HEADERS = frozenset(
+    {"connection", "content-length", "host", "te", "trailer", "transfer-encoding", "upgrade"}
+)
+
+
+@attrs.frozen(slots=True)
+class ObjectRequest:
+    """One signed request as it came over signalling (`relay.providers.SignedRequest`)."""
+
+    method: str
+    url: str
+    headers: tuple[tuple[str, str], ...]
+    expires: int
+
+    @classmethod
+    def from_row(cls, row: Sequence[Any]) -> "ObjectRequest":
+        """The request in one row of a SlotURLs, Announce or Resigned message, bounds checked."""
+        method, url, headers, expires = row
+        return cls(method, url, tuple((name, value) for name, value in headers), expires)
+
+
+@attrs.frozen(slots=True)
+class StoreStatistics:
+    """What an ObjectClient has done so far; bytes are sealed bytes."""
+
+    puts: int
+    gets: int
+    deletes: int
+    failures: int
+    bytes_put: int
+    bytes_got: int
+
+
+class ObjectClient:
+    """Puts, gets and deletes sealed chunks by signed requests; one for each Router.
+
+    Made by `open_object_client`. All methods raise ProviderError, `permanent` where another try
+    of the same request cannot help, and ObjectMissing.
+    """
+
+    def __init__(
+        self,
+        client: httpx.AsyncClient,
+        *,
+        allowed_origins: Collection[str],
+        permitted: Callable[[IPAddress], bool],
+    ) -> None:
+        self._client = client
+        self._allowed = frozenset(_origin(httpx.URL(origin)) for origin in allowed_origins)
+        self._permitted = permitted
+        self._puts = self._gets = self._deletes = self._failures = 0
+        self._bytes_put = self._bytes_got = 0
+
+    async def put(self, request: ObjectRequest, data: bytes | memoryview) -> None:
+        """Store `data`; an object that is there already counts as stored."""
+        length = ("Content-Length", str(len(data)))
+        async with self._exchange("PUT", request, length, _pieces(memoryview(data))) as response:
+            if response.status_code not in EXISTS_STATUSES:
+                _refuse_failure(response)
+            await _read(response, MAXIMUM_ANSWER)
+        self._puts += 1
+        self._bytes_put += len(data)
+
+    async def get(self, request: ObjectRequest, size: int) -> bytes:
+        """The object, which must be `size` bytes long: less or more is a failure."""
+        async with self._exchange("GET", request) as response:
+            _refuse_failure(response)
+            data = await _read(response, size)
+        if data is None:
+            raise self._failed(request, f"object is larger than {size} bytes")
+        if len(data) != size:
+            raise self._failed(request, f"object has {len(data)} bytes, not {size}")
+        self._gets += 1
+        self._bytes_got += size
+        return bytes(data)
+
+    async def delete(self, request: ObjectRequest) -> None:
+        """Delete the object; one that is not there counts as deleted."""
+        async with self._exchange("DELETE", request) as response:
+            if response.status_code != 404:
+                _refuse_failure(response)
+            await _read(response, MAXIMUM_ANSWER)
+        self._deletes += 1
+
+    def statistics(self) -> StoreStatistics:
+        """Counts since the start."""
+        return StoreStatistics(
+            puts=self._puts,
+            gets=self._gets,
+            deletes=self._deletes,
+            failures=self._failures,
+            bytes_put=self._bytes_put,
+            bytes_got=self._bytes_got,
+        )
+
+    @asynccontextmanager
+    async def _exchange(
+        self,
+        method: str,
+        request: ObjectRequest,
+        length: tuple[str, str] | None = None,
+        content: AsyncIterator[bytes] | None = None,
+    ) -> AsyncIterator[httpx.Response]:
+        """One request and the head of its answer; foreign exceptions do not leave it."""
+        try:
+            url = self._admit(method, request)
+            outgoing = self._client.build_request(
+                method,
+                url,
+                # Sealed bytes do not compress, and a bomb is not asked for.
+                headers=[
+                    ("Accept-Encoding", "identity"),
+                    *request.headers,
+                    *filter(None, [length]),
+                ],
+                content=content,
+            )
+            with trio.fail_after(REQUEST_TIMEOUT):
+                response = await self._client.send(outgoing, stream=True)
+                try:
+                    yield response
+                finally:
+                    with trio.CancelScope(shield=True, deadline=trio.current_time() + 1):
+                        await response.aclose()
+        except ProviderError:
+            self._failures += 1
+            raise
+        # UnicodeError: a name or header that HTTP cannot say.
+        except (httpx.HTTPError, httpx.InvalidURL, trio.TooSlowError, UnicodeError) as error:
+            raise self._failed(request, type(error).__name__) from error
+
+    def _admit(self, method: str, request: ObjectRequest) -> httpx.URL:
+        """The URL, unless it is one that is refused whatever its name leads to."""
+        if request.method != method:
+            raise _refused(request, f"signed for {request.method[:8]!r}, not {method}")
+        for name, _ in request.headers:
+            if name.lower() in FRAMING_HEADERS:
+                raise _refused(request, f"header {name[:32]!r} may not be set by a signer")
+        url = httpx.URL(request.url)
+        if url.userinfo:
+            raise _refused(request, "URLs with a user name are not taken")
+        if _origin(url) in self._allowed:
+            return url
+        if url.scheme != "https":
+            raise _refused(request, "only https is spoken to stores that are not configured")
+        # Names are checked where they are looked up: by the network backend, or by no one where
+        # a proxy does it (DESIGN §3: then only literal addresses can be checked).
+        if not all(map(self._permitted, literal(url.host))):
+            raise _refused(request, NOT_PUBLIC)
+        return url
+
+    def _failed(self, request: ObjectRequest, why: str) -> ProviderError:
+        self._failures += 1
+        return ProviderError(f"{_where(request)}: {why}")
+
+
+@asynccontextmanager
+async def open_object_client(
+    *,
+    ssl_context: ssl.SSLContext,
+    allowed_origins: Collection[str] = (),
+    proxy: str | None = None,
+    permitted: Callable[[IPAddress], bool] = is_public,
+) -> AsyncIterator[ObjectClient]:
+    """An ObjectClient for as long as the block lasts.
+
+    `allowed_origins` ("https://host:port", "http://host") may be spoken to wherever they are: the
+    enrolled Bridge's own and those of the configuration. All others only by https at addresses
+    that are `permitted`. `proxy` is "http://user:password@host:port".
+    """
+    limits = httpx.Limits(
+        max_connections=MAXIMUM_CONNECTIONS,
+        max_keepalive_connections=KEPT_CONNECTIONS,
+        keepalive_expiry=KEPT_FOR,
+    )
+    transport: httpx.AsyncHTTPTransport
+    if proxy is None:
+        allowed = frozenset(_origin(httpx.URL(origin))[1:] for origin in allowed_origins)
+        backend = GuardedBackend(allowed, permitted)
+        transport = GuardedTransport(ssl_context, backend, limits)
+    else:
+        transport = httpx.AsyncHTTPTransport(verify=ssl_context, proxy=proxy, limits=limits)
+    # Without a policy that refuses them, httpx would send a store's cookies back to it.
+    no_cookies = http.cookiejar.CookieJar(http.cookiejar.DefaultCookiePolicy(allowed_domains=[]))
+    async with httpx.AsyncClient(
+        transport=transport,
+        cookies=no_cookies,
+        follow_redirects=False,
+        trust_env=False,  # no .netrc, no proxy from the environment: relay.toml alone says
+        timeout=httpx.Timeout(PIECE_TIMEOUT, connect=CONNECT_TIMEOUT, pool=REQUEST_TIMEOUT),
+    ) as client:
+        yield ObjectClient(client, allowed_origins=allowed_origins, permitted=permitted)
+
+
+async def _pieces(data: memoryview) -> AsyncIterator[bytes]:
+    for start in range(0, len(data), PIECE):
+        yield bytes(data[start : start + PIECE])
+
+
+async def _read(response: httpx.Response, limit: int) -> bytearray | None:
+    """The body, or None where it is longer than `limit`; its connection is then closed."""
+    data = bytearray()
+    pieces = response.aiter_raw()
+    async for piece in pieces:
+        if len(data) + len(piece) > limit:
+            break
+        data += piece
+    else:
+        return data
+    # httpx's generators are nested and cannot be closed from here; on a closed connection they
+    # run to their end.
+    await response.aclose()
+    try:
+        async for _ in pieces:
+            pass
+    except (httpx.HTTPError, httpx.StreamError):
+        return None
+    return None
+
+
+def _refuse_failure(response: httpx.Response) -> None:
+    """Raise what `response` means, unless it is success."""
+    status = response.status_code
+    if 200 <= status < 300:
+        return
+    words = f"{response.request.url.host}: answered {status}"
+    if status in {404, 410}:
+        raise ObjectMissing(words)
+    raise ProviderError(words, permanent=status not in TRANSIENT_STATUSES)
+
+
+def _origin(url: httpx.URL) -> tuple[str, str, int]:
+    port = url.port or {"https": 443, "http": 80}.get(url.scheme, 0)
+    return url.scheme, url.host.lower(), port
+
+
+def _where(request: ObjectRequest) -> str:
+    """The request for a log: its host only, since path and query hold a signature."""
+    try:
+        return httpx.URL(request.url).host or "store"
+    except httpx.InvalidURL:
+        return "store"
+
+
+def _refused(request: ObjectRequest, why: str) -> ProviderError:
+    return ProviderError(f"{_where(request)}: {why}", permanent=True)
+
+
+async def persist(
+    attempt: Callable[[bool], Awaitable[T]], *, window: float, failed: Callable[[], None]
+) -> T:
+    """What `attempt` gives when it succeeds, tried again and again for `window` seconds.
+
+    `attempt` is told whether to have its URL signed again first, as it is after an answer that
+    another try of the same request could not better. `failed` is called for each failure.
+    Raises the last ProviderError or SignallingError when the time is over, or a signed URL has been
+    refused MAXIMUM_REFUSALS times. A slow success is one, however long it takes.
+    """
+    start = trio.current_time()
+    refusals = 0
+    for number in itertools.count(1):
+        try:
+            return await attempt(refusals > 0)
+        except (ProviderError, SignallingError) as error:
+            failed()
+            if isinstance(error, ProviderError) and error.permanent:
+                # A missing object may only not be visible yet: no refusal.
+                refusals += not isinstance(error, ObjectMissing)
+            if trio.current_time() - start > window or refusals > MAXIMUM_REFUSALS:
+                raise
+            await trio.sleep(min(LONGEST_PAUSE, 0.05 * 2**number) * random.uniform(0.5, 1.0))
+    raise AssertionError("counting does not end")

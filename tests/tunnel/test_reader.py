@@ -1,0 +1,322 @@
+"""The reader alone: what it takes, in what order, what it hands on, grants and acknowledges."""
+
+import math
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import attrs
+import pytest
+import trio
+from trio.testing import MockClock
+
+from relay.dicom.pdu import PDV, AAbort, AReleaseRP, AReleaseRQ, Atom
+from relay.errors import ChunkError, LocalProtocolError, SignallingError
+from relay.signalling.messages import Announce, Direction, FlowProgress, InLine
+from relay.tunnel import reader as reader_module
+from relay.tunnel import records
+from relay.tunnel.chunks import Chunk
+from relay.tunnel.reader import IN_LINE_WINDOW, CloudReader, InLineAllowance
+from relay.tunnel.seal import MAXIMUM_SEALED, ChunkOpener, ChunkSealer
+from relay.tunnel.writer import WINDOW
+from tests.tunnel.fakes import Network, Store, plain
+
+SESSION = bytes(16)
+KEYS = bytes(32), bytes(32), Direction.CALLER_TO_CALLEE
+
+
+def pdv(number: int) -> PDV:
+    return PDV(1, True, True, b"%08d" % number)
+
+
+@attrs.define
+class Bench:
+    """A reader, and a writer that announces what it is told to, in whatever order."""
+
+    reader: CloudReader
+    store: Store
+    network: Network
+    allowance: InLineAllowance
+    told: list[None]
+    sealer: ChunkSealer = attrs.field(factory=lambda: ChunkSealer(*KEYS))
+
+    def in_line(self, *atoms: Atom, final: bool = False) -> InLine:
+        number = self.sealer.number
+        return InLine(SESSION, number, self.sealer.seal(chunk(atoms, final)))
+
+    def stored(self, *atoms: Atom, final: bool = False) -> Announce:
+        number = self.sealer.number
+        sealed = self.sealer.seal(chunk(atoms, final))
+        direction = Direction.CALLER_TO_CALLEE
+        get = self.network.sign("GET", SESSION, direction, number)
+        delete = self.network.sign("DELETE", SESSION, direction, number)
+        self.store.objects[get[1]] = sealed
+        return Announce(SESSION, number, number, len(sealed), (get,), (delete,))
+
+    async def settle(self) -> None:
+        await trio.sleep(0.2)
+
+
+def chunk(atoms: tuple[Atom, ...], final: bool) -> Chunk:
+    return Chunk(b"".join(map(records.encode, atoms)), final=final)
+
+
+@asynccontextmanager
+async def bench(
+    allowance: InLineAllowance | None = None, *, opening: bool = True
+) -> AsyncIterator[Bench]:
+    store, network, told = Store(), Network(), list[None]()
+    allowance = allowance or InLineAllowance()
+    reader = CloudReader(
+        session=SESSION,
+        request=network.callee.request,
+        objects=store,
+        allowance=allowance,
+        resume_window=20,
+        changed=lambda: told.append(None),
+    )
+    reader.progress()
+    async with trio.open_nursery() as nursery:
+        if opening:
+            nursery.start_soon(reader.run, ChunkOpener(*KEYS))
+        yield Bench(reader, store, network, allowance, told)
+        nursery.cancel_scope.cancel()
+
+
+@pytest.fixture(autouse=True)
+def _in_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reader_module, "OPEN_IN_THREAD", math.inf)
+
+
+async def test_in_line_and_stored_chunks_come_in_number_order(autojump_clock: MockClock) -> None:
+    async with bench() as b:
+        b.store.delay = 3
+        for number in range(WINDOW):
+            make = b.stored if number % 2 else b.in_line
+            b.reader.announced(make(pdv(2 * number), pdv(2 * number + 1)))
+        assert [plain(await b.reader.receive()) for _ in range(2 * WINDOW)] == [
+            pdv(number) for number in range(2 * WINDOW)
+        ]
+
+
+async def test_several_are_fetched_at_once(autojump_clock: MockClock) -> None:
+    async with bench() as b:
+        b.store.stalled = trio.Event()
+        for number in range(WINDOW):
+            b.reader.announced(b.stored(pdv(number)))
+        await b.settle()
+        assert b.store.in_flight == WINDOW
+
+
+async def test_duplicates_and_what_follows_a_gap_are_ignored(autojump_clock: MockClock) -> None:
+    async with bench() as b:
+        messages = [b.in_line(pdv(number)) for number in range(3)]
+        for index in (0, 0, 2, 1, 0, 1, 2, 2):
+            told = len(b.told)
+            received = b.reader.progress().received
+            b.reader.announced(messages[index])
+            # The writer is told when it does not know.
+            assert b.reader.progress().received > received or len(b.told) > told
+            await b.settle()
+        assert [plain(await b.reader.receive()) for _ in range(3)] == [pdv(n) for n in range(3)]
+
+
+async def test_objects_are_deleted_once_opened(autojump_clock: MockClock) -> None:
+    async with bench() as b:
+        b.reader.announced(b.stored(pdv(0)))
+        assert len(b.store.objects) == 1
+        await b.settle()
+        assert b.store.objects == {}
+
+
+async def test_a_delete_that_fails_hurts_nobody(autojump_clock: MockClock) -> None:
+    async with bench() as b:
+        b.store.refuse = lambda request: request.method == "DELETE"
+        b.reader.announced(b.stored(pdv(0)))
+        await b.settle()
+        b.reader.announced(b.in_line(pdv(1)))
+        assert [plain(await b.reader.receive()) for _ in range(2)] == [pdv(0), pdv(1)]
+
+
+async def test_a_store_that_hangs_on_deletes_is_spared_the_rest(autojump_clock: MockClock) -> None:
+    async with bench() as b:
+        stalled = trio.Event()
+        delete = b.store.delete
+
+        async def hang(request: object) -> None:
+            await stalled.wait()
+            await delete(request)
+
+        b.store.delete = hang
+        for number in range(3 * reader_module.MAXIMUM_DELETES):
+            b.reader.announced(b.stored(pdv(number)))
+            b.reader.progress()
+            await b.reader.receive()
+            await b.settle()
+        assert b.reader._deleting == reader_module.MAXIMUM_DELETES
+        stalled.set()
+
+
+async def test_credit_grows_as_chunks_are_consumed(autojump_clock: MockClock) -> None:
+    async with bench() as b:
+        assert b.reader.progress() == FlowProgress(0, 0, 0, WINDOW, IN_LINE_WINDOW)
+        message = b.in_line(pdv(0), pdv(1))
+        b.reader.announced(message)
+        await b.settle()
+        # Opened is acknowledged; consumed is not yet.
+        assert b.reader.progress() == FlowProgress(0, 1, 1, WINDOW, IN_LINE_WINDOW)
+        await b.reader.receive()
+        await b.reader.receive()
+        assert b.reader.progress().chunk_credit == WINDOW
+        with trio.move_on_after(0.1):
+            await b.reader.receive()
+        size = len(message.sealed)
+        assert b.reader.progress() == FlowProgress(0, 1, 1, WINDOW + 1, IN_LINE_WINDOW + size)
+
+
+async def test_all_readers_share_one_allowance(autojump_clock: MockClock) -> None:
+    allowance = InLineAllowance(IN_LINE_WINDOW)
+    async with bench(allowance) as first, bench(allowance) as second:
+        assert first.reader.progress().in_line_credit == IN_LINE_WINDOW
+        assert second.reader.progress().in_line_credit == 0
+        first.reader.close()
+        assert second.reader.progress().in_line_credit == IN_LINE_WINDOW
+
+
+async def test_more_than_the_credit_is_refused(autojump_clock: MockClock) -> None:
+    async with bench(opening=False) as b:
+        for number in range(WINDOW):
+            b.reader.announced(b.in_line(pdv(number)))
+        beyond, further = b.in_line(pdv(0)), b.in_line(pdv(0))
+        # It may be the final one: seen when it is opened.
+        b.reader.announced(beyond)
+        with pytest.raises(ChunkError, match="beyond"):
+            b.reader.announced(further)
+
+
+async def test_a_chunk_beyond_the_credit_must_be_final() -> None:
+    with pytest.RaisesGroup(pytest.RaisesExc(ChunkError, match="beyond"), flatten_subgroups=True):
+        async with bench() as b:
+            for number in range(WINDOW + 1):
+                b.reader.announced(b.in_line(pdv(number)))
+            await trio.sleep_forever()
+
+
+async def test_more_in_line_than_granted_is_refused(autojump_clock: MockClock) -> None:
+    async with bench(InLineAllowance(0)) as b:
+        with pytest.raises(ChunkError, match="in line"):
+            b.reader.announced(b.in_line(pdv(0)))
+
+
+async def test_what_no_chunk_can_be_is_refused(autojump_clock: MockClock) -> None:
+    async with bench() as b:
+        message = b.stored(pdv(0))
+        with pytest.raises(ChunkError, match="announced"):
+            b.reader.announced(attrs.evolve(message, size=MAXIMUM_SEALED + 1))
+        with pytest.raises(SignallingError, match="without"):
+            b.reader.announced(attrs.evolve(message, get=()))
+
+
+async def test_an_abort_is_given_at_once(autojump_clock: MockClock) -> None:
+    async with bench() as b:
+        for number in range(WINDOW):
+            b.reader.announced(b.in_line(pdv(number)))
+        b.reader.announced(b.in_line(AAbort(0, 0), final=True))
+        await b.settle()
+        assert b.reader.finished
+        assert await b.reader.receive() == AAbort(0, 0)
+        with pytest.raises(LocalProtocolError):
+            await b.reader.receive()
+
+
+async def test_a_release_is_given_in_its_turn(autojump_clock: MockClock) -> None:
+    async with bench() as b:
+        b.reader.announced(b.in_line(pdv(0), AReleaseRQ()))
+        b.reader.announced(b.in_line(pdv(1), AReleaseRP(), final=True))
+        await b.settle()
+        got = [plain(await b.reader.receive()) for _ in range(4)]
+        assert got == [pdv(0), AReleaseRQ(), pdv(1), AReleaseRP()]
+        with pytest.raises(ChunkError, match="after the final"):
+            b.reader.announced(InLine(SESSION, 2, b""))
+
+
+@pytest.mark.parametrize(
+    ("atoms", "final"),
+    [
+        ((AReleaseRP(),), False),
+        ((AAbort(0, 0), pdv(0)), False),
+        ((AReleaseRP(), pdv(0)), True),
+        ((pdv(0),), True),
+        ((AAbort(0, 0), AAbort(0, 0)), True),
+    ],
+)
+async def test_final_record_and_final_chunk_go_together(
+    atoms: tuple[Atom, ...], final: bool
+) -> None:
+    with pytest.RaisesGroup(pytest.RaisesExc(ChunkError, match="final"), flatten_subgroups=True):
+        async with bench() as b:
+            b.reader.announced(b.in_line(*atoms, final=final))
+            await trio.sleep_forever()
+
+
+async def test_a_chunk_that_does_not_open_hands_on_nothing() -> None:
+    got: list[Atom] = []
+    with pytest.RaisesGroup(ChunkError, flatten_subgroups=True):
+        async with bench() as b:
+            b.reader.announced(b.in_line(pdv(0)))
+            message = b.in_line(pdv(1))
+            sealed = bytearray(message.sealed)
+            sealed[-1] ^= 1
+            b.reader.announced(attrs.evolve(message, sealed=bytes(sealed)))
+            while True:
+                got.append(plain(await b.reader.receive()))
+    assert got in ([], [pdv(0)])
+
+
+async def test_a_get_is_signed_again_when_refused_or_old(autojump_clock: MockClock) -> None:
+    async with bench() as b:
+        refused = iter([True, True, False])
+        b.store.refuse = lambda request: request.method == "GET" and next(refused)
+        b.reader.announced(b.stored(pdv(0)))
+        assert plain(await b.reader.receive()) == pdv(0)
+        assert b.network.callee.requests == 2
+        assert b.reader.statistics().retries == 2
+
+
+async def test_an_object_may_be_seen_late(autojump_clock: MockClock) -> None:
+    async with bench() as b:
+        message = b.stored(pdv(0))
+        url = message.get[0][1]
+        sealed = b.store.objects.pop(url)
+        b.reader.announced(message)
+        await trio.sleep(5)
+        b.store.objects[url] = sealed
+        assert plain(await b.reader.receive()) == pdv(0)
+
+
+async def test_what_is_outstanding(autojump_clock: MockClock) -> None:
+    async with bench() as b:
+        assert not b.reader.outstanding
+        # Announced, and lost on the way.
+        assert b.reader.heard(FlowProgress(announced=1))
+        assert b.reader.outstanding
+        b.reader.announced(b.in_line(pdv(0)))
+        await b.settle()
+        assert not b.reader.outstanding
+        # Opened, and the peer has not heard of it.
+        assert b.reader.heard(FlowProgress(announced=1))
+        assert not b.reader.heard(FlowProgress(announced=1, received=1, opened=1))
+
+
+async def test_ending_wakes_who_waits(autojump_clock: MockClock) -> None:
+    async with bench() as b, trio.open_nursery() as nursery:
+        got: list[Atom] = []
+
+        async def wait() -> None:
+            got.append(await b.reader.receive())
+
+        nursery.start_soon(wait)
+        await b.settle()
+        b.reader.end(AAbort(2, 0))
+        b.reader.end(AAbort(0, 0))
+        await b.settle()
+        assert got == [AAbort(2, 0)]

@@ -1,0 +1,357 @@
+"""The writer alone: when it cuts, what goes in line, what is announced, kept and said again."""
+
+import math
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import attrs
+import pytest
+import trio
+from trio.testing import MockClock
+
+from relay.dicom.pdu import PDV, AAbort, AAssociateAC, AReleaseRP, Atom
+from relay.errors import AssociationAborted, LocalProtocolError, SessionEnded
+from relay.signalling.messages import (
+    MAXIMUM_IN_LINE,
+    Announce,
+    Direction,
+    FlowProgress,
+    InLine,
+    SessionMessage,
+)
+from relay.tunnel import writer as writer_module
+from relay.tunnel.chunks import TARGET_SIZE
+from relay.tunnel.seal import ChunkOpener, ChunkSealer
+from relay.tunnel.slots import SlotSupply
+from relay.tunnel.writer import FINAL_RESERVE, WINDOW, CloudWriter
+from tests.tunnel.fakes import BLOCK, Network, Store, merged
+
+SESSION = bytes(16)
+KEYS = bytes(32), bytes(32), Direction.CALLER_TO_CALLEE
+SMALL = PDV(1, True, True, b"command")
+
+
+@attrs.define
+class Bench:
+    """A writer, and a peer that reads what it is told to."""
+
+    writer: CloudWriter
+    store: Store
+    sent: list[SessionMessage]
+    opener: ChunkOpener = attrs.field(factory=lambda: ChunkOpener(*KEYS))
+    connected: bool = True
+
+    async def settle(self) -> None:
+        await trio.sleep(0.2)
+
+    def grant(self, opened: int = 0, chunks: int = 100, in_line: int = 65536, **other: int) -> None:
+        self.writer.heard(
+            FlowProgress(
+                received=other.get("received", opened),
+                opened=opened,
+                chunk_credit=chunks,
+                in_line_credit=in_line,
+            )
+        )
+
+    async def opened(self) -> list[Atom]:
+        """The atoms of what was announced, each chunk once and in order."""
+        atoms: list[Atom] = []
+        for message in self.sent:
+            if message.chunk == self.opener.number:
+                if isinstance(message, InLine):
+                    sealed = message.sealed
+                else:
+                    url = f"https://store.example/{SESSION.hex()}/0/{message.slot}"
+                    sealed = self.store.objects[url]
+                    assert len(sealed) == message.size
+                atoms += self.opener.open(sealed, message.chunk).atoms()
+        return merged(atoms)
+
+    @property
+    def numbers(self) -> list[int]:
+        return [message.chunk for message in self.sent]
+
+
+@asynccontextmanager
+async def bench() -> AsyncIterator[Bench]:
+    store, network = Store(), Network()
+    sent: list[SessionMessage] = []
+
+    async def transmit(message: SessionMessage) -> bool:
+        await trio.lowlevel.checkpoint()
+        if bench.connected:
+            sent.append(message)
+        return bench.connected
+
+    writer = CloudWriter(
+        session=SESSION,
+        transmit=transmit,
+        slots=SlotSupply(network.caller.request, SESSION, 20),
+        objects=store,
+        resume_window=20,
+    )
+    bench = Bench(writer, store, sent)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(writer.run, ChunkSealer(*KEYS))
+        yield bench
+        nursery.cancel_scope.cancel()
+
+
+@pytest.fixture(autouse=True)
+def _in_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer_module, "SEAL_IN_THREAD", math.inf)
+
+
+async def test_nothing_is_sealed_without_credit(autojump_clock: MockClock) -> None:
+    async with bench() as b:
+        await b.writer.send(SMALL)
+        await b.settle()
+        assert b.sent == []
+        assert b.writer.statistics().chunks == 0
+        b.grant()
+        await b.settle()
+        assert await b.opened() == [SMALL]
+
+
+async def test_small_chunks_go_in_line_and_large_ones_by_the_store(
+    autojump_clock: MockClock,
+) -> None:
+    fits = PDV(1, False, True, bytes(16 * 1024 - 64))
+    too_large = PDV(1, False, True, bytes(MAXIMUM_IN_LINE))
+    async with bench() as b:
+        b.grant()
+        for atom in (SMALL, too_large, fits, BLOCK):
+            await b.writer.send(atom)
+            await b.settle()
+        assert [type(m) for m in b.sent] == [InLine, Announce, InLine, Announce]
+        assert [m.slot for m in b.sent if isinstance(m, Announce)] == [0, 1]
+        assert all(len(m.sealed) <= MAXIMUM_IN_LINE for m in b.sent if isinstance(m, InLine))
+        assert b.numbers == [0, 1, 2, 3]
+        assert await b.opened() == [SMALL, too_large, fits, BLOCK]
+
+
+async def test_a_small_chunk_does_not_overtake_one_that_is_being_stored(
+    autojump_clock: MockClock,
+) -> None:
+    async with bench() as b:
+        b.grant()
+        b.store.stalled = trio.Event()
+        await b.writer.send(BLOCK)
+        await b.settle()
+        await b.writer.send(SMALL)
+        await b.settle()
+        assert b.writer.statistics().chunks == 2
+        assert b.sent == []
+        b.store.stalled.set()
+        await b.settle()
+        assert b.numbers == [0, 1]
+
+
+async def test_chunks_stored_out_of_order_are_announced_in_order(autojump_clock: MockClock) -> None:
+    async with bench() as b:
+        b.grant()
+        b.store.delay = 5
+        for _ in range(WINDOW):
+            await b.writer.send(BLOCK)
+        await trio.sleep(10)
+        assert b.numbers == list(range(WINDOW))
+
+
+@pytest.mark.parametrize(
+    ("atoms", "chunks"),
+    [
+        ([(SMALL, True)], 1),
+        ([(SMALL, False), (PDV(1, False, True, b"data"), True)], 1),
+        ([(AAssociateAC("A", "B", ()), False)], 1),
+        ([(SMALL, False)], 0),
+        ([(PDV(1, False, False, b"part"), True)], 0),
+    ],
+)
+async def test_when_a_chunk_is_cut(
+    autojump_clock: MockClock, atoms: list[tuple[Atom, bool]], chunks: int
+) -> None:
+    async with bench() as b:
+        b.grant()
+        for atom, end in atoms:
+            await b.writer.send(atom, end_of_message=end)
+        await b.settle()
+        assert b.numbers == list(range(chunks))
+
+
+async def test_a_message_that_stops_is_flushed_after_a_second(autojump_clock: MockClock) -> None:
+    async with bench() as b:
+        b.grant()
+        start = trio.current_time()
+        for number in range(15):  # a trickle does not put it off
+            await b.writer.send(PDV(1, False, False, b"%d " % (number % 10)))
+            await trio.sleep(0.1)
+        assert b.numbers == [0]
+        assert trio.current_time() - start == pytest.approx(1.5)
+
+
+async def test_it_blocks_when_the_window_is_full(autojump_clock: MockClock) -> None:
+    async with bench() as b:
+        b.grant()
+        with trio.move_on_after(5):
+            for sent in range(100):  # noqa: B007
+                await b.writer.send(BLOCK)
+        # In the window, one that is cut, and nothing beside it.
+        assert sent == WINDOW + 1
+        assert b.numbers == list(range(WINDOW))
+        assert b.writer.statistics().unacknowledged == WINDOW
+        assert b.writer.statistics().unacknowledged_bytes < WINDOW * (TARGET_SIZE + 100)
+        b.grant(opened=2, received=WINDOW)
+        await b.settle()
+        assert b.numbers == list(range(WINDOW + 1))
+
+
+async def test_in_line_credit_counts_sealed_bytes_and_keeps_a_reserve(
+    autojump_clock: MockClock,
+) -> None:
+    async with bench() as b:
+        b.grant(in_line=1000)
+        for _ in range(8):
+            await b.writer.send(PDV(1, True, True, bytes(200)))
+            await b.settle()
+            b.grant(opened=len(b.sent), in_line=1000)
+        used = sum(len(m.sealed) for m in b.sent if isinstance(m, InLine))
+        assert used <= 1000 - FINAL_RESERVE
+        assert [type(m) for m in b.sent[:3]] == [InLine] * 3
+        assert isinstance(b.sent[-1], Announce)
+        b.writer.abort(AAbort(0, 0))
+        await b.settle()
+        assert isinstance(b.sent[-1], InLine)
+
+
+async def test_an_abort_drops_what_is_not_sealed_and_needs_no_credit(
+    autojump_clock: MockClock,
+) -> None:
+    async with bench() as b:
+        b.grant(chunks=1)
+        await b.writer.send(SMALL)
+        await b.settle()
+        await b.writer.send(SMALL)
+        await b.writer.send(BLOCK)
+        b.writer.abort(AAbort(2, 6))
+        b.writer.abort(AAbort(0, 0))
+        await b.settle()
+        assert await b.opened() == [SMALL, AAbort(2, 6)]
+        assert b.opener.finished
+        with pytest.raises(AssociationAborted):
+            await b.writer.send(SMALL)
+
+
+async def test_a_release_goes_behind_what_was_sent_and_ends_the_flow(
+    autojump_clock: MockClock,
+) -> None:
+    async with bench() as b:
+        b.grant(chunks=1)
+        await b.writer.send(SMALL)
+        await b.settle()
+        await b.writer.send(SMALL)
+        await b.writer.send(AReleaseRP())
+        await b.settle()
+        assert await b.opened() == [SMALL, SMALL, AReleaseRP()]
+        with pytest.raises(LocalProtocolError):
+            await b.writer.send(SMALL)
+        with trio.move_on_after(1) as scope:
+            await b.writer.wait_final_opened()
+        assert scope.cancelled_caught
+        b.grant(opened=2)
+        with trio.fail_after(1):
+            await b.writer.wait_final_opened()
+
+
+async def test_who_waits_to_send_is_told_when_the_session_ends(autojump_clock: MockClock) -> None:
+    async with bench() as b, trio.open_nursery() as nursery:
+
+        async def send() -> None:
+            await b.writer.send(BLOCK)
+            with pytest.raises(AssociationAborted, match="revoked"):
+                await b.writer.send(BLOCK)
+
+        nursery.start_soon(send)
+        await b.settle()
+        b.writer.end("revoked")
+
+
+async def test_acknowledged_chunks_are_forgotten_and_others_kept(autojump_clock: MockClock) -> None:
+    async with bench() as b:
+        b.grant()
+        for _ in range(3):
+            await b.writer.send(SMALL)
+            await b.settle()
+        b.grant(opened=2, received=3)
+        assert b.writer.statistics().unacknowledged == 1
+        assert b.writer.outstanding
+        b.grant(opened=1, received=1)  # old news
+        b.grant(opened=3)
+        assert not b.writer.outstanding
+
+
+async def test_what_a_cut_lost_is_announced_again(autojump_clock: MockClock) -> None:
+    async with bench() as b:
+        b.grant()
+        for atom in (SMALL, BLOCK, SMALL):
+            await b.writer.send(atom)
+            await b.settle()
+        first = list(b.sent)
+        b.grant(opened=1, received=2)  # said before the cut: the third is on its way
+        await b.settle()
+        assert b.sent == first
+        b.writer.reconnected()
+        b.grant(opened=1, received=1)  # old, from the peer that saw no cut
+        b.grant(opened=1, received=2)
+        await b.settle()
+        assert b.sent == [*first, first[2]]
+
+
+async def test_the_peers_cut_shows_by_what_it_lacks_for_long(autojump_clock: MockClock) -> None:
+    async with bench() as b:
+        b.grant()
+        await b.writer.send(SMALL)
+        await b.settle()
+        b.grant()
+        await b.settle()
+        assert b.numbers == [0]
+        await trio.sleep(2)
+        b.grant()
+        await b.settle()
+        assert b.numbers == [0, 0]
+        assert b.sent[0] == b.sent[1]
+
+
+async def test_without_a_connection_announcements_wait(autojump_clock: MockClock) -> None:
+    async with bench() as b:
+        b.grant()
+        b.connected = False
+        for atom in (SMALL, BLOCK):
+            await b.writer.send(atom)
+            await b.settle()
+        assert b.sent == []
+        b.connected = True
+        b.writer.reconnected()
+        await b.settle()
+        assert b.numbers == [0, 1]
+
+
+@pytest.mark.parametrize(("received", "opened"), [(2, 0), (0, 1), (2, 2), (1, 2)])
+async def test_progress_that_cannot_be_ends_the_session(
+    autojump_clock: MockClock, received: int, opened: int
+) -> None:
+    async with bench() as b:
+        b.grant()
+        await b.writer.send(SMALL)
+        await b.settle()
+        with pytest.raises(SessionEnded):
+            b.grant(opened=opened, received=received)
+
+
+async def test_progress_says_what_was_announced_and_heard(autojump_clock: MockClock) -> None:
+    async with bench() as b:
+        b.grant(chunks=7, in_line=1000)
+        await b.writer.send(SMALL)
+        await b.settle()
+        b.grant(opened=0, received=1, chunks=7, in_line=1000)
+        assert b.writer.progress() == FlowProgress(1, 1, 0, 7, 1000)
