@@ -8,11 +8,11 @@
     ├── AssociationAborted          an A-ABORT or a lost connection
     ├── IdentityError               a signature, fingerprint, contact or invitation does not hold
     ├── TunnelError                 the encrypted conversation between two Routers
-    │   ├── HandshakeError          an opening or answer is refused; carries the refusal to answer with
+    │   ├── HandshakeError          an opening or answer is refused; carries the refusal to answer
     │   ├── ChunkError              a sealed chunk does not open; the flow is dead
     │   └── SessionEnded            the session is over: revoked, unknown, or silent too long
     ├── SignallingError             the WebSocket to the Bridge
-    ├── Refused                     the Bridge or Router says no to a person or a Router; carries a status
+    ├── Refused                     the Bridge or Router says no to a person; carries a status
     ├── ProviderError               the object store
     │   └── ObjectMissing           ... has no such object
     └── DatabaseError               SQLite, or a schema newer than this program

@@ -1,0 +1,5 @@
+"""The command line: `relay`."""
+
+from relay.cli.root import main
+
+__all__ = ["main"]

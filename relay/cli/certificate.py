@@ -1,0 +1,141 @@
+"""TLS certificates: is this one good for that host, and one made for a demonstration."""
+
+import datetime
+import ipaddress
+from collections.abc import Iterator
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from relay.providers import Finding
+
+# Long enough for a person to renew by hand, and to notice that the robot did not.
+SOON = datetime.timedelta(days=14)
+
+
+def examine(path: Path, host: str) -> Iterator[Finding]:
+    """Whether the certificate in `path` (PEM, the server's first) is for `host`, and how long."""
+    try:
+        certificate = x509.load_pem_x509_certificates(path.read_bytes())[0]
+    except (OSError, ValueError) as error:
+        yield Finding(f"certificate {path}", False, f"not a PEM certificate: {error}")
+        return
+    left = certificate.not_valid_after_utc - _now()
+    until = f"certificate {path} holds until {certificate.not_valid_after_utc:%Y-%m-%d}"
+    yield Finding(until, left > SOON, "" if left > SOON else "renew it, and restart the Bridge")
+    names = _names(certificate)
+    yield Finding(
+        f"certificate is for {host}",
+        _covers(names, host),
+        ""
+        if _covers(names, host)
+        else f"it is for {', '.join(names) or 'no name'}; see bridge.url",
+    )
+
+
+def _names(certificate: x509.Certificate) -> list[str]:
+    try:
+        extension = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+    except x509.ExtensionNotFound:
+        return []
+    names = extension.value
+    return [
+        *names.get_values_for_type(x509.DNSName),
+        *map(str, names.get_values_for_type(x509.IPAddress)),
+    ]
+
+
+def _covers(names: list[str], host: str) -> bool:
+    """RFC 6125 §6.4: the name itself, or a wildcard in place of its first label."""
+    host = host.lower()
+    wildcard = "*." + host.partition(".")[2]
+    return any(name.lower() in (host, wildcard) for name in names)
+
+
+def make(folder: Path, host: str) -> tuple[Path, Path, Path]:
+    """Make an authority of our own and a certificate of its for `host`, good for two days.
+
+    Returns the paths of the authority's certificate, the server's certificate, and its key. The
+    authority's key is kept nowhere.
+    """
+    authority_key, key = (
+        ec.generate_private_key(ec.SECP256R1()),
+        ec.generate_private_key(ec.SECP256R1()),
+    )
+    authority_name = _name("Relay demonstration authority")
+    constraints = x509.BasicConstraints(ca=True, path_length=0)
+    usage = x509.KeyUsage(
+        digital_signature=True,
+        key_cert_sign=True,
+        crl_sign=True,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
+    authority_id = x509.SubjectKeyIdentifier.from_public_key(authority_key.public_key())
+    authority = (
+        _builder(authority_name, authority_name, authority_key.public_key())
+        .add_extension(constraints, critical=True)
+        .add_extension(usage, critical=True)
+        .add_extension(authority_id, critical=False)
+        .sign(authority_key, hashes.SHA256())
+    )
+    certificate = (
+        _builder(_name(host), authority_name, key.public_key())
+        .add_extension(x509.SubjectAlternativeName([_general_name(host)]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(authority_id),
+            critical=False,
+        )
+        .sign(authority_key, hashes.SHA256())
+    )
+    paths = folder / "ca.pem", folder / "certificate.pem", folder / "key.pem"
+    paths[0].write_bytes(authority.public_bytes(serialization.Encoding.PEM))
+    paths[1].write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    paths[2].touch(mode=0o600)
+    paths[2].write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+    return paths
+
+
+def _builder(
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey
+) -> x509.CertificateBuilder:
+    day = datetime.timedelta(days=1)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(_now() - day)
+        .not_valid_after(_now() + day)
+    )
+
+
+def _name(text: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
+
+
+def _general_name(host: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(host))
+    except ValueError:
+        return x509.DNSName(host)
+
+
+def _now() -> datetime.datetime:
+    return datetime.datetime.now(datetime.UTC)

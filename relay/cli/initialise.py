@@ -1,0 +1,114 @@
+"""`relay init`: writes a commented configuration, and never over one that is there."""
+
+import os
+import socket
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import click
+
+from relay import config
+from relay.cli.context import Command, Failure, Invocation
+from relay.cli.output import say
+from relay.config import Mode, quote
+
+# The file may hold a proxy's address and paths of keys: nobody else's business.
+_FILE_MODE = 0o600
+
+
+@click.command("init", cls=Command)
+@click.option("--url", help="Bridge: the https address at which Routers reach it.")
+@click.option("--certificate", type=click.Path(), help="Bridge: its TLS certificate chain, PEM.")
+@click.option("--private-key", type=click.Path(), help="Bridge: the certificate's key, PEM.")
+@click.option("--behind-proxy", is_flag=True, help="Bridge: a reverse proxy does the TLS.")
+@click.option("--name", help="Router: the hospital's name (default: this machine's).")
+@click.option("--ae-title", help="Router: its own AE title (default: RELAY).")
+@click.option("--proxy", metavar="URL", help="Router: the hospital's outbound proxy.")
+@click.option("--ca-file", type=click.Path(), help="Router: more authorities to trust, PEM.")
+@click.option("--listen", metavar="HOST:PORT", help="Where to listen.")
+@click.option("--data-dir", type=click.Path(), help="Where database and keys live.")
+@click.pass_obj
+def init(
+    invocation: Invocation,
+    url: str | None,
+    certificate: str | None,
+    private_key: str | None,
+    behind_proxy: bool,
+    name: str | None,
+    ae_title: str | None,
+    proxy: str | None,
+    ca_file: str | None,
+    listen: str | None,
+    data_dir: str | None,
+) -> None:
+    """Write a commented relay.toml (or the file that --config names)."""
+    if invocation.mode is None:
+        raise click.UsageError("say --mode bridge or --mode router")
+    path = invocation.path or Path("relay.toml")
+    given = {
+        "url": url,
+        "certificate": certificate,
+        "private_key": private_key,
+        "name": name,
+        "ae_title": ae_title,
+        "proxy": proxy,
+        "ca_file": ca_file,
+        "listen": listen,
+        "data_dir": data_dir or _data_dir(),
+    }
+    values = {key: quote(value) for key, value in given.items() if value is not None}
+    if invocation.mode is Mode.BRIDGE:
+        if url is None:
+            raise click.UsageError("a Bridge needs --url https://…, where Routers will reach it")
+        values.setdefault("listen", quote(_listen(url)))
+        if behind_proxy:
+            values["behind_proxy"] = "true"
+    else:
+        values.setdefault("name", quote(socket.gethostname()[:64]))
+    foreign = values.keys() - config.keys(invocation.mode)
+    if foreign:
+        option = min(foreign).replace("_", "-")
+        raise click.UsageError(f"a {invocation.mode.value.capitalize()} takes no --{option}")
+    _write(path, config.render(invocation.mode, values))
+    say(f"wrote {path}")
+    _next(invocation.mode, path, complete=behind_proxy or bool(certificate and private_key))
+
+
+def _data_dir() -> str | None:
+    """The system's place for root; beside the configuration for everyone else, who cannot write
+    there."""
+    return None if os.geteuid() == 0 else "data"
+
+
+def _listen(url: str) -> str:
+    try:
+        port = urlsplit(url).port
+    except ValueError:
+        port = None  # the URL is checked where it is read
+    return f"0.0.0.0:{port or 443}"
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _FILE_MODE)
+    except FileExistsError as error:
+        raise Failure(f"{path} is there already, and is not overwritten", 1) from error
+    except OSError as error:
+        raise Failure(f"{path}: cannot be written: {error.strerror}", 1) from error
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
+
+
+def _next(mode: Mode, path: Path, complete: bool) -> None:
+    """What to do now; a mistake in what was given is said at once, by the reader itself."""
+    start = f"relay --mode {mode.value} --config {path}"
+    if mode is Mode.BRIDGE and not complete:
+        say("next: set certificate and private_key in it (or behind_proxy = true), then:")
+    else:
+        config.load(path, mode)
+        say("next:")
+    say(f"  {start}")
+    if mode is Mode.BRIDGE:
+        say(f"  relay invite HOSPITAL --config {path}")
+    else:
+        say(f"  relay enroll INVITATION --config {path}")

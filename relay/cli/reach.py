@@ -1,0 +1,115 @@
+"""Can this machine reach the Bridge? One request, and every way in which it fails, in words."""
+
+import ssl
+import time
+from collections.abc import Iterator
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+
+from relay.config import RouterConfig
+from relay.providers import Finding
+
+# A person waits for this. A proxy that has to ask another takes a few seconds.
+TIMEOUT = 10.0
+
+# Openings are refused at 3 hours (DESIGN §3), a certificate may be refused sooner. Minutes are
+# what an NTP client that has stopped leaves behind.
+WORRYING_SKEW = 120.0
+
+
+def bridge(url: str, *, proxy: str | None, ca_file: Path | None) -> Iterator[Finding]:
+    """The way to the Bridge at `url`: proxy, TLS, answer, and whether the clocks agree."""
+    host = urlsplit(url).hostname
+    way = f"Bridge {url}" + (f" through the proxy {_shown(proxy)}" if proxy else "")
+    try:
+        context = trusting(ca_file)
+    except (OSError, ssl.SSLError) as error:
+        yield Finding(f"ca_file {ca_file}", False, f"no certificates in it: {error}")
+        return
+    try:
+        with httpx.Client(verify=context, proxy=proxy, timeout=TIMEOUT, trust_env=False) as client:
+            started = time.time()
+            answer = client.get(f"{url}/healthz")
+            middle = (started + time.time()) / 2
+    except httpx.ProxyError as error:
+        yield Finding(way, False, f"the proxy refuses: {error}; check its address and password")
+    except httpx.TimeoutException:
+        yield Finding(
+            way, False, f"no answer in {TIMEOUT:.0f} s: does the firewall let HTTPS to {host} out?"
+        )
+    except httpx.TransportError as error:
+        yield Finding(way, False, _why(error, str(host)))
+    else:
+        yield _health(way, answer)
+        yield from _clock(answer, middle)
+
+
+def trusting(ca_file: Path | None) -> ssl.SSLContext:
+    """Trust in the system's authorities, and in what `ca_file` holds.
+
+    Raises OSError, ssl.SSLError.
+    """
+    context = ssl.create_default_context()
+    if ca_file is not None:
+        context.load_verify_locations(ca_file)
+        # A Bridge looks at itself: its own certificate need not be an authority's.
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    return context
+
+
+def of_router(url: str, config: RouterConfig) -> Iterator[Finding]:
+    """`bridge`, the way this Router goes."""
+    return bridge(
+        url, proxy=config.proxy.reveal() if config.proxy else None, ca_file=config.ca_file
+    )
+
+
+def _health(way: str, answer: httpx.Response) -> Finding:
+    if answer.is_success:
+        return Finding(f"{way} answers", True)
+    return Finding(
+        way,
+        False,
+        f"/healthz is answered {answer.status_code}: is something else at this address?",
+    )
+
+
+def _clock(answer: httpx.Response, now: float) -> Iterator[Finding]:
+    try:
+        there = parsedate_to_datetime(answer.headers["date"]).timestamp()
+    except (KeyError, ValueError):
+        return  # a proxy in between has taken it out; nothing can be said
+    skew = now - there
+    words = f"clock differs from the Bridge's by {abs(skew):.0f} s"
+    fine = abs(skew) < WORRYING_SKEW
+    yield Finding(
+        words, fine, "" if fine else "set up NTP: systemctl enable --now systemd-timesyncd"
+    )
+
+
+def _why(error: Exception, host: str) -> str:
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return (
+                f"its certificate does not hold: {cause.verify_message}; if a proxy opens TLS, or"
+                " the Bridge has its own authority, give that authority as ca_file"
+            )
+        if isinstance(cause, ssl.SSLError):
+            return f"no TLS there ({cause.reason}): is this the address of the Bridge?"
+        cause = cause.__cause__ or cause.__context__
+    words = str(error)
+    if "Name or service" in words or "getaddrinfo" in words or "name resolution" in words:
+        return f"no such host: {host}; check the URL and this machine's name server"
+    if "refused" in words:
+        return "nobody listens there: is the Bridge running?"
+    return f"{type(error).__name__}: {words}"
+
+
+def _shown(proxy: str) -> str:
+    """The proxy without its password."""
+    parts = urlsplit(proxy)
+    return f"{parts.hostname}:{parts.port or 80}"

@@ -1,0 +1,82 @@
+"""`relay --mode …` without a command: runs the Bridge or the Router until a signal ends it."""
+
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+
+import structlog
+import trio
+
+from relay import log as logging
+from relay.bridge.app import run_bridge
+from relay.config import BridgeConfig, Config, LogFormat, RouterConfig
+from relay.router.app import run_router
+
+log = structlog.get_logger()
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+def run(config: Config) -> None:
+    """Run the process that `config` describes; returns once it was told to stop, and has.
+
+    Raises RelayError if it cannot start or go on.
+    """
+    text = config.log_format is LogFormat.TEXT or (
+        config.log_format is LogFormat.AUTO and sys.stderr.isatty()
+    )
+    logging.configure(level=config.log_level.value, json=not text)
+    trio.run(until_signalled, lambda stopping: _serve(config, stopping))
+
+
+async def until_signalled(serve: Callable[[trio.Event], Awaitable[None]]) -> None:
+    """Run `serve`, which is to end itself, with grace, once the event that it is given is set."""
+    stopping = trio.Event()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(_watch, stopping)
+        await serve(stopping)
+        nursery.cancel_scope.cancel()
+
+
+async def _watch(
+    stopping: trio.Event, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> None:
+    """The first signal asks to stop; a second one finds its default action, and kills."""
+    with trio.open_signal_receiver(*SIGNALS) as signals:
+        task_status.started()
+        async for number in signals:
+            log.info("stopping", signal=signal.Signals(number).name)
+            break
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
+    stopping.set()
+
+
+async def _serve(config: Config, stopping: trio.Event) -> None:
+    match config:
+        case BridgeConfig():
+            await run_bridge(
+                data_dir=config.data_dir,
+                listen=[(address.host, address.port) for address in config.listen],
+                url=config.url,
+                certificate=config.certificate,
+                key=config.private_key,
+                behind_proxy=config.behind_proxy,
+                blob_space=config.blob_space,
+                grace=config.grace_period,
+                stopping=stopping,
+            )
+        case RouterConfig():
+            await run_router(
+                data_dir=config.data_dir,
+                name=config.name,
+                ae_title=config.ae_title,
+                listen=[(address.host, address.port) for address in config.listen],
+                ca_file=config.ca_file,
+                proxy=config.proxy.reveal() if config.proxy else None,
+                allowed_origins=config.allowed_origins,
+                trust=config.trust.value,
+                maximum_associations=config.maximum_associations,
+                grace_period=config.grace_period,
+                stopping=stopping,
+            )

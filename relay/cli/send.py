@@ -1,0 +1,206 @@
+"""`relay send`: files to a device, here or in another hospital, as a C-STORE user."""
+
+import sys
+from collections import deque
+from collections.abc import AsyncIterator, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+import click
+import trio
+from pydicom.uid import UID
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+
+from relay import scu
+from relay.cli import output, part10
+from relay.cli.associate import Associated, associate, is_warning, status_in_words
+from relay.cli.context import Command, Invocation, json_option
+from relay.cli.control import NotRunning
+from relay.cli.part10 import Part10File
+from relay.dicom.status import Status
+from relay.errors import RelayError
+
+
+@attrs.define(slots=True)
+class Outcome:
+    """What became of the files."""
+
+    sent: int = 0
+    sent_bytes: int = 0
+    seconds: float = 0.0
+    warnings: list[tuple[Path, str]] = attrs.Factory(list)
+    failures: list[tuple[Path, str]] = attrs.Factory(list)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "sent": self.sent,
+            "bytes": self.sent_bytes,
+            "seconds": round(self.seconds, 3),
+            "warnings": [{"path": str(path), "why": why} for path, why in self.warnings],
+            "failures": [{"path": str(path), "why": why} for path, why in self.failures],
+        }
+
+
+@click.command(cls=Command)
+@click.argument("ae_title")
+@click.argument(
+    "paths",
+    nargs=-1,
+    required=True,
+    type=click.Path(exists=True, path_type=Path),
+    metavar="PATH...",
+)
+@json_option
+@click.pass_context
+def send(ctx: click.Context, ae_title: str, paths: tuple[Path, ...], as_json: bool) -> None:
+    """Send DICOM files, and those in folders, to the device AE_TITLE as they are.
+
+    A file in a folder that is not DICOM is passed over; one that is named and is not is a failure.
+    """
+    outcome = Outcome()
+    files = _scan(paths, outcome)
+    with _progress(quiet=as_json) as progress:
+        trio.run(_Sender(ctx.obj, ae_title, outcome, progress).send, files)
+    if as_json:
+        output.print_json(outcome.to_json())
+    else:
+        _report(outcome, ae_title)
+    if outcome.failures or not outcome.sent:
+        ctx.exit(1)
+
+
+def _scan(paths: Iterable[Path], outcome: Outcome) -> list[Part10File]:
+    files = []
+    for path in paths:
+        for inner in part10.walk([path]):
+            try:
+                files.append(part10.read(inner))
+            except RelayError as error:
+                if inner == path:
+                    outcome.failures.append((inner, _without_path(error, inner)))
+    return files
+
+
+def _without_path(error: RelayError, path: Path) -> str:
+    return str(error).removeprefix(f"{path}: ")
+
+
+def _progress(*, quiet: bool) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[objects]} of {task.fields[count]} objects"),
+        DownloadColumn(binary_units=True),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+        disable=quiet or not sys.stderr.isatty(),
+    )
+
+
+class _Sender:
+    """Sends files over as many associations, one after the other, as their kinds need."""
+
+    def __init__(
+        self, invocation: Invocation, ae_title: str, outcome: Outcome, progress: Progress
+    ) -> None:
+        self._invocation = invocation
+        self._ae_title = ae_title
+        self._outcome = outcome
+        self._progress = progress
+
+    async def send(self, files: Sequence[Part10File]) -> None:
+        """Send all; what becomes of each is in the outcome. Raises NotRunning."""
+        started = trio.current_time()
+        self._bar = self._progress.add_task(
+            f"to {self._ae_title}",
+            total=sum(file.size for file in files),
+            objects=0,
+            count=len(files),
+        )
+        for batch in part10.batches(files):
+            left = deque(batch)
+            while left:
+                await self._send_over_one_association(left)
+        self._outcome.seconds = trio.current_time() - started
+
+    async def _send_over_one_association(self, left: deque[Part10File]) -> None:
+        """Take from `left` what this association settles.
+
+        When it breaks, the file under way has failed; the others get another association, unless
+        this one carried nothing at all: then nor would the next.
+        """
+        before = self._outcome.sent
+        pairs = list(dict.fromkeys(file.pair for file in left))
+        try:
+            async with associate(self._invocation, self._ae_title, pairs) as associated:
+                message_id = 0
+                while left:
+                    message_id = message_id % 0xFFFF + 1
+                    await self._store(associated, left[0], message_id)
+                    left.popleft()
+        except NotRunning:
+            raise
+        except (RelayError, OSError) as error:
+            # What had been answered stays answered, also where only the release failed.
+            if left:
+                self._fail(left.popleft(), str(error))
+            while left and self._outcome.sent == before:
+                self._fail(left.popleft(), str(error))
+
+    async def _store(self, associated: Associated, file: Part10File, message_id: int) -> None:
+        context = associated.contexts.get(file.pair)
+        if context is None:
+            self._fail(file, f"{self._ae_title} does not take {_kind(file)}")
+            return
+        status = await scu.store(
+            associated.association,
+            context,
+            file.sop_class,
+            file.sop_instance,
+            self._counted(file),
+            message_id=message_id,
+        )
+        if status == Status.SUCCESS or is_warning(status):
+            self._outcome.sent += 1
+            self._outcome.sent_bytes += file.size
+            if status != Status.SUCCESS:
+                self._outcome.warnings.append((file.path, status_in_words(status)))
+            self._progress.update(self._bar, objects=self._outcome.sent)
+        else:
+            self._fail(file, status_in_words(status))
+
+    async def _counted(self, file: Part10File) -> AsyncIterator[bytes]:
+        async for block in file.data_set():
+            yield block
+            self._progress.advance(self._bar, len(block))
+
+    def _fail(self, file: Part10File, why: str) -> None:
+        self._outcome.failures.append((file.path, why))
+
+
+def _kind(file: Part10File) -> str:
+    """SOP class and transfer syntax, by name where they have one."""
+    return f"{UID(file.sop_class).name} in {UID(file.transfer_syntax).name}"
+
+
+def _report(outcome: Outcome, ae_title: str) -> None:
+    count = outcome.sent + len(outcome.failures)
+    rate = outcome.sent_bytes / outcome.seconds if outcome.seconds else 0.0
+    output.say(
+        f"sent {outcome.sent} of {count} objects to {ae_title}, {output.size(outcome.sent_bytes)}"
+        f" in {outcome.seconds:.1f} s ({output.size(rate)}/s)"
+    )
+    for title, rows in (("warning", outcome.warnings), ("failed", outcome.failures)):
+        if rows:
+            output.print_table((title, "why"), rows, empty="")

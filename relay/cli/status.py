@@ -1,0 +1,46 @@
+"""`relay status`: what the running process says of itself."""
+
+from typing import Any
+
+import click
+from rich.text import Text
+
+from relay.cli.context import Command, Invocation, json_option
+from relay.cli.control import Control
+from relay.cli.output import console, print_json
+from relay.log import escape
+
+
+@click.command(cls=Command)
+@json_option
+@click.pass_obj
+def status(invocation: Invocation, as_json: bool) -> None:
+    """Show how the running Bridge or Router is doing."""
+    answer = Control(invocation.load(), invocation.file).get("/v1/status")
+    if as_json:
+        print_json(answer)
+        return
+    rows = list(_rows("", answer))
+    width = max(len(name) for name, _ in rows)
+    for name, value in rows:
+        console().print(Text.assemble((f"{name:<{width}}", "bold"), "  ", escape(value)))
+
+
+def _rows(prefix: str, answer: dict[str, Any]) -> list[tuple[str, str]]:
+    """Names and values for people: nested names joined, lists counted out."""
+    rows: list[tuple[str, str]] = []
+    for name, value in answer.items():
+        words = prefix + name.replace("_", " ")
+        if isinstance(value, dict):
+            rows += _rows(f"{words}: ", value)
+        elif isinstance(value, bool):
+            rows.append((words, "yes" if value else "no"))
+        elif isinstance(value, list):
+            rows.append((words, ", ".join(map(_item, value)) or "-"))
+        else:
+            rows.append((words, "-" if value is None or value == "" else str(value)))
+    return rows
+
+
+def _item(value: Any) -> str:
+    return " ".join(map(str, value.values())) if isinstance(value, dict) else str(value)

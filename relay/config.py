@@ -1,0 +1,421 @@
+"""What `relay.toml` may say: every key, its type, its default and its reason, once.
+
+One file holds a `[bridge]` table or a `[router]` table (or both, on a machine that tries things
+out). The two classes below are the schema: reading, `relay init` and `relay.toml.example` are all
+made from their fields, so a key cannot exist in one of them only.
+
+Devices, grants, peers and providers are not here: they live in the database, and change while the
+process runs.
+"""
+
+import difflib
+import json
+import textwrap
+import tomllib
+from collections.abc import Mapping
+from enum import Enum
+from pathlib import Path
+from types import MappingProxyType
+from typing import Annotated, Any, ClassVar, get_type_hints
+
+import attrs
+
+from relay.errors import ConfigurationError
+from relay.values import (
+    ADDRESSES,
+    AE_TITLE,
+    FILE,
+    FLAG,
+    NAME,
+    ORIGINS,
+    PATH,
+    PROXY,
+    URL,
+    Address,
+    Expectation,
+    Kind,
+    Secret,
+    count,
+    number,
+    one_of,
+    reason,
+    size,
+)
+
+# Where the command line looks when neither --config nor RELAY_CONFIG says.
+DEFAULT_PATHS = (Path("relay.toml"), Path("/etc/relay/relay.toml"))
+
+# A configuration is a page of text: a larger file is something else given by mistake, and not read
+# into memory to find that out.
+MAXIMUM_FILE = 1024 * 1024
+
+
+class Mode(Enum):
+    """What this process is; also the name of its table in `relay.toml`."""
+
+    BRIDGE = "bridge"
+    ROUTER = "router"
+
+
+class Trust(Enum):
+    """What a Router does with a peer whose contact nobody has compared yet."""
+
+    FIRST_USE = "first-use"
+    CONTACTS = "contacts"
+
+
+class LogFormat(Enum):
+    """How log lines look: `auto` is text on a terminal and JSON elsewhere."""
+
+    AUTO = "auto"
+    TEXT = "text"
+    JSON = "json"
+
+
+class LogLevel(Enum):
+    """The least severe lines that are written."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+# --- the keys -----------------------------------------------------------------------------------
+
+
+@attrs.frozen(slots=True)
+class Key:
+    """What a key of the schema takes, and how the documentation shows it.
+
+    `default` and `example` are TOML source; the example is the default where it is left out.
+    Neither `default` nor `required`: the value is None when it is not given.
+    """
+
+    kind: Kind
+    words: str
+    default: str | None = attrs.field(default=None, kw_only=True)
+    example: str = attrs.field(
+        default=attrs.Factory(lambda key: key.default or "", takes_self=True), kw_only=True
+    )
+    required: bool = attrs.field(default=False, kw_only=True)
+
+
+_DATA_DIR = Key(
+    PATH,
+    "Where the database, the keys and the control socket live. Made with mode 0700.",
+    default='"/var/lib/relay"',
+)
+_GRACE_PERIOD = Key(
+    number(0, 3600, "seconds"),
+    "On SIGTERM: how long running associations may go on, in seconds, before they are aborted."
+    " A second signal ends the process at once.",
+    default="30",
+)
+_LOG_LEVEL = Key(one_of(LogLevel), "The least severe log lines that are written.", default='"info"')
+_LOG_FORMAT = Key(
+    one_of(LogFormat),
+    "auto: text for people on a terminal, JSON (one object a line) elsewhere.",
+    default='"auto"',
+)
+
+
+@attrs.frozen(slots=True)
+class BridgeConfig:
+    """The `[bridge]` table."""
+
+    mode: ClassVar[Mode] = Mode.BRIDGE
+
+    url: Annotated[
+        str,
+        Key(
+            URL,
+            "Where Routers reach this Bridge. It goes into invitations and signed URLs.",
+            example='"https://relay.example.org"',
+            required=True,
+        ),
+    ]
+    data_dir: Annotated[Path, _DATA_DIR]
+    listen: Annotated[
+        tuple[Address, ...],
+        Key(
+            ADDRESSES,
+            "Where to listen for Routers: one address, or a list. IPv6 as [ADDRESS]:PORT.",
+            default='"0.0.0.0:443"',
+        ),
+    ]
+    certificate: Annotated[
+        Path | None,
+        Key(
+            FILE,
+            "The TLS certificate chain for `url`, PEM. Needed unless behind_proxy is true.",
+            example='"/etc/relay/fullchain.pem"',
+        ),
+    ]
+    private_key: Annotated[
+        Path | None,
+        Key(
+            FILE,
+            "The certificate's private key, PEM, readable by this process alone.",
+            example='"/etc/relay/privkey.pem"',
+        ),
+    ]
+    behind_proxy: Annotated[
+        bool,
+        Key(
+            FLAG,
+            "true: serve plain HTTP, because a reverse proxy before it does the TLS of `url`.",
+            default="false",
+        ),
+    ]
+    blob_space: Annotated[
+        int,
+        Key(
+            size(64 * 2**20),
+            "How much of the disk the Bridge's own object store may use for sealed chunks, which"
+            " live for minutes.",
+            default='"20 GiB"',
+        ),
+    ]
+    grace_period: Annotated[float, _GRACE_PERIOD]
+    log_level: Annotated[LogLevel, _LOG_LEVEL]
+    log_format: Annotated[LogFormat, _LOG_FORMAT]
+
+
+@attrs.frozen(slots=True)
+class RouterConfig:
+    """The `[router]` table."""
+
+    mode: ClassVar[Mode] = Mode.ROUTER
+
+    name: Annotated[
+        str,
+        Key(
+            NAME,
+            "What the other hospitals see this one as.",
+            example='"North Hospital"',
+            required=True,
+        ),
+    ]
+    ae_title: Annotated[
+        str,
+        Key(
+            AE_TITLE,
+            "The Router's own AE title. It answers a C-ECHO itself, to test the line.",
+            default='"RELAY"',
+        ),
+    ]
+    data_dir: Annotated[Path, _DATA_DIR]
+    listen: Annotated[
+        tuple[Address, ...],
+        Key(
+            ADDRESSES,
+            "Where to listen for local DICOM devices: one address, or a list. IPv6 as"
+            " [ADDRESS]:PORT.",
+            default='"0.0.0.0:11112"',
+        ),
+    ]
+    proxy: Annotated[
+        Secret | None,
+        Key(
+            PROXY,
+            "The hospital's outbound HTTP proxy (CONNECT). With a user and password it is a"
+            " secret: give it as env:NAME or file:PATH.",
+            example='"http://proxy.example.org:3128"',
+        ),
+    ]
+    ca_file: Annotated[
+        Path | None,
+        Key(
+            FILE,
+            "More certificate authorities to trust, PEM: the proxy's own, or the Bridge's.",
+            example='"/etc/relay/ca.pem"',
+        ),
+    ]
+    allowed_origins: Annotated[
+        tuple[str, ...],
+        Key(
+            ORIGINS,
+            "Object stores on private addresses that this Router may use. The Bridge's own origin"
+            " is always allowed; public addresses need no entry.",
+            default="[]",
+            example='["https://store.example.org"]',
+        ),
+    ]
+    trust: Annotated[
+        Trust,
+        Key(
+            one_of(Trust),
+            "first-use: a new peer may be used, and shows as unverified until its contact is"
+            " compared. contacts: a peer is refused until then.",
+            default='"first-use"',
+        ),
+    ]
+    maximum_associations: Annotated[
+        int,
+        Key(
+            count(1, 10000),
+            "How many associations with local devices may be open at once.",
+            default="256",
+        ),
+    ]
+    grace_period: Annotated[float, _GRACE_PERIOD]
+    log_level: Annotated[LogLevel, _LOG_LEVEL]
+    log_format: Annotated[LogFormat, _LOG_FORMAT]
+
+
+Config = BridgeConfig | RouterConfig
+_SCHEMA: Mapping[Mode, type[Config]] = {Mode.BRIDGE: BridgeConfig, Mode.ROUTER: RouterConfig}
+
+
+def keys(mode: Mode) -> dict[str, Key]:
+    """Every key that `mode` knows, in the order in which the example shows them."""
+    hints = get_type_hints(_SCHEMA[mode], include_extras=True)
+    return {field.name: hints[field.name].__metadata__[0] for field in attrs.fields(_SCHEMA[mode])}
+
+
+# --- reading ------------------------------------------------------------------------------------
+
+
+def find(given: Path | None) -> Path:
+    """The configuration to use: the one given, or the first of DEFAULT_PATHS that exists.
+
+    Raises ConfigurationError if there is none.
+    """
+    if given is not None:
+        return given
+    for path in DEFAULT_PATHS:
+        if path.exists():
+            return path
+    places = " or ".join(str(path) for path in DEFAULT_PATHS)
+    raise ConfigurationError(
+        "relay.toml", "", f"not found as {places}: give --config, or write one with `relay init`"
+    )
+
+
+def load(path: Path, mode: Mode | None = None) -> Config:
+    """Read `mode`'s table of the file; without a mode, the only table that it has.
+
+    Raises ConfigurationError: one line with the file, the key and what was expected.
+    """
+    document = _parse(path)
+    names = [m.value for m in Mode]
+    for name, value in document.items():
+        if name not in names:
+            raise ConfigurationError(str(path), name, f"unknown table{_did_you_mean(name, names)}")
+        if not isinstance(value, dict):
+            raise ConfigurationError(str(path), name, f"expected a table: [{name}]")
+    if mode is None:
+        if len(document) != 1:
+            found = "both [bridge] and [router]" if document else "neither [bridge] nor [router]"
+            raise ConfigurationError(str(path), "", f"has {found}: say which with --mode")
+        mode = Mode(next(iter(document)))
+    if mode.value not in document:
+        raise ConfigurationError(str(path), "", f"expected a [{mode.value}] table")
+    return _table(path, mode, document[mode.value])
+
+
+def _parse(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            source = file.read(MAXIMUM_FILE + 1)
+        if len(source) > MAXIMUM_FILE:
+            raise ConfigurationError(str(path), "", f"larger than {MAXIMUM_FILE} bytes")
+        return tomllib.loads(source.decode())
+    except OSError as error:
+        raise ConfigurationError(str(path), "", f"cannot be read: {reason(error)}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(str(path), "", "expected TOML in UTF-8") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(str(path), "", f"not valid TOML: {error}") from error
+
+
+def _table(path: Path, mode: Mode, table: Mapping[str, Any]) -> Config:
+    known = keys(mode)
+    for name in table:
+        if name not in known:
+            raise ConfigurationError(
+                str(path), f"{mode.value}.{name}", f"unknown key{_did_you_mean(name, list(known))}"
+            )
+    folder = path.absolute().parent
+    values: dict[str, Any] = {}
+    for name, key in known.items():
+        if name in table:
+            value = table[name]
+        elif key.default is not None:
+            value = tomllib.loads(f"value = {key.default}")["value"]
+        elif key.required:
+            raise ConfigurationError(str(path), f"{mode.value}.{name}", key.kind.expected)
+        else:
+            values[name] = None
+            continue
+        try:
+            values[name] = key.kind.read(value, folder)
+        except ValueError as error:
+            expected = str(error) if isinstance(error, Expectation) else key.kind.expected
+            raise ConfigurationError(str(path), f"{mode.value}.{name}", expected) from error
+    config = _SCHEMA[mode](**values)
+    if isinstance(config, BridgeConfig):
+        _check_tls(path, config)
+    return config
+
+
+def _check_tls(path: Path, config: BridgeConfig) -> None:
+    """TLS from files, or plain HTTP because the configuration says who does the TLS instead."""
+    for name in ("certificate", "private_key"):
+        given = getattr(config, name) is not None
+        if config.behind_proxy and given:
+            raise ConfigurationError(
+                str(path), f"bridge.{name}", "not used with behind_proxy = true: remove one of them"
+            )
+        if not config.behind_proxy and not given:
+            raise ConfigurationError(
+                str(path), f"bridge.{name}", "expected a PEM file, or behind_proxy = true"
+            )
+
+
+def _did_you_mean(name: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {close[0]}?" if close else f"; expected one of {', '.join(known)}"
+
+
+# --- writing ------------------------------------------------------------------------------------
+
+_WIDTH = 98
+
+
+def render(mode: Mode, values: Mapping[str, str] = MappingProxyType({})) -> str:
+    """A commented table with every key: those in `values` (TOML source) set, the others shown.
+
+    Required keys that `values` lacks stand with their example, since nothing starts without them.
+    """
+    lines = [f"[{mode.value}]"]
+    for name, key in keys(mode).items():
+        lines.append("")
+        lines += textwrap.wrap(
+            key.words, _WIDTH, initial_indent="# ", subsequent_indent="# ", break_on_hyphens=False
+        )
+        commented = "" if name in values or key.required else "#"
+        lines.append(f"{commented}{name} = {values.get(name, key.example)}")
+    return "\n".join(lines) + "\n"
+
+
+def example() -> str:
+    """The text of relay.toml.example."""
+    heading = """\
+# Relay's configuration, every key with its default (or an example where there is none).
+#
+# Only what the process needs to start: devices, grants, peers and providers live in its database
+# and are changed with `relay device`, `relay grant`, `relay peer` and `relay provider`.
+#
+# A relative path counts from this file's folder. A secret is given as "env:NAME" (an environment
+# variable) or "file:PATH". Durations are in seconds; sizes in bytes, or as "64 MiB".
+#
+# `relay init` writes one table of this, filled in. A file needs only the table of its own mode.
+"""
+    return "\n".join([heading, render(Mode.BRIDGE), render(Mode.ROUTER)])
+
+
+def quote(text: str) -> str:
+    """`text` as a TOML string (TOML's basic strings take JSON's escapes, but not a raw DEL)."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

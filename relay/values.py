@@ -1,0 +1,230 @@
+"""How one value of `relay.toml` is read: the kinds of value, and what each expects, in words."""
+
+import os
+import re
+from collections.abc import Callable
+from enum import Enum
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import attrs
+
+# A secret is a line: a larger file is something else given by mistake, and not read to find out.
+MAXIMUM_SECRET = 16 * 1024
+
+
+@attrs.frozen(slots=True)
+class Address:
+    """A host and port to listen on; port 0 lets the system choose."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@attrs.frozen(slots=True, repr=False)
+class Secret:
+    """A value that must not be printed; `reveal` is for the one place that needs it."""
+
+    _value: str
+
+    def reveal(self) -> str:
+        return self._value
+
+    def __repr__(self) -> str:
+        return "Secret(...)"
+
+
+E = TypeVar("E", bound=Enum)
+
+
+class Expectation(ValueError):
+    """What was expected, in words of its own."""
+
+
+@attrs.frozen(slots=True)
+class Kind:
+    """A type of value: what is expected, in words, and how it is read.
+
+    `read` is given the value and the folder of the file. It raises ValueError, or Expectation
+    where it has better words than `expected`.
+    """
+
+    expected: str
+    read: Callable[[Any, Path], Any]
+
+
+def number(least: float, most: float, unit: str) -> Kind:
+    def read(value: Any, folder: Path) -> float:
+        if type(value) not in (int, float) or not least <= value <= most:
+            raise ValueError
+        return float(value)
+
+    return Kind(f"expected a number of {unit} from {least:g} to {most:g}", read)
+
+
+def count(least: int, most: int) -> Kind:
+    def read(value: Any, folder: Path) -> int:
+        if type(value) is not int or not least <= value <= most:
+            raise ValueError
+        return value
+
+    return Kind(f"expected a whole number from {least} to {most}", read)
+
+
+_UNITS = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
+
+
+def size(least: int) -> Kind:
+    def read(value: Any, folder: Path) -> int:
+        if isinstance(value, str):
+            match = re.fullmatch(r"(\d{1,15}) ?(B|KiB|MiB|GiB|TiB)", value)
+            if match is None:
+                raise ValueError
+            value = int(match[1]) * _UNITS[match[2]]
+        if type(value) is not int or not least <= value < 2**63:
+            raise ValueError
+        return value
+
+    return Kind(f'expected a size of at least {least} bytes, such as 65536 or "64 KiB"', read)
+
+
+def _flag(value: Any, folder: Path) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError
+    return value
+
+
+def _path(value: Any, folder: Path) -> Path:
+    if not isinstance(value, str) or not value or "\0" in value:
+        raise ValueError
+    return folder / Path(value).expanduser()
+
+
+def _file(value: Any, folder: Path) -> Path:
+    path = _path(value, folder)
+    try:
+        with path.open("rb") as file:
+            file.read(1)
+    except OSError as error:
+        raise Expectation(f"{path} cannot be read: {reason(error)}") from error
+    return path
+
+
+def _address(value: Any, folder: Path) -> Address:
+    match = re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[^\s:\[\]]+):(\d{1,5})", _text(value))
+    if match is None or int(match[2]) > 65535:
+        raise ValueError
+    return Address(match[1].strip("[]"), int(match[2]))
+
+
+def _addresses(value: Any, folder: Path) -> tuple[Address, ...]:
+    rows = value if isinstance(value, list) else [value]
+    if not rows:
+        raise ValueError
+    return tuple(_address(row, folder) for row in rows)
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError
+    return value
+
+
+def _url(value: Any, folder: Path) -> str:
+    parts = urlsplit(_text(value))
+    if (
+        parts.scheme != "https"
+        or not parts.hostname
+        or parts.path not in ("", "/")
+        or parts.query
+        or parts.fragment
+        or "@" in parts.netloc
+        or (parts.port is not None and not 0 < parts.port < 65536)
+    ):
+        raise ValueError
+    return f"https://{parts.netloc}"
+
+
+def _origins(value: Any, folder: Path) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        raise ValueError
+    return tuple(_url(row, folder) for row in value)
+
+
+def _ae_title(value: Any, folder: Path) -> str:
+    # PS3.5 Table 6.2-1: 16 characters of the default repertoire, no backslash, no control
+    # characters, not spaces only; leading and trailing spaces do not count.
+    title = _text(value).strip(" ")
+    if not re.fullmatch(r"[ -\[\]-~]{1,16}", title):
+        raise ValueError
+    return title
+
+
+def _name(value: Any, folder: Path) -> str:
+    name = _text(value).strip()
+    if not 0 < len(name) <= 64 or not name.isprintable():
+        raise ValueError
+    return name
+
+
+def _secret(value: Any, folder: Path) -> Secret:
+    where, colon, name = _text(value).partition(":")
+    if not colon or not name or where not in ("env", "file"):
+        raise ValueError
+    if where == "env":
+        if name not in os.environ:
+            raise Expectation(f"environment variable {name} is not set")
+        secret = os.environ[name].strip()
+    else:
+        path = _path(name, folder)
+        try:
+            with path.open("rb") as file:
+                secret = file.read(MAXIMUM_SECRET).decode().strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise Expectation(f"{path} cannot be read: {reason(error)}") from error
+    if not secret:
+        raise Expectation(f"the secret at {value} is empty")
+    return Secret(secret)
+
+
+def _proxy(value: Any, folder: Path) -> Secret:
+    if _text(value).startswith(("env:", "file:")):
+        secret = _secret(value, folder)
+    else:
+        secret = Secret(value)
+        if "@" in value:
+            raise Expectation("a proxy with a password is a secret: expected env:NAME or file:PATH")
+    parts = urlsplit(secret.reveal())
+    if parts.scheme != "http" or not parts.hostname or parts.path not in ("", "/"):
+        raise ValueError
+    return secret
+
+
+def one_of(enum: type[E]) -> Kind:
+    names = [member.value for member in enum]
+    quoted = ", ".join(f'"{name}"' for name in names)
+
+    def read(value: Any, folder: Path) -> E:
+        return enum(value)
+
+    return Kind(f"expected one of {quoted}", read)
+
+
+FLAG = Kind("expected true or false", _flag)
+PATH = Kind("expected a path", _path)
+FILE = Kind("expected the path of a file", _file)
+ADDRESSES = Kind('expected "HOST:PORT", or a list of them', _addresses)
+URL = Kind('expected an https URL without a path, such as "https://relay.example.org"', _url)
+ORIGINS = Kind('expected a list of https origins, such as ["https://store.example.org"]', _origins)
+AE_TITLE = Kind("expected an AE title of 1 to 16 ASCII characters without a backslash", _ae_title)
+NAME = Kind("expected a name of 1 to 64 printable characters", _name)
+PROXY = Kind('expected "http://HOST:PORT", or env:NAME or file:PATH of one', _proxy)
+
+
+def reason(error: Exception) -> str:
+    """The system's words for an error, without the path that the caller names already."""
+    return (isinstance(error, OSError) and error.strerror) or type(error).__name__

@@ -1,0 +1,49 @@
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from relay.cli.demo.command import relay
+from relay.cli.demo.devices import DCMTK
+
+
+def processes_in(folder: str) -> list[str]:
+    """Command lines that name the folder: what the demonstration would have left behind."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue  # it has ended meanwhile
+        if folder in words:
+            found.append(words)
+    return found
+
+
+@pytest.mark.interop
+def test_the_whole_demonstration(tmp_path: Path) -> None:
+    if not all(map(shutil.which, DCMTK.PROGRAMS)):
+        pytest.skip("DCMTK is not installed")
+    done = subprocess.run(
+        [*relay(), "demo"],
+        capture_output=True,
+        text=True,
+        timeout=110,
+        env={"PATH": "/usr/bin:/bin", "TMPDIR": str(tmp_path)},
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    for words in (
+        "sent and stored: ",
+        "got through Relay and got directly: ",
+        "none is in them",
+        "no process is left running",
+    ):
+        assert words in done.stdout
+    assert processes_in(str(tmp_path)) == []
+
+
+def test_it_runs_the_relay_that_it_is_part_of() -> None:
+    assert relay()[0] == sys.executable

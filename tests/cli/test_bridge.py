@@ -1,0 +1,50 @@
+import json
+
+import pytest
+
+from tests.cli.conftest import FakeProcess
+
+
+def test_an_invitation_is_all_that_goes_to_stdout(bridge: FakeProcess) -> None:
+    answer = {"invitation": "relay-invitation:x", "id": "00", "name": "N", "expires": 1_800_000_000}
+    bridge.will("POST", "/v1/invitations", answer, status=201)
+    result = bridge.relay("invite", "North Hospital", "--hours", "2")
+    assert result.stdout == "relay-invitation:x\n"
+    assert "North Hospital" in result.stderr
+    assert bridge.asked[0][2] == {"name": "North Hospital", "lifetime": 7200}
+    assert json.loads(bridge.relay("invite", "N", "--json").stdout) == answer
+
+
+def test_routers_are_listed_and_revoked(bridge: FakeProcess) -> None:
+    row = {
+        "name": "North Hospital",
+        "connected": True,
+        "revoked": False,
+        "fingerprint": "abcd-efgh",
+        "ae_titles": ["NORTH_WS"],
+    }
+    bridge.will("GET", "/v1/routers", [row])
+    bridge.will("POST", "/v1/routers/abcd-efgh/revoke", b"", status=204)
+    assert "NORTH_WS" in bridge.relay("router", "list").stdout
+    assert json.loads(bridge.relay("router", "list", "--json").stdout) == [row]
+    assert "revoked" in bridge.relay("router", "revoke", "abcd-efgh").stdout
+
+
+@pytest.mark.parametrize(("fine", "status"), [(True, 0), (False, 1)])
+def test_a_provider_is_listed_and_checked(bridge: FakeProcess, fine: bool, status: int) -> None:
+    bridge.will("GET", "/v1/providers", [{"name": "disk", "kind": "disk", "in_use": True}])
+    findings = [{"what": "PUT", "ok": fine, "advice": "" if fine else "look at the log"}]
+    bridge.will("POST", "/v1/providers/disk/check", {"findings": findings})
+    assert "disk" in bridge.relay("provider", "list").stdout
+    assert json.loads(bridge.relay("provider", "list", "--json").stdout)[0]["kind"] == "disk"
+    result = bridge.relay("provider", "check")
+    assert result.exit_code == status
+    assert ("look at the log" in result.stdout) is not fine
+    result = bridge.relay("provider", "check", "disk", "--json")
+    assert (result.exit_code, json.loads(result.stdout)) == (status, findings)
+
+
+def test_a_router_is_no_bridge(router: FakeProcess) -> None:
+    result = router.relay("invite", "N")
+    assert result.exit_code == 2
+    assert "expected a [bridge] table" in result.stderr

@@ -1,0 +1,51 @@
+import datetime
+import ssl
+from pathlib import Path
+
+import pytest
+
+from relay.cli import certificate
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "relay.example.org"])
+def test_what_is_made_is_good_for_its_host(tmp_path: Path, host: str) -> None:
+    authority, chain, key = certificate.make(tmp_path, host)
+    ssl.create_default_context(cafile=authority)
+    ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(chain, key)
+    assert key.stat().st_mode & 0o077 == 0
+    until, names = certificate.examine(chain, host)
+    assert names.ok
+    assert not until.ok, "two days are soon over, and a real one would have to be renewed"
+
+
+def test_another_host_is_named(tmp_path: Path) -> None:
+    _, chain, _ = certificate.make(tmp_path, "relay.example.org")
+    _, names = certificate.examine(chain, "bridge.example.org")
+    assert not names.ok
+    assert "relay.example.org" in names.advice
+
+
+def test_a_wildcard_covers_one_label(tmp_path: Path) -> None:
+    _, chain, _ = certificate.make(tmp_path, "*.example.org")
+    found = {
+        host: list(certificate.examine(chain, host))[1].ok
+        for host in ("relay.example.org", "RELAY.example.org", "a.relay.example.org", "example.org")
+    }
+    assert list(found.values()) == [True, True, False, False]
+
+
+def test_time_left_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, chain, _ = certificate.make(tmp_path, "relay.example.org")
+    monkeypatch.setattr(certificate, "SOON", datetime.timedelta(hours=1))
+    until, _ = certificate.examine(chain, "relay.example.org")
+    assert until.ok
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"-----BEGIN CERTIFICATE-----\nxx\n-----END CERTIFICATE-----\n"]
+)
+def test_what_is_no_certificate_is_said(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "chain.pem"
+    path.write_bytes(content)
+    (finding,) = certificate.examine(path, "h")
+    assert not finding.ok

@@ -1,0 +1,87 @@
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from relay import config
+from relay.cli.root import main
+from relay.config import BridgeConfig, Mode, RouterConfig
+from relay.values import Address
+
+
+def init(folder: Path, *arguments: str) -> Result:
+    return CliRunner().invoke(main, ["init", *arguments, "--config", str(folder / "relay.toml")])
+
+
+def test_a_router_asks_for_nothing(tmp_path: Path) -> None:
+    result = init(tmp_path, "--mode", "router")
+    assert result.exit_code == 0, result.output
+    assert f"relay --mode router --config {tmp_path / 'relay.toml'}" in result.stdout
+    loaded = config.load(tmp_path / "relay.toml")
+    assert isinstance(loaded, RouterConfig)
+    assert loaded.name
+    assert (tmp_path / "relay.toml").stat().st_mode & 0o777 == 0o600
+
+
+def test_what_is_given_is_set_and_the_rest_is_there_to_read(tmp_path: Path) -> None:
+    result = init(
+        tmp_path,
+        *("--mode", "router", "--name", 'St "Mary"', "--ae-title", "MARY"),
+        *("--listen", "10.0.0.1:104", "--data-dir", "d", "--proxy", "http://proxy:3128"),
+    )
+    assert result.exit_code == 0, result.output
+    loaded = config.load(tmp_path / "relay.toml")
+    assert isinstance(loaded, RouterConfig)
+    assert (loaded.name, loaded.ae_title) == ('St "Mary"', "MARY")
+    assert loaded.listen == (Address("10.0.0.1", 104),)
+    assert loaded.data_dir == tmp_path / "d"
+    assert loaded.proxy is not None
+    text = (tmp_path / "relay.toml").read_text()
+    assert all(name in text for name in config.keys(Mode.ROUTER))
+
+
+def test_a_bridge_behind_a_proxy_is_complete(tmp_path: Path) -> None:
+    result = init(
+        tmp_path, "--mode", "bridge", "--url", "https://relay.example.org:8443", "--behind-proxy"
+    )
+    assert result.exit_code == 0, result.output
+    loaded = config.load(tmp_path / "relay.toml")
+    assert isinstance(loaded, BridgeConfig)
+    assert loaded.listen == (Address("0.0.0.0", 8443),)
+
+
+def test_a_bridge_without_a_certificate_says_what_is_next(tmp_path: Path) -> None:
+    result = init(tmp_path, "--mode", "bridge", "--url", "https://relay.example.org")
+    assert result.exit_code == 0, result.output
+    assert "certificate and private_key" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "words"),
+    [
+        ([], 2, "--mode bridge or --mode router"),
+        (["--mode", "bridge"], 2, "--url"),
+        (["--mode", "router", "--url", "https://h"], 2, "a Router takes no --url"),
+        (["--mode", "bridge", "--url", "https://h", "--ae-title", "A"], 2, "no --ae-title"),
+        (["--mode", "router", "--ae-title", "A" * 17], 2, "router.ae_title: expected an AE title"),
+        (["--mode", "bridge", "--url", "http://h", "--behind-proxy"], 2, "bridge.url: expected"),
+    ],
+)
+def test_mistakes_are_said(tmp_path: Path, arguments: list[str], status: int, words: str) -> None:
+    result = init(tmp_path, *arguments)
+    assert result.exit_code == status
+    assert words in result.stderr
+
+
+def test_nothing_is_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "relay.toml").write_text("mine")
+    result = init(tmp_path, "--mode", "router")
+    assert result.exit_code == 1
+    assert "is there already" in result.stderr
+    assert (tmp_path / "relay.toml").read_text() == "mine"
+
+
+def test_a_folder_that_is_not_there_is_said(tmp_path: Path) -> None:
+    result = init(tmp_path / "none", "--mode", "router")
+    assert result.exit_code == 1
+    assert "No such file" in result.stderr

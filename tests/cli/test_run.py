@@ -1,0 +1,84 @@
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+
+import pytest
+import trio
+
+from relay.cli.run import until_signalled
+
+SERVER = textwrap.dedent(
+    """
+    import sys, trio
+    from relay import log
+    from relay.cli.run import until_signalled
+
+    log.configure(level="info", json=True)
+
+    async def serve(stopping):
+        print("started", flush=True)
+        await stopping.wait()
+        print("grace", flush=True)
+        await trio.sleep(float(sys.argv[1]))
+        print("ended", flush=True)
+
+    trio.run(until_signalled, serve)
+    """
+)
+
+
+@pytest.fixture
+def _signals() -> Iterator[None]:
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("_signals")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_asks_to_stop(number: signal.Signals) -> None:
+    ended = []
+
+    async def serve(stopping: trio.Event) -> None:
+        os.kill(os.getpid(), number)
+        await stopping.wait()
+        ended.append(number)
+
+    with trio.fail_after(5):
+        await until_signalled(serve)
+    assert ended == [number]
+
+
+async def test_what_ends_by_itself_needs_no_signal() -> None:
+    async def serve(stopping: trio.Event) -> None:
+        pass
+
+    with trio.fail_after(5):
+        await until_signalled(serve)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_kills_at_once(number: signal.Signals) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", SERVER, "60"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"started\n"
+        process.send_signal(number)
+        assert process.stdout.readline() == b"grace\n"
+        process.send_signal(number)
+        assert process.wait(10) == -number
+
+
+def test_a_graceful_end_is_status_0() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", SERVER, "0"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0

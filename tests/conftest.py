@@ -1,0 +1,63 @@
+"""What every test stands on: full sizes on request, reproducible Hypothesis, captured logs.
+
+`--all` (or RELAY_TEST_FULL=1) runs the checks at their stated sizes: tests marked `full` are
+collected, and those that take the `full_size` fixture grow. With CI=true a skip is a failure: what
+was not run was not shown.
+"""
+
+import os
+from collections.abc import Generator, Iterator, MutableMapping
+from typing import Any
+
+import hypothesis
+import pytest
+import structlog
+
+IN_CI = os.environ.get("CI") == "true"
+
+# The machine decides how long an example takes, so no deadline; in CI the same examples each time,
+# so that a red run can be run again.
+hypothesis.settings.register_profile("relay", deadline=None, derandomize=IN_CI, print_blob=True)
+hypothesis.settings.load_profile("relay")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--all", action="store_true", help="run every check at its stated full size")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--all"):
+        os.environ["RELAY_TEST_FULL"] = "1"  # real processes that tests start see it too
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if os.environ.get("RELAY_TEST_FULL") == "1":
+        return
+    kept = [item for item in items if item.get_closest_marker("full") is None]
+    config.hook.pytest_deselected(items=[item for item in items if item not in set(kept)])
+    items[:] = kept
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if IN_CI and report.skipped and not hasattr(report, "wasxfail"):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+        report.outcome = "failed"
+        report.longrepr = f"a skip fails in CI: {reason}"
+    return report
+
+
+@pytest.fixture
+def full_size() -> bool:
+    """Whether to run at the stated size instead of the smallest honest one."""
+    return os.environ.get("RELAY_TEST_FULL") == "1"
+
+
+@pytest.fixture
+def logs() -> Iterator[list[MutableMapping[str, Any]]]:
+    """The log lines of this test as dictionaries: `event`, `log_level` and the line's own keys."""
+    with structlog.testing.capture_logs() as entries:
+        yield entries

@@ -1,0 +1,208 @@
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from relay import config
+from relay.config import BridgeConfig, LogFormat, LogLevel, Mode, RouterConfig, Trust
+from relay.errors import ConfigurationError
+from relay.values import Address
+
+EXAMPLE = Path(__file__).parent.parent / "relay.toml.example"
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "relay.toml"
+    path.write_text(text)
+    return path
+
+
+def test_a_router_needs_only_its_name(tmp_path: Path) -> None:
+    loaded = config.load(write(tmp_path, '[router]\nname = "North Hospital"\n'))
+    assert isinstance(loaded, RouterConfig)
+    assert loaded == RouterConfig(
+        name="North Hospital",
+        ae_title="RELAY",
+        data_dir=Path("/var/lib/relay"),
+        listen=(Address("0.0.0.0", 11112),),
+        proxy=None,
+        ca_file=None,
+        allowed_origins=(),
+        trust=Trust.FIRST_USE,
+        maximum_associations=256,
+        grace_period=30.0,
+        log_level=LogLevel.INFO,
+        log_format=LogFormat.AUTO,
+    )
+
+
+def test_a_bridge_needs_its_url_and_a_certificate(tmp_path: Path) -> None:
+    (tmp_path / "chain.pem").write_text("certificate")
+    (tmp_path / "key.pem").write_text("key")
+    loaded = config.load(
+        write(
+            tmp_path,
+            """
+            [bridge]
+            url = "https://relay.example.org:8443/"
+            certificate = "chain.pem"
+            private_key = "key.pem"
+            data_dir = "data"
+            listen = ["127.0.0.1:8443", "[::1]:8443"]
+            blob_space = "1 GiB"
+            """,
+        )
+    )
+    assert isinstance(loaded, BridgeConfig)
+    assert loaded.url == "https://relay.example.org:8443"
+    assert loaded.listen == (Address("127.0.0.1", 8443), Address("::1", 8443))
+    assert [str(address) for address in loaded.listen] == ["127.0.0.1:8443", "[::1]:8443"]
+    assert loaded.blob_space == 2**30
+    # A relative path counts from the file's folder, wherever the command is run.
+    assert loaded.data_dir == tmp_path / "data"
+    assert loaded.certificate == tmp_path / "chain.pem"
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "expected"),
+    [
+        ("[router", "", "not valid TOML"),
+        ("[ruter]", "ruter", "unknown table; did you mean router?"),
+        ("router = 1", "router", "expected a table"),
+        ("", "", "has neither [bridge] nor [router]"),
+        ('[router]\nname="N"\n[bridge]\n', "", "has both [bridge] and [router]: say which"),
+        ("[router]", "router.name", "expected a name of 1 to 64"),
+        ('[router]\nname="N"\nae_titel="X"', "router.ae_titel", "did you mean ae_title?"),
+        ('[router]\nname="N"\nzzz=1', "router.zzz", "unknown key; expected one of name, ae_title"),
+        ('[router]\nname="N"\nae_title="A\\\\B"', "router.ae_title", "expected an AE title"),
+        ('[router]\nname="N"\nae_title="  "', "router.ae_title", "expected an AE title"),
+        ('[router]\nname="N"\nae_title="SEVENTEEN_LETTERS"', "router.ae_title", "1 to 16"),
+        ('[router]\nname="N\\u001b[2J"', "router.name", "printable"),
+        ('[router]\nname="N"\nlisten="here"', "router.listen", '"HOST:PORT"'),
+        ('[router]\nname="N"\nlisten="h:65536"', "router.listen", '"HOST:PORT"'),
+        ('[router]\nname="N"\nlisten=[]', "router.listen", '"HOST:PORT"'),
+        ('[router]\nname="N"\nlisten=104', "router.listen", '"HOST:PORT"'),
+        ('[router]\nname="N"\ntrust="all"', "router.trust", '"first-use", "contacts"'),
+        ('[router]\nname="N"\ntrust=[]', "router.trust", '"first-use", "contacts"'),
+        ('[router]\nname="N"\nmaximum_associations=0', "router.maximum_associations", "1 to 10000"),
+        ('[router]\nname="N"\nmaximum_associations=true', "router.maximum_associations", "whole"),
+        ('[router]\nname="N"\ngrace_period="30"', "router.grace_period", "a number of seconds"),
+        ('[router]\nname="N"\ngrace_period=nan', "router.grace_period", "a number of seconds"),
+        ('[router]\nname="N"\ndata_dir=""', "router.data_dir", "expected a path"),
+        (
+            '[router]\nname="N"\nca_file="no.pem"',
+            "router.ca_file",
+            "no.pem cannot be read: No such",
+        ),
+        ('[router]\nname="N"\nproxy="socks://h:1"', "router.proxy", '"http://HOST:PORT"'),
+        ('[router]\nname="N"\nproxy="http://u:p@h:1"', "router.proxy", "env:NAME or file:PATH"),
+        ('[router]\nname="N"\nproxy="env:RELAY_UNSET"', "router.proxy", "RELAY_UNSET is not set"),
+        ('[router]\nname="N"\nproxy="file:no"', "router.proxy", "no cannot be read: No such file"),
+        ('[router]\nname="N"\nallowed_origins=["http://h"]', "router.allowed_origins", "https"),
+        ('[router]\nname="N"\nallowed_origins="https://h"', "router.allowed_origins", "a list"),
+        ('[bridge]\nurl="http://h"\nbehind_proxy=true', "bridge.url", "expected an https URL"),
+        ('[bridge]\nurl="https://h/x"\nbehind_proxy=true', "bridge.url", "without a path"),
+        ('[bridge]\nurl="https://u@h"\nbehind_proxy=true', "bridge.url", "https URL"),
+        ('[bridge]\nurl="https://h:x"\nbehind_proxy=true', "bridge.url", "https URL"),
+        ('[bridge]\nurl="https://h"', "bridge.certificate", "or behind_proxy = true"),
+        (
+            '[bridge]\nurl="https://h"\nbehind_proxy=true\nprivate_key="relay.toml"',
+            "bridge.private_key",
+            "not used with behind_proxy",
+        ),
+        ('[bridge]\nurl="https://h"\nbehind_proxy=1', "bridge.behind_proxy", "true or false"),
+        ('[bridge]\nurl="https://h"\nblob_space="20 GB"', "bridge.blob_space", "expected a size"),
+        ('[bridge]\nurl="https://h"\nblob_space=1', "bridge.blob_space", "expected a size"),
+    ],
+)
+def test_an_error_is_one_line_with_file_key_and_expectation(
+    tmp_path: Path, text: str, key: str, expected: str
+) -> None:
+    path = write(tmp_path, text)
+    with pytest.raises(ConfigurationError) as caught:
+        config.load(path)
+    message = str(caught.value)
+    assert caught.value.key == key
+    assert expected in message
+    assert message.startswith(f"{path}: {key}")
+    assert "\n" not in message
+
+
+def test_files_that_are_no_configuration(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"no\.toml: cannot be read: No such file"):
+        config.load(tmp_path / "no.toml")
+    with pytest.raises(ConfigurationError, match="cannot be read: Is a directory"):
+        config.load(tmp_path)
+    path = tmp_path / "relay.toml"
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigurationError, match="UTF-8"):
+        config.load(path)
+    path.write_bytes(b"#" * (config.MAXIMUM_FILE + 1))
+    with pytest.raises(ConfigurationError, match="larger than"):
+        config.load(path)
+
+
+def test_the_mode_chooses_the_table(tmp_path: Path) -> None:
+    path = write(tmp_path, '[router]\nname="N"\n[bridge]\nurl="https://h"\nbehind_proxy=true\n')
+    assert isinstance(config.load(path, Mode.ROUTER), RouterConfig)
+    assert isinstance(config.load(path, Mode.BRIDGE), BridgeConfig)
+    with pytest.raises(ConfigurationError, match=r"expected a \[bridge\] table"):
+        config.load(write(tmp_path, '[router]\nname="N"\n'), Mode.BRIDGE)
+
+
+def test_a_proxy_may_be_a_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RELAY_PROXY", "http://user:pass@proxy:3128\n")
+    (tmp_path / "proxy").write_text("http://user:pass@proxy:3128\n")
+    for source in ("env:RELAY_PROXY", "file:proxy"):
+        loaded = config.load(write(tmp_path, f'[router]\nname="N"\nproxy="{source}"'))
+        assert isinstance(loaded, RouterConfig)
+        assert loaded.proxy is not None
+        assert loaded.proxy.reveal() == "http://user:pass@proxy:3128"
+        assert "pass" not in repr(loaded)
+
+
+def test_the_file_is_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(config, "DEFAULT_PATHS", (tmp_path / "first", tmp_path / "second"))
+    with pytest.raises(ConfigurationError, match="relay init"):
+        config.find(None)
+    (tmp_path / "second").touch()
+    assert config.find(None) == tmp_path / "second"
+    assert config.find(Path("given")) == Path("given")
+
+
+def test_the_example_is_what_the_schema_says() -> None:
+    assert EXAMPLE.read_text() == config.example(), (
+        "write it anew: python -c 'from relay import config; print(config.example(), end=str())'"
+        " > relay.toml.example"
+    )
+
+
+@pytest.mark.parametrize("mode", Mode)
+def test_the_example_documents_every_key_and_parses_uncommented(tmp_path: Path, mode: Mode) -> None:
+    text = EXAMPLE.read_text()
+    table = re.split(r"(?m)^(?=\[)", text[text.index(f"[{mode.value}]") :])[1]
+    for name, key in config.keys(mode).items():
+        assert len(re.findall(rf"(?m)^#?{name} = ", table)) == 1, f"{name} is not in the example"
+        assert key.words.endswith("."), f"{name} is not explained in sentences"
+    for name in ("fullchain.pem", "privkey.pem", "ca.pem"):
+        (tmp_path / name).touch()
+    uncommented = re.sub(r"(?m)^#(\w+ = )", r"\1", table).replace("/etc/relay", str(tmp_path))
+    assert re.findall(r"(?m)^(\w+) = ", uncommented) == list(config.keys(mode))
+    loaded = config.load(write(tmp_path, uncommented))
+    assert loaded.mode is mode
+
+
+@pytest.mark.parametrize("text", ['North "A"\\', "a\nb\x7f\x00", "São João", "'"])
+def test_quoting_survives_the_parser(text: str) -> None:
+    assert tomllib.loads(f"value = {config.quote(text)}") == {"value": text}
+
+
+def test_rendering_sets_the_values_given(tmp_path: Path) -> None:
+    text = config.render(
+        Mode.ROUTER, {"name": config.quote("São João"), "data_dir": config.quote(str(tmp_path))}
+    )
+    loaded = config.load(write(tmp_path, text))
+    assert isinstance(loaded, RouterConfig)
+    assert (loaded.name, loaded.data_dir) == ("São João", tmp_path)
+    assert "#ae_title" in text

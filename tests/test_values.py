@@ -1,0 +1,56 @@
+from pathlib import Path
+
+import pytest
+
+from relay.values import ADDRESSES, AE_TITLE, Address, Kind, Secret, reason, size
+
+FOLDER = Path("/etc/relay")
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "expected"),
+    [
+        (size(0), 5, 5),
+        (size(0), "5 B", 5),
+        (size(0), "64KiB", 65536),
+        (size(0), "3 GiB", 3 * 2**30),
+        (AE_TITLE, "  PACS 1 ", "PACS 1"),
+        (AE_TITLE, "A/B[C]~", "A/B[C]~"),
+        (ADDRESSES, "localhost:104", (Address("localhost", 104),)),
+        (ADDRESSES, ["[::]:0", "0.0.0.0:0"], (Address("::", 0), Address("0.0.0.0", 0))),
+    ],
+)
+def test_what_is_read(kind: Kind, given: object, expected: object) -> None:
+    assert kind.read(given, FOLDER) == expected
+
+
+@pytest.mark.parametrize(
+    ("kind", "given"),
+    [
+        (size(0), "5"),
+        (size(0), "-5 B"),
+        (size(0), 2**63),
+        (size(0), True),
+        (size(0), "9999999999999999 TiB"),
+        (AE_TITLE, "A\nB"),
+        (AE_TITLE, "AÉ"),
+        (AE_TITLE, b"A"),
+        (ADDRESSES, "::1:104"),
+        (ADDRESSES, "a b:104"),
+        (ADDRESSES, ":104"),
+    ],
+)
+def test_what_is_refused(kind: Kind, given: object) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011  (the reader's caller has the words)
+        kind.read(given, FOLDER)
+
+
+def test_a_secret_does_not_show_itself() -> None:
+    secret = Secret("hunter2")
+    assert "hunter2" not in f"{secret} {secret!r} {[secret]}"
+    assert secret.reveal() == "hunter2"
+
+
+def test_reasons_are_the_systems_words() -> None:
+    assert reason(FileNotFoundError(2, "No such file or directory")) == "No such file or directory"
+    assert reason(ValueError("anything")) == "ValueError"
