@@ -19,6 +19,7 @@ import signal
 import socket
 import subprocess
 import sys
+import sysconfig
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -45,7 +46,15 @@ START_POLL = 0.02
 # Between looking for a free port and the peer's bind another process may take it.
 START_ATTEMPTS = 3
 
-ENVIRONMENT = {**os.environ, "TCP_NODELAY": "1"}
+# pynetdicom installs programs by the names of DCMTK's into the environment's own folder, which may
+# stand first on the PATH: they are not meant here.
+_PATH = os.pathsep.join(
+    folder
+    for folder in os.environ.get("PATH", os.defpath).split(os.pathsep)
+    if folder != sysconfig.get_path("scripts")
+)
+
+ENVIRONMENT = {**os.environ, "PATH": _PATH, "TCP_NODELAY": "1"}
 
 
 class PeerError(Exception):

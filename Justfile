@@ -1,0 +1,21 @@
+# What people type; each recipe is one script, and CI runs the same scripts.
+
+# list the recipes
+default:
+    @just --list
+
+# a Bridge, two Routers and two devices on this machine, with real images
+demo:
+    scripts/demo
+
+# everything that CI checks; `just test --all` at full sizes, `just test tests/dicom` in part
+test *arguments:
+    scripts/test {{ arguments }}
+
+# ruff and mypy alone
+lint:
+    scripts/lint
+
+# objects/s, MB/s and latencies beside DICOM without Relay
+bench *arguments:
+    scripts/bench {{ arguments }}
