@@ -1,15 +1,15 @@
-"""Who somebody is: Ed25519 identities, what they sign, and the strings that people exchange.
+"""Who somebody is: Ed25519 identities, and what they sign.
 
-PROTOCOL.md §3 to §6 has every byte. A signature is always over a domain and a body, so that
+PROTOCOL.md §3 and §4 has every byte. A signature is always over a domain and a body, so that
 nothing signed for one purpose passes for another. Whatever comes from outside is bounded before it
 is parsed and refused with `IdentityError`, which names what does not hold.
 """
 
 import base64
-import binascii
 import hashlib
-import hmac
+import os
 import re
+from pathlib import Path
 from typing import Any, Self
 
 import attrs
@@ -18,6 +18,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import (
     Ed25519PrivateKey,
     Ed25519PublicKey,
 )
+from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PublicKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 
 from relay.errors import IdentityError
 from relay.packed import Packed, bounded, octets, octets_up_to, unsigned
@@ -27,10 +29,8 @@ from relay.packed import Packed, bounded, octets, octets_up_to, unsigned
 MAXIMUM_STATEMENT = 4096
 MAXIMUM_SERVICES = 64  # services of one publication: seven named ones and private SOP classes
 MAXIMUM_NAME = 64  # characters of a hospital's name: what fits a line of a table
-MAXIMUM_URL = 512  # characters of a Bridge's URL, so that an invitation still fits a chat message
-MAXIMUM_STRING = 2048  # characters of a contact or invitation string, before it is looked at
-MAXIMUM_ENROLMENT = 8192  # bytes of an enrolment request or answer: a key statement and names
-HPKE_PUBLIC_LENGTH = 1184 + 32  # ML-KEM-768, then X25519
+MLKEM_PUBLIC_LENGTH = 1184
+HPKE_PUBLIC_LENGTH = MLKEM_PUBLIC_LENGTH + 32  # ML-KEM-768, then X25519
 
 
 # --- identities and signatures ------------------------------------------------------------------
@@ -76,10 +76,36 @@ class Identity:
         return f"<Identity {self.fingerprint}>"
 
 
+_FIELD = 2**255 - 19
+_ORDER_8 = 0x05FC536D880238B13933C6D305ACDFD5F098EFF289F4C345B027B2C28F95E826
+# The y of the eight points whose order divides 8. Under such a key a signature that nobody made
+# holds for one body in eight or more, and no other check of RFC 8032 notices.
+_SMALL_ORDER = frozenset((0, 1, _FIELD - 1, _ORDER_8, _FIELD - _ORDER_8))
+
+
+def is_identity(value: Any) -> bool:
+    """Can these be an identity: 32 bytes, canonical, and of no point of small order?
+
+    Whether they are a point at all, only a signature shows: nothing holds for those that are none.
+    """
+    if type(value) is not bytes or len(value) != 32:
+        return False
+    y = int.from_bytes(value, "little") & (2**255 - 1)
+    return y < _FIELD and y not in _SMALL_ORDER
+
+
+def public_identity() -> Any:
+    """A field of a `Packed` class that holds an identity."""
+    return bounded(is_identity)
+
+
 def verify(public: bytes, domain: str, body: bytes, signature: bytes) -> None:
-    """Return if `signature` is that identity's over `body` in `domain`; else IdentityError."""
-    if len(public) != 32 or len(signature) != 64:
-        raise IdentityError(f"{domain}: identity or signature of the wrong length")
+    """Return if `signature` is that identity's over `body` in `domain`; else IdentityError.
+
+    RFC 8032 §5.1.7 without the cofactor, as PROTOCOL.md §3 has it.
+    """
+    if not is_identity(public) or len(signature) != 64:
+        raise IdentityError(f"{domain}: no identity, or a signature of the wrong length")
     try:
         Ed25519PublicKey.from_public_bytes(public).verify(signature, _signed_bytes(domain, body))
     except InvalidSignature:
@@ -115,7 +141,7 @@ def signal_body(
 class _Statement(Packed):
     WHAT = "signed statement"
     LIMIT = MAXIMUM_STATEMENT
-    public: bytes = octets(32)
+    public: bytes = public_identity()
     body: bytes = octets_up_to(MAXIMUM_STATEMENT)
     signature: bytes = octets(64)
 
@@ -153,13 +179,40 @@ def is_services(value: Any) -> bool:
     )
 
 
-def _is_name(value: Any) -> bool:
+# What a name cannot hold: controls, formats, separators but the space, surrogates, private use and
+# non-characters. A list and not the categories, which differ from one Unicode version to the next.
+_UNPRINTABLE = re.compile(
+    "[\x00-\x1f\x7f-\xa0\xad\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2\u1680\u180e"
+    "\u2000-\u200f\u2028-\u202f\u205f-\u206f\u3000\ud800-\uf8ff\ufdd0-\ufdef\ufeff\ufff0-\uffff"
+    "\U000110bd\U000110cd\U00013430-\U0001343f\U0001bca0-\U0001bcaf\U0001d173-\U0001d17a"
+    "\U000e0000-\U0010ffff]"
+)
+
+
+def is_name(value: Any) -> bool:
     return (
         type(value) is str
         and 1 <= len(value) <= MAXIMUM_NAME
-        and value.isprintable()
-        and value.strip() == value
+        and _UNPRINTABLE.search(value) is None
+        and value.strip(" ") == value
     )
+
+
+def is_hpke_public(value: Any) -> bool:
+    """Is this a public key that ML-KEM-768 and X25519 both take (PROTOCOL.md §7)?"""
+    if type(value) is not bytes or len(value) != HPKE_PUBLIC_LENGTH:
+        return False
+    try:
+        # FIPS 203 §7.2: no coefficient out of range.
+        MLKEM768PublicKey.from_public_bytes(value[:MLKEM_PUBLIC_LENGTH])
+        # RFC 7748 §6.1: a point of small order gives zeros, whatever the private key.
+        _PROBE.exchange(X25519PublicKey.from_public_bytes(value[MLKEM_PUBLIC_LENGTH:]))
+    except ValueError:
+        return False
+    return True
+
+
+_PROBE = X25519PrivateKey.from_private_bytes(bytes(32))
 
 
 @attrs.frozen(slots=True)
@@ -182,7 +235,7 @@ class Publication(Packed):
         """(owner's identity, publication) of a statement made for this network."""
         owner, body = open_statement(statement, cls.WHAT)
         publication = cls.unpack(body)
-        _check_network(cls.WHAT, publication.network, network)
+        check_network(cls.WHAT, publication.network, network)
         return owner, publication
 
 
@@ -196,7 +249,7 @@ class KeyStatement(Packed):
     WHAT = "hpke-key"
     LIMIT = MAXIMUM_STATEMENT
     network: bytes = octets(16)
-    public: bytes = octets(HPKE_PUBLIC_LENGTH)
+    public: bytes = bounded(is_hpke_public)
     serial: int = unsigned()
     expires: int = unsigned()
 
@@ -217,204 +270,42 @@ class KeyStatement(Packed):
         """
         owner, body = open_statement(statement, cls.WHAT)
         key = cls.unpack(body)
-        _check_network(cls.WHAT, key.network, network)
+        check_network(cls.WHAT, key.network, network)
         return owner, key
 
 
-def _check_network(what: str, stated: bytes, network: bytes) -> None:
+def check_network(what: str, stated: bytes, network: bytes) -> None:
     if stated != network:
         raise IdentityError(f"{what} is for another network")
 
 
-# --- strings that people exchange ---------------------------------------------------------------
+# --- the file that holds an identity -------------------------------------------------------------
+
+IDENTITY_FILE = "identity.key"
 
 
-class _Exchanged(Packed):
-    """What people copy and paste: a prefix, then base64url of the array and a checksum."""
+def load_identity(data_dir: Path) -> Identity:
+    """The identity in `data_dir`, made (mode 0600) at the first start. Whoever has the file is it.
 
-    __slots__ = ()
-    LIMIT = MAXIMUM_STRING
-    LEADING = (1,)
-
-    def to_string(self) -> str:
-        payload = self.pack()
-        data = payload + self._checksum(payload)
-        return self._prefix() + base64.urlsafe_b64encode(data).decode("ascii").rstrip("=")
-
-    @classmethod
-    def parse(cls, string: str) -> Self:
-        """What `to_string` gave. Raises IdentityError for a string that is another or damaged."""
-        if len(string) > MAXIMUM_STRING:
-            raise IdentityError(f"{cls.WHAT} string is too long")
-        # Mail programs break long lines; nothing in the alphabet is white space.
-        string = "".join(string.split())
-        if not string.startswith(cls._prefix()):
-            raise IdentityError(f"not a {cls.WHAT} string: those begin with {cls._prefix()}")
-        letters = string.removeprefix(cls._prefix())
-        try:
-            data = base64.b64decode(letters + "=" * (-len(letters) % 4), b"-_", validate=True)
-        except (binascii.Error, ValueError):
-            raise IdentityError(f"{cls.WHAT} string is damaged; copy it again") from None
-        payload = data[:-4]
-        if data[-4:] != cls._checksum(payload):
-            raise IdentityError(f"{cls.WHAT} string is damaged; copy it again")
-        return cls.unpack(payload)
-
-    @classmethod
-    def _prefix(cls) -> str:
-        return f"relay-{cls.WHAT}:"
-
-    @classmethod
-    def _checksum(cls, payload: bytes) -> bytes:
-        return hashlib.sha256(cls._prefix().encode("ascii") + payload).digest()[:4]
-
-
-@attrs.frozen(slots=True)
-class Contact(_Exchanged):
-    """A hospital's identity and name, exchanged by mail or in person, to verify a peer."""
-
-    WHAT = "contact"
-    public: bytes = octets(32)
-    name: str = bounded(_is_name)
-
-    @property
-    def fingerprint(self) -> str:
-        return fingerprint(self.public)
-
-
-def _is_url(value: Any) -> bool:
-    return (
-        type(value) is str
-        and len(value) <= MAXIMUM_URL
-        and re.fullmatch(r"https?://[\x21-\x7e]+", value) is not None
-    )
-
-
-@attrs.frozen(slots=True)
-class Invitation(_Exchanged):
-    """What a hospital needs to enrol: where the Bridge is, who it is, and a code to use once.
-
-    `code` is a secret; `expires` is Unix seconds.
+    Raises IdentityError for a file that is none, or that others may read.
     """
-
-    WHAT = "invitation"
-    url: str = bounded(_is_url)
-    network: bytes = octets(16)
-    invitation_id: bytes = octets(16)
-    bridge: bytes = octets(32)
-    code: bytes = bounded(lambda v: type(v) is bytes and len(v) == 16, repr=False)
-    expires: int = unsigned()
-
-
-# --- enrolment ----------------------------------------------------------------------------------
-
-
-@attrs.frozen(slots=True)
-class _Enrolment(Packed):
-    """The envelope of both: the MAC proves the code, the signature the identity."""
-
-    WHAT = "enrolment"
-    LIMIT = MAXIMUM_ENROLMENT
-    body: bytes = octets_up_to(MAXIMUM_ENROLMENT)
-    mac: bytes = octets(32)
-    signature: bytes = octets(64)
-
-    @classmethod
-    def seal(cls, what: str, identity: Identity, code: bytes, body: bytes, other: bytes) -> bytes:
-        mac = cls._mac_of(what, code, body, other)
-        return cls(body, mac, identity.sign(what, body + mac)).pack()
-
-    def verify(self, what: str, signer: bytes, code: bytes, other: bytes) -> None:
-        if not hmac.compare_digest(self.mac, self._mac_of(what, code, self.body, other)):
-            raise IdentityError(f"{what}: the code does not match")
-        verify(signer, what, self.body + self.mac, self.signature)
-
-    @staticmethod
-    def _mac_of(what: str, code: bytes, body: bytes, other: bytes) -> bytes:
-        message = b"relay/1/" + what.encode("ascii") + b"\0" + body + other
-        return hmac.digest(code, message, "sha256")
+    path = data_dir / IDENTITY_FILE
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return _read_identity(path)
+    identity = Identity.generate()
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(identity.seed.hex().encode("ascii") + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+    return identity
 
 
-@attrs.frozen(slots=True)
-class EnrolmentRequest(Packed):
-    """A Router asks the Bridge to be let in. The code itself is never sent, only its MAC."""
-
-    WHAT = "enrolment-request"
-    LIMIT = MAXIMUM_ENROLMENT
-    network: bytes = octets(16)
-    invitation_id: bytes = octets(16)
-    router: bytes = octets(32)
-    name: str = bounded(_is_name)
-    key_statement: bytes = octets_up_to(MAXIMUM_STATEMENT)
-
-    def seal(self, identity: Identity, code: bytes, bridge: bytes) -> bytes:
-        """The request's bytes, proving knowledge of `code` to this Bridge and of the identity."""
-        return _Enrolment.seal(self.WHAT, identity, code, self.pack(), bridge)
-
-
-@attrs.frozen(slots=True)
-class ReceivedEnrolmentRequest:
-    """A request as it came; `request` says which invitation to look up before `verify`."""
-
-    request: EnrolmentRequest
-    _data: bytes = attrs.field(repr=False)
-
-    @classmethod
-    def parse(cls, data: bytes) -> Self:
-        """Read the request without believing it. Raises IdentityError."""
-        return cls(EnrolmentRequest.unpack(_Enrolment.unpack(data).body), data)
-
-    def verify(self, network: bytes, code: bytes, bridge: bytes) -> KeyStatement:
-        """The Router's HPKE key, if all holds: network, code, both signatures."""
-        request = self.request
-        _check_network(request.WHAT, request.network, network)
-        _Enrolment.unpack(self._data).verify(request.WHAT, request.router, code, bridge)
-        owner, key = KeyStatement.open(request.key_statement, network)
-        if owner != request.router:
-            raise IdentityError(f"{request.WHAT}: the HPKE key is another Router's")
-        return key
-
-    def answer(self, identity: Identity, code: bytes) -> bytes:
-        """The Bridge's answer to exactly this request; call after `verify`."""
-        request = self.request
-        answer = EnrolmentAnswer(
-            request.network,
-            request.invitation_id,
-            identity.public,
-            request.router,
-            request.name,
-            hashlib.sha256(self._data).digest(),
-        )
-        return _Enrolment.seal(answer.WHAT, identity, code, answer.pack(), request.router)
-
-
-@attrs.frozen(slots=True)
-class EnrolmentAnswer(Packed):
-    """The Bridge has let the Router in, under `name`."""
-
-    WHAT = "enrolment-answer"
-    LIMIT = MAXIMUM_ENROLMENT
-    network: bytes = octets(16)
-    invitation_id: bytes = octets(16)
-    bridge: bytes = octets(32)
-    router: bytes = octets(32)
-    name: str = bounded(_is_name)
-    request_hash: bytes = octets(32)
-
-    @classmethod
-    def open(cls, data: bytes, invitation: Invitation, request: bytes, router: bytes) -> Self:
-        """The inviting Bridge's answer to this very request; else IdentityError."""
-        envelope = _Enrolment.unpack(data)
-        answer = cls.unpack(envelope.body)
-        envelope.verify(cls.WHAT, invitation.bridge, invitation.code, router)
-        expected = cls(
-            invitation.network,
-            invitation.invitation_id,
-            invitation.bridge,
-            router,
-            answer.name,
-            hashlib.sha256(request).digest(),
-        )
-        if answer != expected:
-            raise IdentityError(f"{cls.WHAT}: it answers another request")
-        return answer
+def _read_identity(path: Path) -> Identity:
+    if path.stat().st_mode & 0o077:
+        raise IdentityError(f"{path}: others may read it; chmod 600 it, if nobody has")
+    try:
+        return Identity.from_seed(bytes.fromhex(path.read_text("ascii").strip()))
+    except (ValueError, IdentityError):
+        raise IdentityError(f"{path}: not an identity; restore it from a backup") from None

@@ -31,7 +31,11 @@ class Room:
 ROOMS = {
     "dicom": Room(("relay.dicom", "relay.dicom.*"), (), ()),
     "packed": Room(("relay.packed",), (), ("msgpack",)),
-    "identity": Room(("relay.identity",), ("relay.packed",), ("msgpack", "cryptography")),
+    "identity": Room(
+        ("relay.identity", "relay.invitation"),
+        ("relay.packed", "relay.identity"),
+        ("msgpack", "cryptography"),
+    ),
     "errors": Room(("relay.errors", "relay"), (), ()),
     "tunnel, the pure half": Room(
         (
@@ -58,6 +62,7 @@ ROOMS = {
             "relay.dicom",
             "relay.dicom.*",
             "relay.identity",
+            "relay.invitation",
             "relay.providers",
         ),
         ("trio", "httpx", "httpcore", "structlog"),
@@ -86,6 +91,7 @@ ROOMS = {
             "relay.providers",
             "relay.providers.*",
             "relay.identity",
+            "relay.invitation",
             "relay.database",
             "relay.web",
             "relay.web.*",
@@ -106,6 +112,7 @@ ROOMS = {
             "relay.signalling",
             "relay.signalling.*",
             "relay.identity",
+            "relay.invitation",
             "relay.database",
             "relay.web",
             "relay.web.*",

@@ -16,7 +16,7 @@ from relay import __version__
 from relay.bridge.blobs import BlobStore, blob_operations
 from relay.bridge.sockets import SignalEndpoint
 from relay.errors import Refused, RelayError
-from relay.identity import MAXIMUM_ENROLMENT
+from relay.invitation import MAXIMUM_ENROLMENT
 from relay.web.answers import EXCEPTION_HANDLERS, read_body
 from relay.web.operations import BINARY, BYTES, TEXT, Operation, record, with_document
 

@@ -10,13 +10,8 @@ import attrs
 from relay.bridge.schema import Network
 from relay.database import Database
 from relay.errors import IdentityError, Refused
-from relay.identity import (
-    Identity,
-    Invitation,
-    KeyStatement,
-    ReceivedEnrolmentRequest,
-    fingerprint,
-)
+from relay.identity import Identity, KeyStatement, fingerprint
+from relay.invitation import Invitation, ReceivedEnrolmentRequest
 from relay.signalling.hub import RouterRow
 
 DEFAULT_LIFETIME = 3 * 24 * 3600  # seconds: over a weekend

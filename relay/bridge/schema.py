@@ -6,10 +6,9 @@ from pathlib import Path
 import attrs
 import trio
 
-from relay.bridge.identity import IDENTITY_FILE, load_identity
 from relay.database import Database
 from relay.errors import IdentityError
-from relay.identity import Identity
+from relay.identity import IDENTITY_FILE, Identity, load_identity
 
 MIGRATIONS = (
     """

@@ -5,19 +5,13 @@ start (a Router that was restored from a backup cannot know it, DESIGN §3) and 
 each valid for ninety, all kept until then.
 """
 
-import os
-from pathlib import Path
-
 import apsw
 import attrs
 
 from relay.database import Database
-from relay.errors import IdentityError
 from relay.identity import Identity, KeyStatement
 from relay.router.schema import change, next_serial
 from relay.tunnel.keys import HPKEKeyPair
-
-IDENTITY_FILE = "identity.key"
 
 DAY = 24 * 3600
 LIFETIME = 90 * DAY
@@ -27,33 +21,6 @@ ROTATION = 30 * DAY
 # learn the newest one within a second; an opening that is on its way uses the last or the one
 # before.
 MAXIMUM_KEYS = 64
-
-
-def load_identity(data_dir: Path) -> Identity:
-    """The identity in `data_dir`, made (mode 0600) at the first start.
-
-    Raises IdentityError for a file that is none, or that others may read.
-    """
-    path = data_dir / IDENTITY_FILE
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        return _read_identity(path)
-    identity = Identity.generate()
-    with open(descriptor, "wb") as file:
-        file.write(identity.seed.hex().encode("ascii") + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
-    return identity
-
-
-def _read_identity(path: Path) -> Identity:
-    if path.stat().st_mode & 0o077:
-        raise IdentityError(f"{path}: others may read it; chmod 600 it, if nobody has")
-    try:
-        return Identity.from_seed(bytes.fromhex(path.read_text("ascii").strip()))
-    except (ValueError, IdentityError):
-        raise IdentityError(f"{path}: not an identity; restore it from a backup") from None
 
 
 @attrs.frozen(slots=True, eq=False, repr=False)
@@ -85,8 +52,9 @@ class Keyring:
         return {key.pair.key_id: key.pair for key in self._keys}
 
     def due(self, now: int) -> bool:
-        """Whether it is time for a new key."""
-        return now >= self._keys[-1].created + ROTATION
+        """Whether it is time for a new key; also after one that a wrong clock dated ahead."""
+        created = self._keys[-1].created
+        return not created <= now < created + ROTATION
 
     def statement(self, network: bytes) -> bytes:
         """The signed statement of the newest key."""

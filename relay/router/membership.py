@@ -15,7 +15,8 @@ import httpx
 
 from relay.database import Database
 from relay.errors import Refused
-from relay.identity import EnrolmentAnswer, EnrolmentRequest, Identity, Invitation
+from relay.identity import Identity
+from relay.invitation import EnrolmentAnswer, EnrolmentRequest, Invitation
 from relay.router.schema import get_setting, put_setting
 
 # TCP, a slow outbound proxy, TLS, and the Bridge's disk.

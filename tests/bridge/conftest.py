@@ -16,7 +16,8 @@ from relay.bridge.enrolment import Enrolment
 from relay.bridge.registry import Registry
 from relay.bridge.schema import MIGRATIONS, Network, load_network
 from relay.database import Database, open_database
-from relay.identity import EnrolmentRequest, Identity, Invitation, KeyStatement, Publication
+from relay.identity import Identity, KeyStatement, Publication
+from relay.invitation import EnrolmentRequest, Invitation
 from relay.signalling.client import SignallingClient
 from relay.signalling.messages import Directory, Grants, Message, Open, Publish, PublishKey
 from relay.tunnel.keys import HPKEKeyPair

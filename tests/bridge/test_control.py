@@ -5,7 +5,7 @@ import json
 import pytest
 import trio
 
-from relay.identity import Invitation
+from relay.invitation import Invitation
 
 from .conftest import PATIENCE, Bridge, Router, connected
 from .schemas import conforms, operations_of

@@ -5,7 +5,7 @@ import pytest
 
 from relay.bridge.enrolment import MAXIMUM_LIFETIME, RETRY_WINDOW
 from relay.errors import IdentityError, Refused
-from relay.identity import EnrolmentAnswer, Invitation
+from relay.invitation import EnrolmentAnswer, Invitation
 
 from .conftest import NOW, Rooms, Router
 

@@ -74,7 +74,8 @@ async def test_an_older_publication_is_refused_and_the_newer_kept(rooms: Rooms) 
 async def test_statements_of_others_are_refused(rooms: Rooms) -> None:
     north, south = await rooms.router("North"), await rooms.router("South")
     elsewhere = Router(b"n" * 16, identity=south.identity).publication("CT2")
-    damaged = south.publication("CT3")[:-1] + b"\0"
+    whole = south.publication("CT3")
+    damaged = whole[:-1] + bytes([whole[-1] ^ 1])
     change = await rooms.registry.publish(
         south.id, [north.publication("PACS"), elsewhere, damaged, b"", south.publication("CT4")]
     )

@@ -15,7 +15,7 @@ from relay.dicom.pdu import (
     PresentationContextResult,
 )
 from relay.tunnel import records
-from relay.tunnel.chunks import Chunk, shuffle
+from relay.tunnel.chunks import MAXIMUM_CHUNK, Chunk, shuffle
 from relay.tunnel.keys import SessionKeys
 from relay.tunnel.seal import ChunkSealer
 from tests.vectors.making import (
@@ -67,6 +67,19 @@ def record_vectors() -> None:
     put_records("-pdu-of-another-type", b"\x04" + release[1:], None)
     put_records("-associate-rq", struct.pack(">BI", 1, len(REQUEST)) + REQUEST, None)
     put_records("-pdu-cut", struct.pack(">BI", 3, len(release) - 6) + release[5:-1], None)
+    associate = records.encode(AC)[5:]
+    for name, payload in [
+        ("associate-ac-short", associate[:2] + (66).to_bytes(4, "big") + associate[6:72]),
+        ("associate-ac-item-cut", associate[:5] + bytes([associate[5] - 1]) + associate[6:-1]),
+    ]:
+        put_records(f"-{name}", struct.pack(">BI", 1, len(payload)) + payload, None)
+    put_records("-pdu-length-lies", flipped(release, 10), None, "The PDU says 5 where 4 follow.")
+    for length in (0, 5):
+        payload = release[5 : 5 + length]
+        put_records(f"-pdu-of-{length}-bytes", struct.pack(">BI", 3, length) + payload, None)
+    long = b"\x05\0\0\0\0\x05" + bytes(5)
+    put_records("-release-rq-too-long", struct.pack(">BI", 3, len(long)) + long, None)
+    put_records("-pdv-empty", b"\x06\0\0\0\0", None)
     put_records("-pdv-without-control", b"\x06\0\0\0\x01\x01", None)
     put_records("-pdv-even-context", flipped(pdv, 5), None)
     put_records("-pdv-control-bits", flipped(pdv, 6, 0x80), None)
@@ -82,6 +95,30 @@ STORE = Chunk(
     records.encode(PDV(3, False, True, FRAGMENT)),
 )
 LAST = Chunk(records.encode(AReleaseRP()), final=True)
+
+SECOND = records.encode(PDV(3, False, True, b"second"))
+# Sealed well, and no chunk: what is wrong shows when the records are parsed (§11, step 6).
+UNPARSABLE = {
+    "record-cut-in-head": Chunk(ECHO.head + b"\x06\0\0"),
+    "record-cut-in-body": Chunk(STORE.head, STORE.body[:-1]),
+    "record-of-unknown-type-in-head": Chunk(b"\x07\0\0\0\0" + ECHO.head),
+    "record-of-unknown-type-in-body": Chunk(STORE.head, STORE.body + b"\x07\0\0\0\0"),
+    "record-across-head-and-body": Chunk(STORE.head + STORE.body[:9], STORE.body[9:]),
+    "command-in-body": Chunk(b"", ECHO.head),
+    "release-rq-in-body": Chunk(ECHO.head, records.encode(AReleaseRQ())),
+    "abort-in-body": Chunk(ECHO.head, records.encode(AAbort(2, 0)), True),
+    "two-data-sets-in-body": Chunk(STORE.head, STORE.body + SECOND),
+    "two-contexts-in-body": Chunk(
+        STORE.head, records.encode(PDV(5, False, False, b"first!")) + SECOND
+    ),
+    "release-rp-and-not-final": Chunk(LAST.head),
+    "abort-and-not-final": Chunk(records.encode(AAbort(2, 0))),
+    "associate-rj-and-not-final": Chunk(records.encode(AAssociateRJ(1, 1, 7))),
+    "final-without-end": Chunk(ECHO.head, final=True),
+    "record-behind-the-end": Chunk(LAST.head + ECHO.head, final=True),
+    "two-ends": Chunk(LAST.head + LAST.head, final=True),
+    "body-behind-the-end": Chunk(LAST.head, STORE.body, True),
+}
 
 
 def forged(
@@ -116,6 +153,16 @@ def forged(
         number.to_bytes(12, "big"), plain, keys.transcript + b"\0" + header
     )
     return header + sealed
+
+
+# Bytes of a zstd frame's header here: magic, descriptor, content size (RFC 8878 §3.1.1.1).
+FRAME_HEADER = 4 + 1 + 2
+
+
+def framed(body: bytes, blocks: bytes, window: int | None = None) -> bytes:
+    """A zstd frame of these blocks that states the body's length, with a window descriptor."""
+    descriptor = [0x60] if window is None else [0x40, window]
+    return b"\x28\xb5\x2f\xfd" + bytes(descriptor) + struct.pack("<H", len(body) - 256) + blocks
 
 
 def flows() -> None:
@@ -153,17 +200,22 @@ def flows() -> None:
         flow(name, "refused", data, chunks[:at], at=at, remark=remark)
 
     flow("", "success", sealed, chunks)
-    flow(
-        "-of-one-empty-chunk",
-        "success",
-        [forged(0, Chunk(b"", b"", True))],
-        [Chunk(b"", b"", True)],
-    )
+    for name, ending in [
+        ("abort", Chunk(records.encode(AAbort(0, 0)), final=True)),
+        ("rejection", Chunk(records.encode(AAssociateRJ(1, 1, 7)), final=True)),
+        ("data-and-release-in-one-chunk", Chunk(ECHO.head + LAST.head, final=True)),
+    ]:
+        flow(f"-{name}", "success", [forged(0, ending)], [ending])
+    refused("-empty-final-chunk", [forged(0, Chunk(b"", b"", True))], 0)
+    for name, wrong in UNPARSABLE.items():
+        refused(f"-{name}", [forged(0, wrong)], 0)
     back = ChunkSealer(KEYS.callee_to_caller, KEYS.transcript, 1)
     flow("-callee-to-caller", "success", [back.seal(one) for one in chunks], chunks, direction=1)
     body = bytes(STORE.body)
     zstd = zstandard.ZstdCompressor(level=1)
     plain = zstd.compress(body)
+    plain_blocks = plain[FRAME_HEADER:]
+    assert plain[4] == 0x60, "a single segment, its content size in 2 bytes"
     flow(
         "-zstd-without-filter",
         "success",
@@ -235,11 +287,17 @@ def flows() -> None:
 
     # Sealed with the right key: what a writer that breaks the protocol could send.
     refused("-unknown-version", [forged(0, ECHO, version=2)], 0)
-    refused("-unknown-compression", [forged(0, ECHO, compression=2)], 0)
-    refused(
-        "-unknown-filter", [sealed[0], forged(1, STORE, compression=1, filter_=2, payload=plain)], 1
-    )
-    refused("-filter-without-compression", [sealed[0], forged(1, STORE, filter_=1)], 1)
+    shuffled = zstd.compress(shuffle(body))
+    for name, compression, filter_, payload, remark in [
+        ("unknown-compression", 2, 0, body, "The body is there as it is."),
+        ("unknown-compression-of-zstd", 2, 0, plain, "The body is a zstd frame."),
+        ("unknown-filter", 1, 2, plain, "It would be valid with filter 0."),
+        ("unknown-filter-of-shuffle", 1, 2, shuffled, "It would be valid with filter 1."),
+        ("filter-without-compression", 0, 1, body, "It would be valid with filter 0."),
+        ("filter-without-compression-shuffled", 0, 1, shuffle(body), "Shuffled, not compressed."),
+    ]:
+        one = forged(1, STORE, compression=compression, filter_=filter_, payload=payload)
+        refused(f"-{name}", [sealed[0], one], 1, remark)
     refused("-unknown-flag", [forged(0, ECHO, flags=2)], 0)
     refused("-reserved-set", [forged(0, ECHO, reserved=1)], 0)
     refused("-nonce-of-another-number", [forged(1, ECHO, stated=0)], 0)
@@ -250,12 +308,14 @@ def flows() -> None:
         "-head-beyond-chunk", [forged(0, ECHO, compression=1, head_length=4096, body_length=1)], 0
     )
     refused("-no-records", [forged(0, Chunk(b""))], 0)
-    too_long = Chunk(b"", bytes(4 * 1024 * 1024 + 1))
+    too_long = Chunk(
+        b"", records.encode(PDV(1, False, True, bytes(MAXIMUM_CHUNK + 1 - records.PDV_OVERHEAD)))
+    )
     refused(
         "-chunk-too-long",
         [forged(0, too_long, compression=1, payload=zstd.compress(too_long.body))],
         0,
-        "Small when sealed, one byte over 4 MiB when open.",
+        "Small when sealed; when open a record that is one byte over 4 MiB.",
     )
 
     def store(payload: bytes, **options: int) -> list[bytes]:
@@ -270,10 +330,28 @@ def flows() -> None:
     refused("-zstd-bomb-that-lies", store(lying), 1, "The frame, too, says less than it holds.")
     streamed = zstandard.ZstdCompressor(level=1, write_content_size=False).compress(body)
     refused("-zstd-without-content-size", store(streamed), 1)
-    refused("-zstd-shorter-than-stated", store(zstd.compress(body[:-1])), 1)
+    refused("-zstd-of-another-length", store(zstd.compress(body[:-1])), 1)
+    blocks = zstd.compress(body[:-1])[FRAME_HEADER:]
+    refused("-zstd-shorter-than-stated", store(framed(body, blocks)), 1)
+    flow(
+        "-zstd-widest-window",
+        "success",
+        [*store(framed(body, plain_blocks, 0x60)), sealed[2]],
+        chunks,
+    )
+    refused("-zstd-window-too-wide", store(framed(body, plain_blocks, 0x61)), 1, "4.5 MiB.")
+    with_dictionary = bytes([0x61, 7]).join((plain[:4], plain[5:]))
+    refused("-zstd-with-dictionary-id", store(with_dictionary), 1, "Valid but for the id.")
+    checked = zstandard.ZstdCompressor(level=1, write_checksum=True).compress(body)
+    flow("-zstd-with-checksum", "success", [*store(checked), sealed[2]], chunks)
+    refused("-zstd-wrong-checksum", store(flipped(checked, -1)), 1)
+    skippable = b"\x50\x2a\x4d\x18" + struct.pack("<I", len(body)) + body
+    refused("-zstd-skippable-frame", store(skippable), 1)
+    refused("-zstd-behind-a-skippable-frame", store(skippable + plain), 1)
     refused("-zstd-truncated", store(plain[:-3]), 1)
     refused("-zstd-trailing-bytes", store(plain + b"\0"), 1)
-    refused("-zstd-two-frames", store(zstd.compress(body[:100]) + zstd.compress(body[100:])), 1)
+    refused("-zstd-two-frames", store(plain + zstd.compress(b"more")), 1)
+    refused("-zstd-in-two-halves", store(zstd.compress(body[:600]) + zstd.compress(body[600:])), 1)
     refused("-zstd-nothing", store(b""), 1)
     refused("-zstd-junk", store(b"junk" * 9), 1)
     refused("-zstd-of-no-bytes", [forged(0, ECHO, compression=1, payload=zstd.compress(b""))], 0)

@@ -1,18 +1,19 @@
 """Generates the vectors of HPKE, openings, answers, refusals and withdrawals."""
 
 import hashlib
+import hmac
 import struct
 from collections.abc import Callable, Sequence
 
 import msgpack
+from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from relay.errors import Refusal
-from relay.identity import (
-    Identity,
-)
+from relay.identity import Identity
 from relay.tunnel.handshake import (
     MAXIMUM_AGE,
+    MAXIMUM_REQUEST,
     PendingOpening,
     Purpose,
     accept_opening,
@@ -26,14 +27,21 @@ from tests.vectors.making import (
     CALLER,
     KEY,
     NETWORK,
+    NOT_ML_KEM,
+    NOT_X25519,
     NOW,
     OLD_KEY,
     OTHER,
     REQUEST,
+    SMALL_ORDER,
     Lines,
     drawn,
     flipped,
+    holds_for_library,
+    long_bin,
+    long_format,
     put,
+    with_unreduced_s,
 )
 
 
@@ -56,6 +64,34 @@ def hpke() -> None:
     for name, at in [("mlkem", 0), ("x25519", 1100), ("ciphertext", 1121), ("tag", -1)]:
         put(f"hpke-flipped-{name}", "hpke", "refused", [*lines, ("sealed", flipped(sealed, at))])
     put("hpke-cut", "hpke", "refused", [*lines, ("sealed", sealed[:-1])])
+    put(
+        "hpke-small-order-x25519",
+        "hpke",
+        "refused",
+        [*lines, ("sealed", sealed_with_zeros(b"some info"))],
+        "The sender's X25519 key is of small order; sealed well under the zeros that it gives.",
+    )
+
+
+def sealed_with_zeros(info: bytes) -> bytes:
+    """HPKE of b"a secret" to KEY, written out from PROTOCOL.md §7, with ct_X = ss_X = zeros."""
+    mlkem = MLKEM768PublicKey.from_public_bytes(KEY.public[:1184])
+    ss_m, ct_m = mlkem.encapsulate()
+    zeros = bytes(32)
+    shared = hashlib.sha3_256(ss_m + zeros + zeros + KEY.public[1184:] + b"\\.//^\\").digest()
+    suite = b"HPKE-v1HPKE" + bytes.fromhex("647a00010002")
+
+    def extract(salt: bytes, label: bytes, material: bytes) -> bytes:
+        return hmac.digest(salt, suite + label + material, "sha256")
+
+    def expand(label: bytes, length: int) -> bytes:
+        labelled = struct.pack(">H", length) + suite + label + context + b"\1"
+        return hmac.digest(secret, labelled, "sha256")[:length]
+
+    context = b"\0" + extract(zeros, b"psk_id_hash", b"") + extract(zeros, b"info_hash", info)
+    secret = extract(shared, b"secret", b"")
+    sealed = AESGCM(expand(b"key", 32)).encrypt(expand(b"base_nonce", 12), b"a secret", b"")
+    return ct_m + zeros + sealed
 
 
 def pending(label: str) -> PendingOpening:
@@ -85,9 +121,18 @@ def assembled(header: bytes, signer: Identity = CALLER) -> bytes:
     return msgpack.packb([header, ciphertext, signer.sign("opening", body)])
 
 
-def sealed_under(opening: bytes, secret: bytes) -> bytes:
+def sealed_under(opening: bytes, secret: bytes, request: bytes = REQUEST) -> bytes:
     opening_hash = hash_opening(opening)
-    return AESGCM(early_key(opening_hash, secret)).encrypt(bytes(12), REQUEST, opening_hash)
+    return AESGCM(early_key(opening_hash, secret)).encrypt(bytes(12), request, opening_hash)
+
+
+def with_long_formats(secret: bytes) -> bytes:
+    """An opening that holds, each of its values in the longest format that MessagePack has."""
+    fields = msgpack.unpackb(msgpack.unpackb(pending("opening").opening)[0])
+    header = b"\xdd" + struct.pack(">I", len(fields)) + b"".join(map(long_format, fields))
+    ciphertext = seal_to(KEY.public, secret, b"relay/1/opening-info\0" + header)
+    signature = CALLER.sign("opening", struct.pack(">I", len(header)) + header + ciphertext)
+    return b"\xdd\0\0\0\3" + b"".join(map(long_bin, (header, ciphertext, signature)))
 
 
 def openings() -> None:
@@ -148,16 +193,20 @@ def openings() -> None:
     opening("-wrong-key-id", Refusal.UNKNOWN_KEY, keys=[OLD_KEY])
 
     header, ciphertext, signature = msgpack.unpackb(good.opening)
-    opening("-bad-signature", malformed, flipped(good.opening, len(good.opening) - 1))
     opening(
         "-flipped-ciphertext", malformed, msgpack.packb([header, flipped(ciphertext, 5), signature])
     )
     body = struct.pack(">I", len(header)) + header + ciphertext
-    resigned = msgpack.packb([header, ciphertext, OTHER.sign("opening", body)])
-    opening("-signed-by-another", malformed, resigned)
-    opening(
-        "-wrong-domain", malformed, msgpack.packb([header, ciphertext, CALLER.sign("answer", body)])
-    )
+    for name, wrong in [
+        ("bad-signature", flipped(signature, 0)),
+        ("signed-by-another", OTHER.sign("opening", body)),
+        ("wrong-domain", CALLER.sign("answer", body)),
+        ("signature-without-header-length", CALLER.sign("opening", header + ciphertext)),
+        ("signature-not-reduced", with_unreduced_s(signature)),
+    ]:
+        resigned = msgpack.packb([header, ciphertext, wrong])
+        remark = "The request is sealed under this very opening: the signature alone is at fault."
+        opening(f"-{name}", malformed, resigned, sealed_under(resigned, secret), remark=remark)
     changed = flipped(ciphertext, 1121)
     body = struct.pack(">I", len(header)) + header + changed
     opening(
@@ -194,13 +243,64 @@ def openings() -> None:
         ("bad-called-title", with_field(9, "A\\B")),
         ("negative-time", with_field(10, -1)),
         ("float-time", with_field(10, float(NOW))),
+        ("time-too-large", with_field(10, 2**63)),
+        ("true-for-purpose", with_field(4, True)),
+        ("purpose-zero", with_field(4, 0)),
+        ("ephemeral-not-ml-kem", with_field(8, NOT_ML_KEM)),
+        ("ephemeral-not-x25519", with_field(8, NOT_X25519)),
+        ("ephemeral-short", with_field(8, KEY.public[:-1])),
+        ("small-order-callee", with_field(6, SMALL_ORDER[0])),
         ("str-for-bin", with_field(3, "s" * 16)),
         ("field-missing", assembled(msgpack.packb(msgpack.unpackb(header)[:-1]))),
         ("field-more", assembled(msgpack.packb([*msgpack.unpackb(header), 0]))),
         ("header-trailing-bytes", assembled(header + b"\0")),
     ]:
         opening(f"-{name}", malformed, data, sealed_under(data, again))
+    long = with_long_formats(again)
+    received = accept_opening(
+        CALLEE, {KEY.key_id: KEY}, NETWORK, CALLER.public, long, sealed_under(long, again), NOW
+    )
+    opening(
+        "-long-formats",
+        None,
+        long,
+        sealed_under(long, again),
+        more=[
+            ("session", received.session),
+            ("purpose", int(received.purpose)),
+            ("called", received.called),
+            ("created", received.created),
+            ("opening-hash", received.opening_hash),
+            ("secret", again),
+            ("early-key", early_key(received.opening_hash, again)),
+            ("request", REQUEST),
+        ],
+        remark="No value is in its shortest MessagePack format.",
+    )
+    # The small-order key is the caller: it needs no private key for what it signs.
+    stolen = msgpack.unpackb(header)
+    for created in range(NOW, NOW + 64):
+        stolen[5], stolen[10] = SMALL_ORDER[0], created
+        unsigned = msgpack.packb(stolen)
+        info = b"relay/1/opening-info\0" + unsigned
+        ciphertext = seal_to(KEY.public, again, info)
+        body = struct.pack(">I", len(unsigned)) + unsigned + ciphertext
+        if holds_for_library(SMALL_ORDER[0], "opening", body, bytes(64)):
+            break
+    nobody = msgpack.packb([unsigned, ciphertext, bytes(64)])
+    opening(
+        "-small-order-caller",
+        malformed,
+        nobody,
+        sealed_under(nobody, again),
+        caller=SMALL_ORDER[0],
+        remark="Nobody's signature, which holds for a verifier that takes such keys.",
+    )
     opening("-trailing-bytes", malformed, good.opening + b"\0")
+    opening("-not-an-array", malformed, msgpack.packb(good.opening[:1024]))
+    opening("-map", malformed, b"\x83" + good.opening[1:])
+    padded = good.opening + bytes(4097 - len(good.opening))
+    opening("-over-limit", malformed, padded, sealed_under(padded, secret))
     opening("-truncated", malformed, good.opening[:-1])
     opening("-too-long", malformed, with_field(9, "A" * 3000))
     opening("-not-msgpack", malformed, b"\xc1" * 100)
@@ -215,6 +315,9 @@ def openings() -> None:
     opening("-flipped-request", malformed, request=flipped(good.sealed_request, 3))
     opening("-truncated-request", malformed, request=good.sealed_request[:-1])
     opening("-no-request", malformed, request=b"")
+    opening("-request-of-15-bytes", malformed, request=good.sealed_request[:15])
+    too_long = sealed_under(good.opening, secret, bytes(MAXIMUM_REQUEST + 1))
+    opening("-request-too-long", malformed, request=too_long, remark="131,089 bytes, sealed well.")
 
 
 def answers() -> None:
@@ -277,6 +380,9 @@ def answers() -> None:
         remark="The callee got another sealed request than the caller sent.",
     )
     answer("-trailing-bytes", good + b"\0")
+    answer("-over-limit", good + bytes(2049 - len(good)))
+    answer("-not-an-array", msgpack.packb(good))
+    answer("-map", b"\x83" + good[1:])
     answer("-truncated", good[:-1])
 
 
@@ -296,6 +402,16 @@ def notes() -> None:
     good = refuse_opening(CALLEE, opened.opening, Refusal.NOT_GRANTED)
     note("refusal", "", good, "success", [("reason", int(Refusal.NOT_GRANTED))])
     opening_hash, _, signature = msgpack.unpackb(good)
+    for reason in (9, 255):
+        signed = CALLEE.sign("refusal", opening_hash + bytes([reason]))
+        unknown = msgpack.packb([opening_hash, reason, signed])
+        note("refusal", f"-reason-{reason}", unknown, "success", [("reason", 0)])
+    other_hash = hash_opening(other.opening)
+    note("refusal", "-other-hash", msgpack.packb([other_hash, 4, signature]), "refused")
+    note("refusal", "-over-limit", good + bytes(257 - len(good)), "refused")
+    note("refusal", "-map", b"\x83" + good[1:], "refused")
+    long = b"\xdd\0\0\0\3" + long_bin(opening_hash) + b"\xcd\0\4" + long_bin(signature)
+    note("refusal", "-long-formats", long, "success", [("reason", 4)])
     note("refusal", "-other-reason", msgpack.packb([opening_hash, 5, signature]), "refused")
     note("refusal", "-reason-too-large", msgpack.packb([opening_hash, 256, signature]), "refused")
     note("refusal", "-by-another", refuse_opening(OTHER, opened.opening, Refusal.BUSY), "refused")
@@ -306,7 +422,10 @@ def notes() -> None:
     good = opened.withdraw()
     note("withdrawal", "", good, "success")
     note("withdrawal", "-of-another-opening", other.withdraw(), "refused")
-    opening_hash, _ = msgpack.unpackb(good)
+    opening_hash, signature = msgpack.unpackb(good)
+    note("withdrawal", "-other-hash", msgpack.packb([other_hash, signature]), "refused")
+    note("withdrawal", "-over-limit", good + bytes(257 - len(good)), "refused")
+    note("withdrawal", "-map", b"\x82" + good[1:], "refused")
     forged = msgpack.packb([opening_hash, OTHER.sign("withdrawal", opening_hash)])
     note("withdrawal", "-by-another", forged, "refused")
     wrong = msgpack.packb([opening_hash, CALLER.sign("refusal", opening_hash)])

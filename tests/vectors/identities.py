@@ -1,17 +1,19 @@
 """Generates the vectors of primitives, identities, statements, strings and enrolment."""
 
+import base64
+import hashlib
+import hmac
+from collections.abc import Callable
+
 import msgpack
 
-from relay.identity import (
+from relay.identity import Identity, KeyStatement, Publication, seal_statement, signal_body
+from relay.invitation import (
     Contact,
     EnrolmentAnswer,
     EnrolmentRequest,
     Invitation,
-    KeyStatement,
-    Publication,
     ReceivedEnrolmentRequest,
-    seal_statement,
-    signal_body,
 )
 from tests.vectors.making import (
     BRIDGE,
@@ -19,12 +21,19 @@ from tests.vectors.making import (
     CALLER,
     KEY,
     NETWORK,
+    NOT_CANONICAL,
+    NOT_ML_KEM,
+    NOT_X25519,
     NOW,
     OTHER,
+    SMALL_ORDER,
     Lines,
     drawn,
     flipped,
+    holds_for_library,
+    long_format,
     put,
+    with_unreduced_s,
 )
 
 
@@ -120,12 +129,101 @@ def statements() -> None:
         data = seal_statement(CALLEE, "publication", msgpack.packb([NETWORK, title, ["echo"], 7]))
         # `../secret` is an AE title like any other: wire names are data and are never a path.
         statement(name, "publication", data, succeeds=title == "../secret")
+    many = ["private:" + "1" * 62] * 54
+    for title, size in [("A" * 12, 4096), ("A" * 13, 4097)]:
+        # Exactly as long as a statement may be, and a byte more; but for its length both hold.
+        body = msgpack.packb([NETWORK, title, many, 7])
+        body = fitted(body, size)
+        statement(f"of-{size}-bytes", "publication", signed(body), succeeds=size == 4096)
+    fields = [NETWORK, "PACS_B", ["echo"], 7]
+    long = b"\xdd\0\0\0\4" + b"".join(map(long_format, fields))
+    envelope = [CALLEE.public, long, CALLEE.sign("publication", long)]
+    statement(
+        "long-formats",
+        "publication",
+        b"\xdd\0\0\0\3" + b"".join(map(long_format, envelope)),
+        True,
+        remark="No value is in its shortest MessagePack format.",
+    )
+    for name, data in [
+        ("not-an-array", msgpack.packb(good)),
+        ("nil", b"\xc0"),
+        ("no-bytes", b""),
+        ("map", b"\x83" + good[1:]),
+        ("extension", msgpack.packb(msgpack.ExtType(1, good[:255]))),
+        ("body-not-an-array", signed(msgpack.packb("publication"))),
+        ("body-trailing-bytes", signed(msgpack.packb(fields) + b"\0")),
+        ("serial-too-large", signed(msgpack.packb([*fields[:3], 2**63]))),
+        ("service-in-capitals", signed(msgpack.packb([*fields[:2], ["Echo"], 7]))),
+        ("65-services", signed(msgpack.packb([*fields[:2], ["echo"] * 65, 7]))),
+        ("signature-not-reduced", resigned(good, with_unreduced_s)),
+    ]:
+        statement(name, "publication", data, False)
+    for index, public in enumerate(SMALL_ORDER):
+        statement(
+            f"small-order-identity-{index}",
+            "publication",
+            nobodys(public),
+            False,
+            remark="Nobody's signature, which holds for a verifier that takes such keys.",
+        )
+    for index, public in enumerate(NOT_CANONICAL):
+        statement(
+            f"not-canonical-identity-{index}",
+            "publication",
+            msgpack.packb([public, *msgpack.unpackb(good)[1:]]),
+            False,
+        )
+    for name, public in [("ml-kem", NOT_ML_KEM), ("x25519", NOT_X25519)]:
+        fields = [NETWORK, public, NOW, NOW + 86400]
+        data = seal_statement(CALLEE, "hpke-key", msgpack.packb(fields))
+        statement(f"hpke-key-not-{name}", "hpke-key", data, False)
+    statement(
+        "hpke-key-long-past",
+        "hpke-key",
+        KeyStatement(NETWORK, KEY.public, 1, 2).sign(CALLEE),
+        True,
+        remark="Whether a key has expired is not for whoever only reads its statement.",
+    )
     statement(
         "true-for-serial",
         "publication",
         seal_statement(CALLEE, "publication", msgpack.packb([NETWORK, "PACS_B", ["echo"], True])),
         False,
     )
+
+
+def signed(body: bytes) -> bytes:
+    """A publication statement of any body and length."""
+    return msgpack.packb([CALLEE.public, body, CALLEE.sign("publication", body)])
+
+
+def fitted(body: bytes, size: int) -> bytes:
+    """A publication's body with one more service, so that its statement has that size."""
+    network, title, services, serial = msgpack.unpackb(body)
+    last = "private:" + "1" * 30
+    more = size - len(signed(msgpack.packb([network, title, [*services, last], serial])))
+    return msgpack.packb([network, title, [*services, last + "1" * more], serial])
+
+
+def resigned(statement: bytes, change: Callable[[bytes], bytes]) -> bytes:
+    owner, body, signature = msgpack.unpackb(statement)
+    return msgpack.packb([owner, body, change(signature)])
+
+
+def nobodys(public: bytes) -> bytes:
+    """A publication that holds under a key of small order, if that is all that is looked at.
+
+    With S = 0 the equation is R = -kA, which any of the eight points can be.
+    """
+    points = [*SMALL_ORDER, *(point[:31] + bytes([point[31] | 0x80]) for point in SMALL_ORDER)]
+    for serial in range(64):
+        body = msgpack.packb([NETWORK, "PACS_B", ["echo"], serial])
+        for point in points:
+            signature = point + bytes(32)
+            if holds_for_library(public, "publication", body, signature):
+                return msgpack.packb([public, body, signature])
+    raise AssertionError("no such body")
 
 
 def strings() -> None:
@@ -138,6 +236,59 @@ def strings() -> None:
         put(f"string-{name}", "string", "success", [("string", string), ("payload", thing.pack())])
     string = contact.to_string()
     swapped = string[:-3] + string[-2] + string[-3] + string[-1]
+    long = invited("https://" + "b" * 504)
+    put(
+        "string-longest-url", "string", "success", [("string", long), ("payload", payload_of(long))]
+    )
+    spaced = "\t".join((string[:20], string[20:40], string[40:])).replace("\t", " \t\u00a0", 1)
+    put(
+        "string-white-space",
+        "string",
+        "success",
+        [("string", spaced), ("payload", contact.pack())],
+        "TAB, space and no-break space are removed.",
+    )
+    uneven = next(
+        one
+        for one in (contacted([1, CALLER.public, "Hospital" + "B" * more]) for more in range(3))
+        if len(one.partition(":")[2]) % 4 == 2
+    )
+    for name, wrong, remark in [
+        ("other-white-space", string[:20] + "\u3000" + string[20:], "An ideographic space."),
+        ("too-long", string[:20] + " " * (2049 - len(string)) + string[20:], "Most of it spaces."),
+        ("unknown-prefix", checked("relay-visitor:", contact.pack()), "The checksum is right."),
+        ("prefix-in-capitals", string.replace("relay", "Relay"), ""),
+        ("padded", uneven + "==", ""),
+        ("padded-too-much", uneven + "======", ""),
+        ("trailing-bits", uneven[:-1] + chr(ord(uneven[-1]) + 1), "Decodes to the same bytes."),
+        ("letter-of-base64", string + "+/", "The letters of base64, not base64url."),
+        ("not-base64url", "relay-contact:" + "*" * 40, ""),
+        ("one-letter-more", string + "A", ""),
+        ("no-payload", "relay-contact:", ""),
+        ("checksum-only", checked("relay-contact:", b""), ""),
+        ("not-an-array", checked("relay-contact:", msgpack.packb("contact")), ""),
+        ("version-2", contacted([2, CALLER.public, "Hospital A"]), ""),
+        ("blank-at-the-end-of-name", contacted([1, CALLER.public, "Hospital A "]), ""),
+        ("no-name", contacted([1, CALLER.public, ""]), ""),
+        ("format-character-in-name", contacted([1, CALLER.public, "Hospital\u202eA"]), ""),
+        ("small-order-contact", contacted([1, SMALL_ORDER[0], "Hospital A"]), ""),
+        ("not-canonical-contact", contacted([1, NOT_CANONICAL[2], "Hospital A"]), ""),
+        ("small-order-bridge", invited(bridge=SMALL_ORDER[3]), ""),
+        ("url-of-513", invited("https://" + "b" * 505), ""),
+        ("url-without-host", invited("https:///path"), ""),
+        ("url-with-query", invited("https://bridge.example/?a=b"), ""),
+        ("url-with-user", invited("https://user@bridge.example"), ""),
+        ("url-of-ftp", invited("ftp://bridge.example"), ""),
+    ]:
+        put(f"string-{name}", "string", "refused", [("string", wrong)], remark)
+    emoji = contacted([1, CALLER.public, "Hospital \U0001fae8"])
+    put(
+        "string-newer-character-in-name",
+        "string",
+        "success",
+        [("string", emoji), ("payload", payload_of(emoji))],
+        "U+1FAE8 came with Unicode 15: what is assigned does not matter.",
+    )
     put("string-slip-of-the-hand", "string", "refused", [("string", swapped)])
     put("string-cut", "string", "refused", [("string", string[:-8])])
     put(
@@ -146,6 +297,25 @@ def strings() -> None:
         "refused",
         [("string", string.replace("contact", "invitation"))],
     )
+
+
+def checked(prefix: str, payload: bytes) -> str:
+    data = payload + hashlib.sha256(prefix.encode() + payload).digest()[:4]
+    return prefix + base64.urlsafe_b64encode(data).decode().rstrip("=")
+
+
+def payload_of(string: str) -> bytes:
+    letters = string.partition(":")[2]
+    return base64.urlsafe_b64decode(letters + "=" * (-len(letters) % 4))[:-4]
+
+
+def contacted(fields: list) -> str:
+    return checked("relay-contact:", msgpack.packb(fields))
+
+
+def invited(url: str = "https://bridge.example", bridge: bytes = BRIDGE.public) -> str:
+    fields = [1, url, NETWORK, b"i" * 16, bridge, b"c" * 16, NOW]
+    return checked("relay-invitation:", msgpack.packb(fields))
 
 
 def enrolments() -> None:
@@ -185,6 +355,79 @@ def enrolments() -> None:
         "refused",
         answer=ReceivedEnrolmentRequest.parse(sealed).answer(OTHER, invitation.code),
     )
+
+    def requested(**changes) -> bytes:
+        """A request with some fields changed, its MAC and signature right all the same."""
+        fields = {
+            "network": NETWORK,
+            "invitation_id": invitation.invitation_id,
+            "router": CALLEE.public,
+            "name": "Hospital B",
+            "key_statement": statement,
+        } | changes
+        return enveloped("request", CALLEE, list(fields.values()), BRIDGE.public)
+
+    def answered(signer=BRIDGE, sealed=sealed, **changes) -> bytes:
+        fields = {
+            "network": NETWORK,
+            "invitation_id": invitation.invitation_id,
+            "bridge": BRIDGE.public,
+            "router": CALLEE.public,
+            "name": "Hospital B",
+            "request_hash": hashlib.sha256(sealed).digest(),
+        } | changes
+        return enveloped("answer", signer, list(fields.values()), CALLEE.public)
+
+    def enveloped(what: str, signer: Identity, fields: list, reader: bytes) -> bytes:
+        domain, body = f"enrolment-{what}", msgpack.packb(fields)
+        message = f"relay/1/{domain}\0".encode() + body + reader
+        mac = hmac.digest(invitation.code, message, "sha256")
+        return msgpack.packb([body, mac, signer.sign(domain, body + mac)])
+
+    assert requested() == sealed
+    assert answered() == answer
+    body, mac, _ = msgpack.unpackb(sealed)
+    by_another = msgpack.packb([body, mac, OTHER.sign("enrolment-request", body + mac)])
+    others = KeyStatement(NETWORK, KEY.public, NOW, NOW + 86400).sign(OTHER)
+    elsewhere = KeyStatement(bytes(16), KEY.public, NOW, NOW + 86400).sign(CALLEE)
+    publication = Publication(NETWORK, "PACS_B", ("echo",), NOW).sign(CALLEE)
+    unusable = msgpack.packb([NETWORK, NOT_ML_KEM, NOW, NOW + 86400])
+    for name, wrong in [
+        ("request-signed-by-another", by_another),
+        ("request-to-another-network", requested(network=bytes(16))),
+        ("request-by-another-invitation", requested(invitation_id=bytes(16))),
+        ("request-of-another-router", requested(router=OTHER.public)),
+        ("request-of-small-order", requested(router=SMALL_ORDER[0])),
+        ("request-with-unprintable-name", requested(name="Hospital\nB")),
+        ("key-by-another", requested(key_statement=others)),
+        ("key-for-another-network", requested(key_statement=elsewhere)),
+        ("key-flipped", requested(key_statement=flipped(statement, 100))),
+        ("key-malformed", requested(key_statement=b"key")),
+        ("key-is-a-publication", requested(key_statement=publication)),
+        ("key-not-ml-kem", requested(key_statement=seal_statement(CALLEE, "hpke-key", unusable))),
+        ("request-over-limit", sealed + bytes(8193 - len(sealed))),
+        ("request-not-an-array", msgpack.packb(sealed)),
+    ]:
+        # The answer is to this very request, so that the request alone is at fault.
+        enrolment(f"-{name}", "refused", wrong, answered(sealed=wrong))
+    body, mac, _ = msgpack.unpackb(answer)
+    by_another = msgpack.packb([body, mac, OTHER.sign("enrolment-answer", body + mac)])
+    for name, wrong in [
+        ("answer-signed-by-another", by_another),
+        ("answer-for-another-network", answered(network=bytes(16))),
+        ("answer-to-another-invitation", answered(invitation_id=bytes(16))),
+        ("answer-in-another-bridge", answered(bridge=OTHER.public)),
+        ("answer-to-another-router", answered(router=OTHER.public)),
+        ("answer-with-another-hash", answered(request_hash=bytes(32))),
+        ("answer-with-unprintable-name", answered(name="Hospital\u200bB")),
+        ("answer-over-limit", answer + bytes(8193 - len(answer))),
+        ("answer-map", b"\x83" + answer[1:]),
+    ]:
+        enrolment(f"-{name}", "refused", answer=wrong)
+    enrolment("-under-another-name", "success", answer=answered(name="Hospital B (2)"))
+    expired = KeyStatement(NETWORK, KEY.public, 1, 2).sign(CALLEE)
+    late = requested(key_statement=expired)
+    enrolment("-with-expired-key", "success", late, answered(sealed=late))
     other = EnrolmentRequest(NETWORK, b"i" * 16, CALLEE.public, "Hospital B2", statement)
     enrolment(
         "-answer-to-another-request",
