@@ -19,6 +19,8 @@ from tests.tap import Tap, messages, pdus, tap
 
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(600)]
 
+STUDY_OF_CT_SMALL = "1.3.6.1.4.1.5962.1.2.1.20040119072730.12322"
+
 EVERYTHING = "echo,store,query,retrieve"
 
 # What makes DCMTK's storescu propose a transfer syntax.
@@ -90,23 +92,23 @@ async def test_everyone_reaches_everyone(tmp_path: Path) -> None:
             found = await peers.findscu(target, "QueryRetrieveLevel=STUDY", "StudyInstanceUID")
             assert found.status == 0
             assert "0020,000d" in found.output
-            if ae_title != "ORTHANC_B":  # Debian's Orthanc 1.10 offers no C-GET of studies to DCMTK
-                got = await peers.getscu(
-                    target,
-                    tmp_path / f"got{ae_title}",
-                    "QueryRetrieveLevel=STUDY",
-                    "StudyInstanceUID=1.3.6.1.4.1.5962.1.2.1.20040119072730.12322",
-                )
-                assert got.status == 0, got.output
-                assert list((tmp_path / f"got{ae_title}").iterdir())
-            for application in ("echoscu", "storescu", "findscu"):
-                options = {
-                    "echoscu": (),
-                    "storescu": (str(image.path),),
-                    "findscu": ("-S", "-k", "QueryRetrieveLevel=STUDY", "-k", "StudyInstanceUID="),
-                }[application]
+            study = f"StudyInstanceUID={STUDY_OF_CT_SMALL}"
+            got = await peers.getscu(
+                target, tmp_path / f"dcmtk{ae_title}", "QueryRetrieveLevel=STUDY", study
+            )
+            assert got.status == 0, got.output
+            assert list((tmp_path / f"dcmtk{ae_title}").iterdir())
+            into = make(tmp_path / f"pynetdicom{ae_title}")
+            keys = ("-S", "-k", "QueryRetrieveLevel=STUDY", "-k", study)
+            for application, options in (
+                ("echoscu", ()),
+                ("storescu", (str(image.path),)),
+                ("findscu", keys),
+                ("getscu", (*keys, "-od", str(into))),
+            ):
                 result = await peers.pynetdicom(application, target, *options, calling="PYSCU")
                 assert result.status == 0, result.output
+            assert list(into.iterdir())
         async with peers.orthanc(
             tmp_path / "oa",
             ae_title="ORTHANC_A",
