@@ -132,11 +132,18 @@ class _Server:
     async def _connection(self, stream: trio.SocketStream) -> None:
         address, port = _address(stream)
         peer = f"{address}:{port}" if address else "unix socket"
-        association = await self._request(stream, address, port, peer)
-        if association is None:
-            return
         try:
-            await self._associate(association, peer)
+            with _failures_logged(peer):
+                association = await self._request(stream, address, port, peer)
+                if association is not None:
+                    await self._serve(association, address, peer)
+        finally:
+            await trio.aclose_forcefully(stream)  # where an error of our own left it open
+
+    async def _serve(self, association: TCPAssociation, address: str, peer: str) -> None:
+        try:
+            with _failures_logged(peer):  # before the wait for the peer's close
+                await self._associate(association)
         finally:
             with self._without_association(address):
                 await association.aclose()
@@ -190,21 +197,16 @@ class _Server:
             port=port,
         )
 
-    async def _associate(self, association: TCPAssociation, peer: str) -> None:
+    async def _associate(self, association: TCPAssociation) -> None:
+        if self.associations >= self.limits.associations:
+            await association.send(LOCAL_LIMIT_EXCEEDED)
+            log.warning("association limit reached", limit=self.limits.associations)
+            return
+        self.associations += 1
         try:
-            if self.associations >= self.limits.associations:
-                await association.send(LOCAL_LIMIT_EXCEEDED)
-                log.warning("association limit reached", limit=self.limits.associations)
-                return
-            self.associations += 1
-            try:
-                await self.handler(association)
-            finally:
-                self.associations -= 1
-        except RelayError as error:
-            log.warning("association failed", peer=peer, cause=str(error))
-        except Exception:
-            log.exception("association handler failed", peer=peer)
+            await self.handler(association)
+        finally:
+            self.associations -= 1
 
     @contextmanager
     def _without_association(self, address: str) -> Iterator[_Waiting]:
@@ -232,6 +234,17 @@ class _Server:
     def _push_out(entry: _Waiting, why: str) -> None:
         entry.pushed_out = why
         entry.scope.cancel()
+
+
+@contextmanager
+def _failures_logged(peer: str) -> Iterator[None]:
+    """What goes wrong with one connection is a line in the log, and the others' never know."""
+    try:
+        yield
+    except RelayError as error:
+        log.warning("association failed", peer=peer, cause=str(error))
+    except Exception:
+        log.exception("association handler failed", peer=peer)
 
 
 def _address(stream: trio.SocketStream) -> tuple[str, int]:

@@ -9,14 +9,15 @@ At the end stands `respond_to_echo`, the Router's own C-ECHO provider.
 """
 
 from collections.abc import AsyncIterable, AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import NoReturn
 
 import attrs
 import trio
 
-from relay.association import ABORT_LIMIT, TERMINAL, Association
+from relay.association import ABORT_LIMIT, Association
 from relay.dicom.dimse import (
+    RESPONSE_BIT,
     CommandField,
     CommandReader,
     CommandSet,
@@ -44,6 +45,7 @@ from relay.errors import (
     AbortSource,
     AssociationAborted,
     AssociationRejected,
+    LocalProtocolError,
     RemoteProtocolError,
 )
 
@@ -258,12 +260,11 @@ async def _send(
 async def _last_words(association: Association, error: AssociationAborted) -> NoReturn:
     """Raise the A-ABORT that the peer sent before it closed, if there is one to read."""
     with trio.move_on_after(ABORT_LIMIT):
-        while True:
-            atom = await association.receive()
-            if isinstance(atom, AAbort):
-                raise AssociationAborted(atom.source, atom.reason, association.cause) from error
-            if isinstance(atom, TERMINAL):
-                break
+        with suppress(LocalProtocolError):  # they have been heard already
+            while True:
+                atom = await association.receive()
+                if isinstance(atom, AAbort):
+                    raise AssociationAborted(atom.source, atom.reason, association.cause) from error
     raise error
 
 
@@ -284,7 +285,10 @@ async def _response(
                 data_set += atom.fragment
                 if len(data_set) > MAXIMUM_IDENTIFIER:
                     raise RemoteProtocolError(f"response longer than {MAXIMUM_IDENTIFIER} bytes")
-        if not command.is_response or command.message_id_responded_to != asked.message_id:
+        if (
+            command.command_field != asked.command_field | RESPONSE_BIT
+            or command.message_id_responded_to != asked.message_id
+        ):
             raise RemoteProtocolError(f"command field {command.command_field:04X}H out of turn")
         return command.status, bytes(data_set) if command.has_data_set else None
 

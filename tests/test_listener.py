@@ -456,6 +456,20 @@ async def test_failing_handler_ends_its_own_association_only() -> None:
     assert "association handler failed" in [entry["event"] for entry in logs]
 
 
+async def test_a_bug_before_the_handler_ends_its_own_connection_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def broken(association: TCPAssociation) -> None:
+        raise IndexError("a bug in a decoder")
+
+    async with logged() as (port, logs):
+        with monkeypatch.context() as patch:
+            patch.setattr(TCPAssociation, "wait_indication", broken)
+            assert await throw(port, request(CONTEXT_NAME, CONTEXT, USER)) == b""
+        await good_association(port)
+    assert "association handler failed" in [entry["event"] for entry in logs]
+
+
 class ShortOfDescriptors(trio.abc.Listener[trio.SocketStream]):
     """A listener whose machine has no descriptor left, twice."""
 

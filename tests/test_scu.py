@@ -203,6 +203,12 @@ async def wrong_message_id(provider: Provider) -> None:
     )
 
 
+async def response_to_another_operation(provider: Provider) -> None:
+    command, _ = await provider.message()
+    stored = request(CommandField.C_STORE_RQ, command.message_id, CT_IMAGE_STORAGE, INSTANCE)
+    await provider.send(response_to(stored, Status.SUCCESS))
+
+
 async def request_instead(provider: Provider) -> None:
     await provider.message()
     await provider.send(request(CommandField.C_ECHO_RQ, 1, VERIFICATION))
@@ -240,6 +246,7 @@ async def release_instead(provider: Provider) -> None:
     "script",
     [
         wrong_message_id,
+        response_to_another_operation,
         request_instead,
         no_status,
         wrong_context,
@@ -260,6 +267,17 @@ async def test_wrong_response_is_aborted(script: Script) -> None:
             await scu.echo(association, verification)
         await trio.testing.wait_all_tasks_blocked()
         assert ends == [AAbort(0, 0)]
+
+
+async def test_an_operation_after_the_end_is_aborted_too() -> None:
+    async def abort(provider: Provider) -> None:
+        await provider.message()
+        await provider.association.abort()
+
+    async with against(abort) as (association, verification, _):
+        for _ in range(2):
+            with pytest.raises(AssociationAborted):
+                await scu.echo(association, verification)
 
 
 # --- store ------------------------------------------------------------------------------------

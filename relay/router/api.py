@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, Response
 
 import relay
 from relay.errors import IdentityError, Refused
-from relay.identity import Contact, Invitation
+from relay.invitation import Contact, Invitation
 from relay.router import probe, services
 from relay.router.apply import apply, parse_grant, texts
 from relay.router.asks import Ask

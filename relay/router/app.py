@@ -21,12 +21,13 @@ from relay import listener
 from relay.association import Timeouts
 from relay.database import open_database
 from relay.errors import RelayError
+from relay.identity import load_identity
 from relay.router.api import make_app
 from relay.router.asks import AskTable
 from relay.router.calling import LOCAL_ASSOCIATIONS, serve_device
 from relay.router.devices import DeviceTable
 from relay.router.grants import GrantTable
-from relay.router.keyring import Keyring, load_identity
+from relay.router.keyring import Keyring
 from relay.router.live import LiveRegister
 from relay.router.network import NetworkSide, Outside
 from relay.router.node import Node, unix_time
@@ -164,9 +165,7 @@ def _listener(opened: socket.socket) -> trio.SocketListener:
 async def _renew_keys(node: Node) -> None:
     while True:
         await trio.sleep(KEY_CHECK)
-        if node.keyring.due(unix_time()):
-            await node.keyring.renew(unix_time())
-            log.info("new HPKE key")
+        if await node.renew_key():
             await node.changed()
 
 

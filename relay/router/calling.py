@@ -91,7 +91,7 @@ async def _caller(
             raise AssociationRejected(
                 1, 1, 3, "the command line calls as the Router's own AE title only"
             )
-        if not node.live.has_room(node.ae_title, LOCAL_ASSOCIATIONS):
+        if not node.live.has_room(Side.CALLER, node.ae_title, LOCAL_ASSOCIATIONS):
             raise AssociationRejected(2, 3, 2, "too many associations of the command line")
         return None
     device = node.devices.get(request.calling)
@@ -104,7 +104,7 @@ async def _caller(
                 1, 1, 3, f"{request.calling!r} calls from {near.host}, which is not its host"
             )
     if request.called != node.ae_title and not node.live.has_room(
-        device.ae_title, device.maximum_associations
+        Side.CALLER, device.ae_title, device.maximum_associations
     ):
         raise AssociationRejected(2, 3, 2, f"{device.ae_title!r} has its maximum of associations")
     return device

@@ -56,9 +56,18 @@ def with_rejections(
     return attrs.evolve(answer, contexts=tuple(results))
 
 
-def provider_roles(request: AAssociateRQ) -> frozenset[str]:
-    """The SOP classes of which the requestor offers to be the provider (PS3.7 §D.3.3.4)."""
-    return frozenset(role.sop_class for role in find(request.user_items, RoleSelection) if role.scp)
+def provider_roles(request: AAssociateRQ, answer: AAssociateAC | None = None) -> frozenset[str]:
+    """The SOP classes of which the requestor offers to be the provider (PS3.7 §D.3.3.4).
+
+    With `answer` less those for which the acceptor declines. By the standard no word from it is a
+    no as well; but there are archives that say nothing and answer a C-GET all the same, which works
+    without Relay: what the requestor offered itself for may come.
+    """
+    offered = {role.sop_class for role in find(request.user_items, RoleSelection) if role.scp}
+    if answer is not None:
+        roles = find(answer.user_items, RoleSelection)
+        offered -= {role.sop_class for role in roles if not role.scp}
+    return frozenset(offered)
 
 
 def user_roles(request: AAssociateRQ) -> frozenset[str]:

@@ -7,14 +7,16 @@ accepts the change (DESIGN §3). The Bridge can hide titles and misroute, never 
 
 from collections.abc import Iterable, Iterator
 from enum import Enum
+from math import inf
 from typing import Any
 
 import apsw
 import attrs
 import structlog
+import trio
 
 from relay.database import Database
-from relay.errors import AssociationRejected, IdentityError, Refused
+from relay.errors import AssociationRejected, IdentityError, Refused, RelayError
 from relay.identity import KeyStatement, Publication, fingerprint
 from relay.router import services
 from relay.router.peers import Peer, PeerTable
@@ -25,6 +27,10 @@ log = structlog.get_logger()
 
 # What a hostile Bridge can make us remember: each peer with some titles.
 MAXIMUM_TITLES = 16384
+
+# A snapshot comes in parts, and nothing says which is the last. What was known before holds for so
+# many seconds more if it is not shown again: longer than the largest snapshot takes to be checked.
+SETTLING = 30.0
 
 
 class Standing(Enum):
@@ -74,6 +80,10 @@ class Directory:
         # What the Bridge shows now, in memory only: after a restart it shows it again.
         self._connected: dict[bytes, bool] = {}
         self._publications: dict[str, Publication] = {}
+        # What was known before the snapshot that is coming in and has not been shown again yet;
+        # None: from an earlier run, which the database remembers only as a binding.
+        self._earlier: dict[str, Publication | None] = dict.fromkeys(bindings)
+        self._settled = inf  # when it is over, by trio's clock
 
     @classmethod
     async def load(
@@ -85,8 +95,7 @@ class Directory:
     async def take(self, message: messages.Directory) -> None:
         """Take in what the Bridge says. What does not hold is left out and logged."""
         if message.whole:
-            self._connected.clear()
-            self._publications.clear()
+            self._begin_snapshot()
         for identity, name, statement, connected in message.routers:
             if identity != self._own:
                 await self._take_router(identity, name, statement, connected)
@@ -96,14 +105,19 @@ class Directory:
             self._connected.pop(identity, None)
         for title in message.gone_titles:
             self._publications.pop(title, None)
+            self._earlier.pop(title, None)
 
     def resolve(self, title: str, now: int) -> Route:
         """Where to call `title`; `now` is Unix seconds.
 
         Raises AssociationRejected, as the device that calls should be told (DESIGN §11).
         """
-        publication = self._publications.get(title)
+        publication = self._published(title)
         binding = self._bindings.get(title)
+        if publication is None and title in self._earlier and self._settling:
+            raise AssociationRejected(
+                2, 3, 1, f"the Bridge has not said yet whether {title!r} is published still"
+            )
         if publication is None or binding is None:
             raise AssociationRejected(1, 1, 7, f"called AE title {title!r} is not published")
         if binding.claimant is not None:
@@ -132,15 +146,14 @@ class Directory:
     def owner(self, title: str) -> bytes | None:
         """Whose `title` is, if it is published and undisputed."""
         binding = self._bindings.get(title)
-        if title not in self._publications or binding is None or binding.claimant is not None:
+        if self._published(title) is None or binding is None or binding.claimant is not None:
             return None
         return binding.identity
 
     def permits(self, title: str, identity: bytes) -> bool:
         """Whether a call to `title` that went to `identity` may go on.
 
-        Whether the title is published still is the owner's to say, who ends it then: a snapshot of
-        the Bridge comes in parts, and between them a title is missing for a moment.
+        Whether the title is published still is the owner's to say, who ends it then.
         """
         binding = self._bindings.get(title)
         return (
@@ -205,6 +218,22 @@ class Directory:
                 "claimed_by": fingerprint(binding.claimant) if binding.claimant else None,
             }
 
+    def _begin_snapshot(self) -> None:
+        earlier = self._earlier if self._settling else {}
+        self._earlier = {**dict.fromkeys(self._bindings), **earlier, **self._publications}
+        self._settled = trio.current_time() + SETTLING
+        self._publications.clear()
+        self._connected.clear()
+
+    @property
+    def _settling(self) -> bool:
+        return trio.current_time() < self._settled
+
+    def _published(self, title: str) -> Publication | None:
+        """The publication that the Bridge shows, or showed before what is coming in now."""
+        found = self._publications.get(title)
+        return self._earlier.get(title) if found is None and self._settling else found
+
     async def _take_router(
         self, identity: bytes, name: str, statement: bytes, connected: bool
     ) -> None:
@@ -213,7 +242,7 @@ class Directory:
             self._connected[identity] = connected
             if statement:
                 await self._peers.take_key(identity, statement, self._network)
-        except (IdentityError, Refused) as error:
+        except RelayError as error:  # a full disk too: the next row may need no writing
             log.warning("directory entry refused", peer=fingerprint(identity), why=str(error))
 
     async def _take_publication(self, statement: bytes) -> None:
@@ -221,10 +250,11 @@ class Directory:
             owner, publication = Publication.open(statement, self._network)
             services.parse(publication.services)
             await self._pin(owner, publication)
-        except (IdentityError, Refused) as error:
+        except RelayError as error:
             log.warning("publication refused", why=str(error))
             return
         self._publications[publication.ae_title] = publication
+        self._earlier.pop(publication.ae_title, None)
 
     async def _pin(self, owner: bytes, publication: Publication) -> None:
         title = publication.ae_title

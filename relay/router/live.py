@@ -18,6 +18,9 @@ from relay.router.passthrough import Ending
 
 log = structlog.get_logger()
 
+# Of all associations, what peers cannot take: this hospital's own devices can always call out.
+OWN_SHARE = 1 / 4
+
 
 class Side(Enum):
     """Which end of the session this Router holds."""
@@ -76,7 +79,8 @@ def log_ending(entry: LiveAssociation, ending: Ending) -> None:
 class LiveRegister:
     """All live associations of this Router, with the limits that they share.
 
-    `maximum` is how many may run at once in total; a device brings its own limit.
+    `maximum` is how many may run at once in total; a device brings its own limit, for the calls
+    that it makes and as much again for those that peers make to it.
     """
 
     def __init__(self, maximum: int) -> None:
@@ -90,10 +94,13 @@ class LiveRegister:
     def __len__(self) -> int:
         return len(self._entries)
 
-    def has_room(self, device: str, maximum: int) -> bool:
+    def has_room(self, side: Side, device: str, maximum: int) -> bool:
         """Whether one more association of `device` keeps within its limit and the total."""
-        taken = sum(entry.device == device for entry in self._entries)
-        return taken < maximum and len(self._entries) < self._maximum
+        taken = sum((entry.side, entry.device) == (side, device) for entry in self._entries)
+        total = self._maximum
+        if side is Side.CALLEE:
+            total -= int(OWN_SHARE * total)
+        return taken < maximum and len(self._entries) < total
 
     @contextmanager
     def hold(self, entry: LiveAssociation) -> Iterator[LiveAssociation]:

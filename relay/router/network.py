@@ -14,7 +14,7 @@ import structlog
 import trio
 
 from relay.errors import Refusal, Refused, RelayError
-from relay.identity import Invitation
+from relay.invitation import Invitation
 from relay.router import membership
 from relay.router.directory import Directory
 from relay.router.membership import Membership

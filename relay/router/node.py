@@ -15,12 +15,14 @@ import trio
 from relay.database import Database
 from relay.errors import (
     AssociationRejected,
+    DatabaseError,
     HandshakeError,
     IdentityError,
     Refused,
     SignallingError,
 )
-from relay.identity import Contact, Identity
+from relay.identity import Identity
+from relay.invitation import Contact
 from relay.router import services
 from relay.router.asks import Ask, AskTable
 from relay.router.devices import Device, DeviceTable, is_own_listener
@@ -227,14 +229,27 @@ class Node:
             return
         try:
             await self.publish()
-        except SignallingError as error:
+        except (SignallingError, DatabaseError) as error:
             log.warning("not published yet", why=str(error))
 
     async def publish(self) -> None:
         """Tell the Bridge what it should know. Raises SignallingError."""
         network = self.joined()
         async with self._publishing:  # what is told last is what is true
+            await self.renew_key()
             await network.publisher.publish(network.client, unix_time())
+
+    async def renew_key(self) -> bool:
+        """Make a new HPKE key if one is due and the disk takes it; whether there is a new one."""
+        if not self.keyring.due(unix_time()):
+            return False
+        try:
+            await self.keyring.renew(unix_time())
+        except DatabaseError as error:
+            log.error("no new HPKE key", why=str(error))
+            return False
+        log.info("new HPKE key")
+        return True
 
     @asynccontextmanager
     async def together(self) -> AsyncIterator[None]:
@@ -244,7 +259,7 @@ class Node:
             yield
         finally:
             self._together -= 1
-        await self.changed()
+            await self.changed()  # also of what was changed before something failed
 
     async def _devices_changed(self) -> None:
         if self.network is not None:

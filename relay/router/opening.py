@@ -95,14 +95,15 @@ async def _check(
     """What is called for, if the caller may. Raises HandshakeError with the refusal."""
     if (received.session, received.called) != (message.session, message.called):
         raise HandshakeError("opening is for another session or title than the Bridge says")
-    if not await replay.remember(node.database, received.opening_hash, unix_time()):
-        raise HandshakeError("opening was seen before", Refusal.REPLAY)
     if received.purpose is not Purpose.ASSOCIATION:
         raise HandshakeError(
             f"no {received.purpose.name.lower()} sessions here", Refusal.NOT_SPECIFIED
         )
     if not network.peers.trusted(received.caller):
         raise HandshakeError("the caller's contact was never verified", Refusal.UNTRUSTED_PEER)
+    # Not before: whoever is nobody here must not be able to fill our disk.
+    if not await replay.remember(node.database, received.opening_hash, unix_time()):
+        raise HandshakeError("opening was seen before", Refusal.REPLAY)
     device = node.devices.published_as(received.called)
     if device is None:
         raise HandshakeError("called AE title is not published here", Refusal.UNKNOWN_DEVICE)
@@ -124,7 +125,7 @@ async def _check(
 
 async def _serve(node: Node, network: Network, call: _Call) -> None:
     """Connect, answer and relay. Raises HandshakeError (BUSY) if the device cannot be reached."""
-    if not node.live.has_room(call.device.ae_title, call.device.maximum_associations):
+    if not node.live.has_room(Side.CALLEE, call.device.ae_title, call.device.maximum_associations):
         await _reject(network, call, LIMIT_REACHED)
         return
     proposed = _proposal(call)
@@ -162,8 +163,10 @@ async def _serve(node: Node, network: Network, call: _Call) -> None:
                 log_ending(entry, ending)
         finally:
             await device.aclose()
-    if not answered:
-        raise HandshakeError("no longer permitted", Refusal.NOT_GRANTED)
+    if not answered:  # cancelled before there was anybody to tell
+        if entry.revoked:
+            raise HandshakeError("no longer permitted", Refusal.NOT_GRANTED)
+        raise HandshakeError("this Router stops", Refusal.BUSY)
 
 
 async def _reject(network: Network, call: _Call, rejection: AAssociateRJ) -> None:
@@ -180,11 +183,15 @@ async def _reject(network: Network, call: _Call, rejection: AAssociateRJ) -> Non
 
 
 async def _connect(device: Device) -> TCPAssociation:
-    limit = min(association.Timeouts().connect, device.answer_wait)
+    usual = association.Timeouts()
+    timeouts = attrs.evolve(
+        usual,
+        connect=min(usual.connect, device.answer_wait),
+        # `join` waits for the answer, and can say that there was none; this only must not be first.
+        association_answer=max(usual.association_answer, 2 * device.answer_wait),
+    )
     try:
-        return await association.connect(
-            device.host, device.port, timeouts=association.Timeouts(connect=limit)
-        )
+        return await association.connect(device.host, device.port, timeouts=timeouts)
     except AssociationAborted as error:
         raise HandshakeError(f"device does not answer: {error}", Refusal.BUSY) from None
 
@@ -223,11 +230,15 @@ def _may_move_to(node: Node, network: Network, call: _Call, title: str) -> bool:
     """Whether the caller may have objects moved to `title`.
 
     To its own devices and to third hospitals', who grant `store` to this one or do not; to a device
-    of this hospital only if it could store there by itself.
+    of this hospital only if it could store there by itself. A title that is only local here is a
+    device of this hospital too, whoever publishes it elsewhere: the device that holds the objects
+    would send them there.
     """
-    own = node.devices.published_as(title)
+    own = node.devices.published_as(title) or node.devices.get(title)
     if own is not None:
         permission = node.permission(call.received.caller, own, call.request.calling)
         return Service.STORE in permission.services
+    if title == node.ae_title:
+        return False
     owner = network.directory.owner(title)
     return owner is not None and owner != node.identity.public

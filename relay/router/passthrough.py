@@ -132,24 +132,21 @@ class _Side:
         self.bytes_sent = 0
         self._lock = trio.Lock()
         self._message_open = False
-        self._replies: deque[tuple[PDV, ...]] = deque()
+        self._replies: deque[PDV] = deque()
 
     async def send(self, atom: Atom) -> None:
         async with self._lock:
             await self.association.send(atom)
 
-    async def pass_on(self, verdict: Verdict) -> None:
-        """Send the guard's `forward`; between two messages, also the replies that wait."""
+    async def pass_on(self, pdv: PDV, *, compressible: bool, ends: bool) -> None:
+        """Send what the guard lets pass; between two messages, also the replies that wait."""
         async with self._lock:
             self._message_open = True
-            *others, last = verdict.forward
-            for pdv in others:
-                await self._send_pdv(pdv, verdict.compressible, False)
-            await self._send_pdv(last, verdict.compressible, verdict.ends)
-            self._message_open = not verdict.ends
+            await self._send_pdv(pdv, compressible, ends)
+            self._message_open = not ends
             await self._send_replies()
 
-    async def reply(self, pdvs: tuple[PDV, ...]) -> None:
+    async def reply(self, pdv: PDV) -> None:
         """Send an answer of the guard's between two messages: now, or when this one has ended.
 
         Never waits for who is sending now: that may be held up by the very device that waits for us
@@ -157,7 +154,7 @@ class _Side:
         """
         if len(self._replies) >= MAXIMUM_REPLIES:
             raise RemoteProtocolError(f"more than {MAXIMUM_REPLIES} refused requests in a row")
-        self._replies.append(pdvs)
+        self._replies.append(pdv)
         try:
             self._lock.acquire_nowait()
         except trio.WouldBlock:
@@ -168,11 +165,9 @@ class _Side:
             self._lock.release()
 
     async def _send_replies(self) -> None:
-        while self._replies and not self._message_open:
-            *others, last = self._replies.popleft()
-            for pdv in others:
-                await self._send_pdv(pdv, False, False)
-            await self._send_pdv(last, False, True)
+        # After an A-RELEASE-RQ we have nothing more to say there (PS3.8 §7.2.2.1).
+        while self._replies and not self._message_open and not self.asked_release:
+            await self._send_pdv(self._replies.popleft(), False, True)
 
     async def _send_pdv(self, pdv: PDV, compressible: bool, end_of_message: bool) -> None:
         self.bytes_sent += len(pdv.fragment)
@@ -248,11 +243,13 @@ class _Passage:
         self, atom: Atom, source: _Side, sink: _Side, judge: Callable[[PDV], Verdict]
     ) -> None:
         match atom:
-            case PDV() if self._established:
+            case PDV() if self._established and not source.wants_release:
                 verdict = judge(atom)
-                if verdict.forward:
-                    await sink.pass_on(verdict)
-                if verdict.reply:
+                if verdict.forward is not None:
+                    await sink.pass_on(
+                        verdict.forward, compressible=verdict.compressible, ends=verdict.ends
+                    )
+                if verdict.reply is not None:
                     await source.reply(verdict.reply)
             case AAssociateAC() if source is self._acceptor and not self._established:
                 self._established = True
@@ -262,7 +259,7 @@ class _Passage:
             case AAssociateRJ() if source is self._acceptor and not self._established:
                 self._finish(How.REJECTED, source.name, source.association.cause, atom)
                 await sink.send(atom)
-            case AReleaseRQ() if self._established:
+            case AReleaseRQ() if self._established and not source.wants_release:
                 await self._release_asked(source, sink)
             case AReleaseRP() if source.asked_release:
                 await self._release_answered(source, sink)

@@ -13,7 +13,8 @@ import attrs
 
 from relay.database import Database
 from relay.errors import IdentityError, Refused
-from relay.identity import Contact, KeyStatement, fingerprint
+from relay.identity import KeyStatement, fingerprint
+from relay.invitation import Contact
 from relay.router.schema import change
 
 # What a hostile Bridge can make us remember. Far more than hospitals in one network.

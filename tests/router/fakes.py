@@ -28,13 +28,13 @@ from relay.dicom.pdu import (
 )
 from relay.dicom.upperlayer import Role
 from relay.errors import AssociationAborted, LocalProtocolError, SignallingError
-from relay.identity import Publication
+from relay.identity import Publication, load_identity
 from relay.router.asks import AskTable
 from relay.router.calling import serve_device
 from relay.router.devices import Device, DeviceTable
 from relay.router.directory import Directory
 from relay.router.grants import Grant, GrantTable
-from relay.router.keyring import Keyring, load_identity
+from relay.router.keyring import Keyring
 from relay.router.live import LiveRegister
 from relay.router.membership import Membership
 from relay.router.node import Network, Node, unix_time

@@ -9,7 +9,8 @@ import attrs
 import httpx
 import pytest
 
-from relay.identity import Invitation
+from relay.identity import Identity
+from relay.invitation import Invitation
 from relay.router import api, probe
 from relay.router.api import make_app
 from relay.router.devices import Device
@@ -64,7 +65,8 @@ async def test_status_before_and_after_enrolment(tmp_path: Path) -> None:
 
 
 async def test_enrolment_takes_an_invitation(tmp_path: Path) -> None:
-    invitation = Invitation("https://b.example", bytes(16), bytes(16), bytes(32), bytes(16), 1)
+    bridge = Identity.from_seed(bytes(32)).public
+    invitation = Invitation("https://b.example", bytes(16), bytes(16), bridge, bytes(16), 1)
     async with client(tmp_path) as call:
         answer = await call("POST", "/enrolment", {"invitation": invitation.to_string()})
         assert call.invitations == [invitation]

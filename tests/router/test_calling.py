@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 
 from relay.association import TCPAssociation
 from relay.dicom import uids
@@ -16,7 +17,8 @@ from relay.dicom.negotiation import (
     find,
     request,
 )
-from relay.dicom.pdu import AAbort, AAssociateAC, AAssociateRJ, AAssociateRQ
+from relay.dicom.pdu import AAbort, AAssociateAC, AAssociateRJ, AAssociateRQ, Atom
+from relay.dicom.upperlayer import Role
 from relay.router.devices import Device
 from relay.scu import echo, release, store
 from tests.router.fakes import (
@@ -110,6 +112,30 @@ async def test_a_device_that_is_switched_off_is_a_transient_rejection(tmp_path: 
     async with two_hospitals(tmp_path, yes_to_all, "store") as both:
         await both.b.put_device(Device("PACS", "127.0.0.1", 1, services=frozenset({"store"})))
         assert await rejected(both, proposal(CT)) == (2, 3, 1)
+
+
+async def test_a_device_that_gives_up_waiting_frees_the_far_one_at_once(tmp_path: Path) -> None:
+    heard: list[Atom] = []
+
+    async def silent(association: TCPAssociation) -> None:
+        await association.receive()  # the request, which it never answers
+        heard.append(await association.receive())
+
+    async with two_hospitals(tmp_path, silent, "store") as both:
+        near, far = trio.testing.memory_stream_pair()
+        device = TCPAssociation(near, Role.REQUESTOR, host="127.0.0.1")
+        router = TCPAssociation(far, Role.ACCEPTOR, host="127.0.0.1")
+        both.nursery.start_soon(both._serve, router, False)
+        await device.send(proposal(CT))
+        while not len(both.b.live):
+            await trio.sleep(0.001)
+        with trio.fail_after(2):
+            await device.abort()
+            await both.a.live.wait_empty()
+            await both.b.live.wait_empty()
+        await device.aclose()
+    # An A-ABORT, or nothing at all where the opening was withdrawn before the device was called.
+    assert all(isinstance(atom, AAbort) for atom in heard)
 
 
 async def test_a_changed_binding_carries_nothing(tmp_path: Path) -> None:

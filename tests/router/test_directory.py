@@ -4,7 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from relay.errors import AssociationRejected, Refused
+from relay.database import Database
+from relay.errors import AssociationRejected, DatabaseError, Refused
+from relay.identity import Identity
+from relay.router import directory as module
 from relay.router.directory import Directory, Standing
 from relay.router.node import unix_time
 from relay.signalling import messages
@@ -42,6 +45,68 @@ async def test_a_snapshot_forgets_what_was_before(tmp_path: Path) -> None:
         assert [row["ae_title"] for row in directory.to_json()] == ["A", "B"]
         await directory.take(listing(north))
         assert list(directory.to_json()) == []
+
+
+async def test_a_snapshot_that_is_coming_in_hides_nothing(tmp_path: Path) -> None:
+    async with hospital(tmp_path / "me") as me, hospital(tmp_path / "north") as north:
+        directory = me.joined().directory
+        await directory.take(listing(north, publications=[publication(north, "PACS", "store")]))
+        for _ in range(2):  # the second one because the first was cut short
+            await directory.take(listing(north))
+            assert directory.resolve("PACS", NOW).services == {"store"}
+            assert directory.owner("PACS") == north.identity.public
+        now = publication(north, "PACS", "echo", serial=2)
+        await directory.take(listing(whole=False, publications=[now]))
+        assert directory.resolve("PACS", NOW).services == {"echo"}
+
+
+async def test_a_title_that_is_not_shown_again_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SETTLING", 0.0)
+    async with hospital(tmp_path / "me") as me, hospital(tmp_path / "north") as north:
+        directory = me.joined().directory
+        await directory.take(listing(north, publications=[publication(north, "PACS", "store")]))
+        for _ in range(2):
+            await directory.take(listing(north))
+            assert reason(directory, "PACS") == (1, 1, 7)
+            assert directory.owner("PACS") is None
+
+
+async def test_after_a_start_a_known_title_is_only_not_there_yet(tmp_path: Path) -> None:
+    async with hospital(tmp_path / "north") as north:
+        ours = publication(north, "PACS", "store")
+        async with hospital(tmp_path / "me") as me:
+            await me.joined().directory.take(listing(north, publications=[ours]))
+        async with hospital(tmp_path / "me") as me:
+            directory = me.joined().directory
+            assert reason(directory, "PACS") == (2, 3, 1)
+            assert reason(directory, "NEVER SEEN") == (1, 1, 7)
+            await directory.take(listing(north))
+            assert reason(directory, "PACS") == (2, 3, 1)
+            gone = messages.Directory(False, (), (), (), ("PACS",))
+            await directory.take(gone)
+            assert reason(directory, "PACS") == (1, 1, 7)
+
+
+async def test_a_full_disk_loses_only_what_must_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with hospital(tmp_path / "me") as me, hospital(tmp_path / "north") as north:
+        directory = me.joined().directory
+        known = publication(north, "KNOWN", "store")
+        await directory.take(listing(north, publications=[known]))
+
+        async def full(self: object, fn: object) -> None:
+            raise DatabaseError("disk full")
+
+        monkeypatch.setattr(Database, "run", full)
+        stranger = (bytes(Identity.from_seed(bytes(32)).public), "Stranger", b"", True)
+        shown = (publication(north, "NEW", "store"), known)
+        message = messages.Directory(True, (stranger, router_row(north)), shown, (), ())
+        await directory.take(message)
+        assert [row["ae_title"] for row in directory.to_json()] == ["KNOWN"]
+        assert [peer["enrolled"] for peer in directory.peers_json()] == [True]
 
 
 async def test_what_does_not_hold_is_left_out(tmp_path: Path) -> None:

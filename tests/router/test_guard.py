@@ -2,12 +2,14 @@
 
 from collections.abc import Collection, Iterable
 
+import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.dicom import dimse, uids
 from relay.dicom.dimse import CommandField, CommandSet, Status
+from relay.dicom.negotiation import RoleSelection
 from relay.dicom.pdu import PDV, AAssociateRQ
 from relay.errors import RemoteProtocolError
 from relay.router import contexts, services
@@ -56,9 +58,9 @@ def guard(
 
 def refused(verdict: Verdict) -> int:
     """The status of the answer to a request that did not pass."""
-    assert not verdict.forward
-    (reply,) = verdict.reply
-    return read(reply).status
+    assert verdict.forward is None
+    assert verdict.reply is not None
+    return read(verdict.reply).status
 
 
 def request_for(field: CommandField, sop_class: str, message_id: int) -> CommandSet:
@@ -75,10 +77,10 @@ def request_for(field: CommandField, sop_class: str, message_id: int) -> Command
 def test_a_granted_store_passes_as_it_came() -> None:
     made = guard(proposal(CT), {"store"})
     request = command(1, store_rq())
-    assert made.outward(request) == Verdict((request,), ends=False)
+    assert made.outward(request) == Verdict(request, ends=False)
     first, last = data(1, b"a" * 10, last=False), data(1, b"b")
-    assert made.outward(first) == Verdict((first,), ends=False, compressible=True)
-    assert made.outward(last) == Verdict((last,), ends=True, compressible=True)
+    assert made.outward(first) == Verdict(first, ends=False, compressible=True)
+    assert made.outward(last) == Verdict(last, ends=True, compressible=True)
 
 
 def test_compressed_data_sets_are_not_compressible() -> None:
@@ -99,7 +101,7 @@ def test_a_store_without_the_service_is_drained_and_answered() -> None:
     assert made.outward(data(1, last=False)) == Verdict()
     verdict = made.outward(data(1))
     assert refused(verdict) == Status.NOT_AUTHORIZED
-    response = read(verdict.reply[0])
+    response = read(verdict.reply)
     assert response.command_field == CommandField.C_STORE_RSP
     assert response.message_id_responded_to == 7
     assert (response.sop_class_uid, response.sop_instance_uid) == (CT, "1.2.3")
@@ -113,7 +115,25 @@ def test_a_command_in_several_fragments_is_judged_whole() -> None:
     encoded = echo_rq().encode()
     first, last = PDV(1, True, False, encoded[:10]), PDV(1, True, True, encoded[10:])
     assert made.outward(first) == Verdict()
-    assert made.outward(last) == Verdict((first, last), ends=True)
+    assert made.outward(last) == Verdict(command(1, echo_rq()), ends=True)
+
+
+def test_fragments_of_a_command_are_not_kept() -> None:
+    """Empty ones count for no limit of a command set's length, and must not pile up."""
+    made = guard(proposal(uids.VERIFICATION), {"echo"})
+    buffer = bytearray(b"a whole PDU")
+    for _ in range(10):
+        made.outward(PDV(1, True, False, memoryview(buffer)[:0]))
+    buffer.clear()  # impossible while somebody has a view of it
+    assert made.outward(command(1, echo_rq())).forward
+
+
+def test_a_command_passes_with_the_group_length_that_it_has() -> None:
+    """Who reads as far as a lying one would obey another command than was judged here."""
+    made = guard(proposal(uids.STUDY_ROOT_MOVE), {"retrieve"}, {"WS"})
+    honest = move_rq("WS").encode()
+    lying = honest[:8] + (20).to_bytes(4, "little") + honest[12:]
+    assert made.outward(PDV(1, True, True, lying)).forward == PDV(1, True, True, honest)
 
 
 ASKED = st.sampled_from([field for field in CommandField if not field & 0x8000])
@@ -164,6 +184,51 @@ def test_two_classes_in_one_command_are_no_way_round() -> None:
     assert refused(made.outward(data(1))) == Status.NOT_AUTHORIZED
 
 
+@pytest.mark.parametrize("behind", [b"\0", b"\0x", b"\\1.2", b"\t", b" \n", b"\xff"])
+def test_what_a_device_may_read_as_another_class_is_refused(behind: bytes) -> None:
+    """Many read a UID up to the first NUL, or the first of several values."""
+    made = guard(proposal(PRIVATE_CLASS), {f"private:{PRIVATE_CLASS}"})
+    disguised = store_rq().evolve({dimse.Tag.AFFECTED_SOP_CLASS_UID: CT.encode() + behind})
+    made.outward(command(1, disguised))
+    assert refused(made.outward(data(1))) == Status.NOT_AUTHORIZED
+
+
+def get_guard(*answered: RoleSelection, scp: Collection[str] = (CT,)) -> Guard:
+    """A C-GET is outstanding; the acceptor has answered these roles."""
+    request = proposal(CT, uids.STUDY_ROOT_GET, scp=list(scp))
+    made = Guard(request, None, lambda title: False)
+    items = tuple(role.encode() for role in answered)
+    made.negotiated(attrs.evolve(acceptance(request), user_items=items))
+    feed(made, [command(3, get_rq()), data(3)])
+    return made
+
+
+def test_store_comes_back_only_to_who_offered_to_be_its_provider() -> None:
+    made = get_guard(scp=())
+    made.inward(command(1, store_rq()))
+    assert refused(made.inward(data(1))) == Status.NOT_AUTHORIZED
+
+
+@pytest.mark.parametrize(
+    ("answered", "passes"),
+    [
+        ((RoleSelection(CT, scu=False, scp=True),), True),
+        ((), True),  # some archives forget to answer, and store all the same
+        ((RoleSelection(CT, scu=True, scp=False),), False),
+    ],
+)
+def test_the_acceptors_answer_about_roles_holds(
+    answered: tuple[RoleSelection, ...], passes: bool
+) -> None:
+    made = get_guard(*answered)
+    assert bool(made.inward(command(1, store_rq())).forward) is passes
+
+
+def test_an_answer_about_roles_that_were_not_offered_gives_none() -> None:
+    made = get_guard(RoleSelection(CT, scu=True, scp=True), scp=())
+    assert made.inward(command(1, store_rq())) == Verdict()
+
+
 def test_store_comes_back_only_while_a_get_is_outstanding() -> None:
     made = guard(proposal(CT, uids.STUDY_ROOT_GET, scp=[CT]), None)
 
@@ -185,9 +250,19 @@ def test_store_comes_back_only_while_a_get_is_outstanding() -> None:
     assert not store_back(4)
 
 
-def test_reports_come_back_on_their_own_contexts_only() -> None:
-    made = guard(proposal(COMMIT, CT), None)
+def test_a_commitment_is_reported_only_once_it_was_asked_for() -> None:
+    made = guard(proposal(COMMIT), None)
     report = request_for(CommandField.N_EVENT_REPORT_RQ, COMMIT, 1)
+    assert refused(made.inward(command(1, report))) == Status.NOT_AUTHORIZED
+    asked = request_for(CommandField.N_ACTION_RQ, COMMIT, 1)
+    made.outward(command(1, asked))
+    made.inward(command(1, dimse.response_to(asked, 0)))
+    assert made.inward(command(1, report)).forward
+
+
+def test_reports_come_back_on_their_own_contexts_only() -> None:
+    made = guard(proposal(MPPS, CT), None)
+    report = request_for(CommandField.N_EVENT_REPORT_RQ, MPPS, 1)
     assert made.inward(command(1, report)).forward
     other = request_for(CommandField.N_EVENT_REPORT_RQ, CT, 2)
     assert refused(made.inward(command(3, other))) == Status.NOT_AUTHORIZED
@@ -243,6 +318,15 @@ def test_an_answer_that_nobody_asked_for_is_dropped() -> None:
     wrong_id = dimse.response_to(echo_rq(9), 0)  # some devices count for themselves
     assert made.inward(command(1, wrong_id)).forward
     assert made.inward(command(1, wrong_id)) == Verdict()
+
+
+def test_a_device_that_uses_one_message_id_for_all_gets_all_its_answers() -> None:
+    made = guard(proposal(uids.VERIFICATION, uids.STUDY_ROOT_GET, CT, scp=[CT]), None)
+    feed(made, [command(3, get_rq(1)), data(3), command(1, echo_rq(1)), command(1, echo_rq(1))])
+    for passes in (True, True, False):
+        answer = made.inward(command(1, dimse.response_to(echo_rq(1), 0)))
+        assert bool(answer.forward) is passes
+    assert made.inward(command(5, store_rq(1))) != Verdict()  # the C-GET is outstanding still
 
 
 def test_unknown_commands_are_refused() -> None:

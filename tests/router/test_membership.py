@@ -15,7 +15,8 @@ from starlette.routing import Route
 
 from relay.database import open_database
 from relay.errors import IdentityError, Refused, RelayError
-from relay.identity import Identity, Invitation, KeyStatement, ReceivedEnrolmentRequest
+from relay.identity import Identity, KeyStatement
+from relay.invitation import Invitation, ReceivedEnrolmentRequest
 from relay.router import membership
 from relay.router.membership import MAXIMUM_ANSWER, Membership
 from relay.router.schema import MIGRATIONS

@@ -11,7 +11,8 @@ import trio
 import trio.testing
 
 from relay.errors import DatabaseError, Refusal, Refused
-from relay.identity import Identity, Invitation
+from relay.identity import Identity
+from relay.invitation import Invitation
 from relay.router import network as module
 from relay.router.network import NetworkSide, Outside
 from relay.router.node import Node, unix_time

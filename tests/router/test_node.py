@@ -5,14 +5,16 @@ from pathlib import Path
 import attrs
 import pytest
 
-from relay.errors import Refused
-from relay.identity import Contact
+from relay.errors import DatabaseError, Refused
+from relay.identity import KeyStatement
+from relay.invitation import Contact
 from relay.router.asks import Ask
 from relay.router.devices import Device
 from relay.router.grants import Grant
-from relay.router.node import Node
+from relay.router.keyring import Keyring
+from relay.router.node import Node, unix_time
 from relay.signalling import messages
-from tests.router.fakes import hospital, listing, publication
+from tests.router.fakes import NETWORK, hospital, listing, publication
 
 STORE = frozenset({"store"})
 
@@ -60,6 +62,47 @@ async def test_what_is_unpublished_later_is_granted_no_more(tmp_path: Path) -> N
         narrower = attrs.evolve(device, services=frozenset({"echo"}))
         await me.put_device(narrower)
         assert me.permission(b"n" * 32, narrower, "WS").services == {"echo"}
+
+
+async def test_what_was_changed_before_a_failure_is_told_too(tmp_path: Path) -> None:
+    async with hospital(tmp_path / "me") as me:
+
+        async def half_of_it() -> None:
+            async with me.together():
+                await me.put_device(Device("PACS", "192.0.2.2", services=STORE))
+                await me.add_grant(Grant(b"n" * 32, "NONE", STORE))
+
+        with pytest.raises(Refused):
+            await half_of_it()
+        (publish,) = told(me, messages.Publish)
+        assert len(publish.statements) == 1
+
+
+def statement(message: messages.Message) -> KeyStatement:
+    assert isinstance(message, messages.PublishKey)
+    return KeyStatement.open(message.statement, NETWORK)[1]
+
+
+async def test_a_key_of_a_wrong_clock_is_not_published(tmp_path: Path) -> None:
+    async with hospital(tmp_path / "me") as me:
+        await me.keyring.renew(0)  # a machine without a clock of its own, just started
+        await me.publish()
+        (key,) = told(me, messages.PublishKey)
+        assert statement(key).expires > unix_time()
+
+
+async def test_a_full_disk_leaves_the_key_that_there_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def full(self: object, now: int) -> None:
+        raise DatabaseError("disk full")
+
+    async with hospital(tmp_path / "me") as me:
+        monkeypatch.setattr(Keyring, "due", lambda self, now: True)
+        monkeypatch.setattr(Keyring, "renew", full)
+        assert not await me.renew_key()
+        await me.publish()
+        assert len(told(me, messages.PublishKey)) == 1
 
 
 async def test_a_request_for_a_grant_travels_sealed_and_becomes_one(tmp_path: Path) -> None:

@@ -12,14 +12,15 @@ import trio
 from relay.dicom import pdu, uids
 from relay.dicom.pdu import AAbort, AAssociateRJ
 from relay.errors import Refusal
-from relay.identity import Contact
+from relay.invitation import Contact
+from relay.router import opening as module
 from relay.router.devices import Device
 from relay.router.grants import Grant
 from relay.router.node import unix_time
-from relay.router.opening import serve_opening
+from relay.router.opening import _Call, _may_move_to, serve_opening
 from relay.router.peers import Trust
 from relay.signalling import messages
-from relay.tunnel.handshake import PendingOpening, Purpose, open_session
+from relay.tunnel.handshake import PendingOpening, Purpose, accept_opening, open_session
 from tests.router.fakes import (
     CT,
     NETWORK,
@@ -53,12 +54,18 @@ def opening(
     )
 
 
-async def refusal(both: TwoHospitals, pending: PendingOpening) -> Refusal:
-    """What B answers to an opening that is not served."""
+async def refusal(
+    both: TwoHospitals,
+    pending: PendingOpening,
+    *,
+    session: bytes | None = None,
+    called: str | None = None,
+) -> Refusal:
+    """What B answers to an opening that is not served; `session`, `called`: the Bridge's words."""
     message = messages.Open(
-        pending.session,
+        session or pending.session,
         both.a.identity.public,
-        pending.header.called,
+        called or pending.header.called,
         pending.opening,
         pending.sealed_request,
     )
@@ -87,6 +94,28 @@ async def test_refusals(tmp_path: Path) -> None:
         tampered = opening(both)
         tampered.sealed_request = bytes(len(tampered.sealed_request))
         assert await refusal(both, tampered) is Refusal.MALFORMED
+
+
+async def test_what_the_bridge_says_is_what_the_header_says(tmp_path: Path) -> None:
+    """PROTOCOL.md §8.2, step 8; such a message does not use the opening up."""
+    async with granted(tmp_path) as both:
+        await both.b.put_device(attrs.evolve(both.pacs, port=1))
+        pending = opening(both)
+        assert await refusal(both, pending, called="OTHER") is Refusal.MALFORMED
+        assert await refusal(both, pending, session=b"s" * 16) is Refusal.MALFORMED
+        assert await refusal(both, pending) is Refusal.BUSY
+
+
+async def test_only_an_associate_rq_to_the_called_title_opens_an_association(
+    tmp_path: Path,
+) -> None:
+    async with granted(tmp_path) as both:
+        for request in (
+            pdu.encode(pdu.AReleaseRQ()),
+            pdu.encode(proposal(CT)) + b"\0",
+            pdu.encode(proposal(CT, called="OTHER")),
+        ):
+            assert await refusal(both, opening(both, request)) is Refusal.MALFORMED
 
 
 async def test_an_opening_is_served_once(tmp_path: Path) -> None:
@@ -130,6 +159,50 @@ async def test_no_room_at_the_owner_is_a_limit(tmp_path: Path) -> None:
         await first.aclose()
 
 
+@pytest.mark.parametrize("revoked", [True, False])
+async def test_what_ends_while_the_device_is_called_is_refused_for_what_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, revoked: bool
+) -> None:
+    async def hangs(device: Device) -> None:
+        await trio.sleep_forever()
+
+    monkeypatch.setattr(module, "_connect", hangs)
+    async with granted(tmp_path) as both, trio.open_nursery() as nursery:
+        refusals: list[Refusal] = []
+
+        async def open_and_wait() -> None:
+            refusals.append(await refusal(both, opening(both)))
+
+        nursery.start_soon(open_and_wait)
+        while not len(both.b.live):
+            await trio.sleep(0.001)
+        if revoked:
+            await both.b.remove_grant(next(iter(both.b.grants)).id)
+        else:
+            both.b.live.end_all()  # the Router stops: another try may succeed
+        await both.b.live.wait_empty()
+        while not refusals:
+            await trio.sleep(0.001)
+        assert refusals == [Refusal.NOT_GRANTED if revoked else Refusal.BUSY]
+
+
+async def test_a_stranger_cannot_fill_the_memory_of_openings(tmp_path: Path) -> None:
+    async with granted(tmp_path, Trust.CONTACTS) as both:
+        assert await refusal(both, opening(both)) is Refusal.UNTRUSTED_PEER
+        count = await both.b.database.run(
+            lambda connection: connection.execute("SELECT count(*) FROM opening").get
+        )
+        assert count == 0
+
+
+async def test_a_devices_answer_wait_is_its_own(tmp_path: Path) -> None:
+    async with granted(tmp_path) as both:
+        patient = attrs.evolve(both.pacs, answer_wait=120.0)
+        connection = await module._connect(patient)
+        assert connection._timeouts.association_answer > 120
+        await connection.aclose()
+
+
 @pytest.mark.parametrize("what", ["grant", "device", "publication"])
 async def test_taking_back_ends_what_rests_on_it_within_five_seconds(
     tmp_path: Path, what: str
@@ -161,22 +234,21 @@ async def test_another_grant_keeps_it_alive(tmp_path: Path) -> None:
 
 
 async def test_move_destinations(tmp_path: Path) -> None:
-    from relay.router.opening import _Call, _may_move_to
-
     async with granted(tmp_path) as both:
         network = both.b.joined()
         await both.b.put_device(Device("MINE", "192.0.2.9", services=frozenset({"store"})))
+        await both.b.put_device(Device("LOCAL", "192.0.2.10"))
         await network.directory.take(
             listing(
                 both.a,
                 publications=[
                     publication(both.a, "WS", "store"),
+                    publication(both.a, "LOCAL", "store"),
+                    publication(both.a, "RELAY_B", "store"),
                     publication(both.b, "MINE", "store"),
                 ],
             )
         )
-        from relay.tunnel.handshake import accept_opening
-
         pending = opening(both)
         received = accept_opening(
             both.b.identity,
@@ -192,4 +264,7 @@ async def test_move_destinations(tmp_path: Path) -> None:
         assert _may_move_to(both.b, network, call, "WS")
         assert _may_move_to(both.b, network, call, "PACS")  # it could store there by itself
         assert not _may_move_to(both.b, network, call, "MINE")
+        # Titles of this hospital, whoever publishes them: its PACS knows no other.
+        assert not _may_move_to(both.b, network, call, "LOCAL")
+        assert not _may_move_to(both.b, network, call, "RELAY_B")
         assert not _may_move_to(both.b, network, call, "NOWHERE")

@@ -296,6 +296,29 @@ async def test_a_device_that_never_reads_cannot_fill_memory_with_refusals() -> N
         assert (ending.how, ending.by) == (How.ABORTED, "router")
 
 
+async def test_a_refused_request_after_a_release_request_is_not_answered() -> None:
+    """Sta7 sends nothing more; without the answer the release goes its way."""
+    async with joined({"retrieve"}, caller_side=False) as pair:
+        pair.requestor.refuses = lambda atom: not isinstance(atom, AReleaseRQ)
+        pair.acceptor.say(AReleaseRQ())
+        assert await pair.requestor.got(1) == [AReleaseRQ()]
+        pair.requestor.say(command(3, store_rq(1)), data(3), AReleaseRP())
+        ending = await pair.ending()
+        assert (ending.how, ending.by) == (How.RELEASED, "acceptor")
+        assert pair.acceptor.sent == [AReleaseRP()]
+
+
+@pytest.mark.parametrize("atom", [command(7, get_rq()), AReleaseRQ()])
+async def test_nothing_follows_a_release_request(atom: Atom) -> None:
+    """A socket's upper layer sees to that; a peer's tunnel has none."""
+    async with joined({"retrieve"}, caller_side=False) as pair:
+        pair.requestor.say(AReleaseRQ(), atom)
+        ending = await pair.ending()
+        assert (ending.how, ending.by) == (How.ABORTED, "router")
+        assert pair.acceptor.sent == [AReleaseRQ()]
+        assert pair.requestor.aborts == [(2, 2)]
+
+
 @pytest.mark.parametrize(
     "atom",
     [acceptance(REQUEST), AReleaseRP(), AAssociateRJ(1, 1, 1), REQUEST],

@@ -8,7 +8,8 @@ import pytest
 
 from relay.database import open_database
 from relay.errors import IdentityError, Refused
-from relay.identity import Contact, Identity, KeyStatement
+from relay.identity import Identity, KeyStatement
+from relay.invitation import Contact
 from relay.router.peers import PeerTable, Trust
 from relay.router.schema import MIGRATIONS
 from relay.tunnel.keys import HPKEKeyPair

@@ -17,7 +17,9 @@ async def test_key_publications_and_grants(tmp_path: Path) -> None:
         client = me.joined().client
         await me.devices.put(Device("PACS", "192.0.2.1", services=frozenset({"store", "echo"})))
         await me.devices.put(Device("WS", "192.0.2.2"))
-        await me.grants.add(Grant(b"n" * 32, "PACS", frozenset({"store"}), frozenset({"CT"})))
+        await me.grants.add(
+            Grant(b"n" * 32, "PACS", frozenset({"store"}), frozenset({"CALLING AE"}))
+        )
         await me.publish()
         key, publish, grants = client.told
         assert isinstance(key, messages.PublishKey)
@@ -31,7 +33,7 @@ async def test_key_publications_and_grants(tmp_path: Path) -> None:
         assert grants.rows == ((b"n" * 32, "PACS", ("store",)),)
         told = b"".join(map(messages.encode, client.told))
         assert b"192.0.2" not in told
-        assert b"CT" not in told
+        assert b"CALLING AE" not in told
 
 
 async def test_a_change_of_devices_raises_the_serial(tmp_path: Path) -> None:
