@@ -503,7 +503,10 @@ ENDING = (2, 4, 5)
 
 def read_records(data: bytes) -> Iterator[tuple[int, bytes]]:
     """§10."""
+    count = 0
     while data:
+        count += 1
+        require(count <= 8192, "more than 8192 records")
         require(len(data) >= 5, "record: its header is cut short")
         kind, length = struct.unpack_from(">BI", data)
         require(len(data) >= 5 + length, "record: cut short")

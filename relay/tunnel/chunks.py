@@ -90,6 +90,7 @@ class ChunkBuilder:
         self._head: list[Buffer] = []
         self._body: list[Buffer] = []
         self._size = 0
+        self._records = 0
         self._open: _OpenRecord | None = None
 
     @property
@@ -109,10 +110,11 @@ class ChunkBuilder:
         if len(record) > MAXIMUM_CHUNK:
             raise ChunkError(f"record of {len(record)} bytes; a chunk holds {MAXIMUM_CHUNK}")
         full = []
-        if self._body or self._size + len(record) > self._target:
+        if self._body or self._is_full or self._size + len(record) > self._target:
             full += self._cut_if_any()
         self._close_record(is_last=False)
         self._head.append(record)
+        self._records += 1
         self._size += len(record)
         return full
 
@@ -131,7 +133,8 @@ class ChunkBuilder:
         while True:
             kind = (pdv.context_id, pdv.is_command, to_body)
             merges = self._open is not None and self._open.kind == kind
-            if self._body and not merges:  # its data set has ended, or something else begins
+            # Its data set has ended, or something else begins; or there are records enough.
+            if not merges and (self._body or self._is_full):
                 full += self._cut_if_any()
             room = self._target - self._size - (0 if merges else records.PDV_OVERHEAD)
             if room < 2 and self._size and len(rest) > room:
@@ -161,9 +164,16 @@ class ChunkBuilder:
         self._open = _OpenRecord(kind, parts, len(parts))
         parts.append(b"")  # its header, when its length is known
         self._size += records.PDV_OVERHEAD
+        self._records += 1
+
+    @property
+    def _is_full(self) -> bool:
+        return self._records == records.MAXIMUM_RECORDS
 
     def _append(self, fragment: memoryview) -> None:
         assert self._open is not None
+        if not fragment:
+            return  # a sender of nothing but empty fragments must not fill our memory
         self._open.parts.append(fragment)
         self._open.length += len(fragment)
         self._size += len(fragment)

@@ -24,6 +24,10 @@ from relay.errors import ChunkError, LocalProtocolError, RemoteProtocolError
 _HEADER = struct.Struct(">BI")
 _PDV = struct.Struct(">BIBB")
 PDV_OVERHEAD = _PDV.size
+# Records in the head or the body of one chunk. A record costs a reader some 200 bytes beside its
+# payload, so that 4 MiB of the smallest ones would fill its memory; a chunk of C-FIND answers, the
+# smallest real messages, has some thousand.
+MAXIMUM_RECORDS = 8192
 _COMMAND = 0x01  # bits of the message control header (PS3.8 §E.2)
 _LAST = 0x02
 
@@ -76,6 +80,8 @@ def decode(data: Buffer) -> list[Atom]:
     atoms: list[Atom] = []
     at = 0
     while at < len(view):
+        if len(atoms) == MAXIMUM_RECORDS:
+            raise ChunkError(f"more than {MAXIMUM_RECORDS} records")
         if len(view) - at < _HEADER.size:
             raise ChunkError("record header is cut short")
         record_type, length = _HEADER.unpack_from(view, at)

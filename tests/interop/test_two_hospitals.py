@@ -351,12 +351,12 @@ async def test_cut_websockets_are_only_a_pause(tmp_path: Path, full_size: bool) 
             nursery.start_soon(send)
             cuts = 0
             while not sent.is_set():
-                with trio.move_on_after(schedule.uniform(0.1, 1.5)):
+                with trio.move_on_after(schedule.uniform(0.05, 0.6)):
                     await sent.wait()
                 if live := net.wire.signalling():
                     schedule.choice(live).cut()
                     cuts += 1
-        assert cuts >= 3
+        assert cuts >= 2
         assert_all_arrived(near, scp.stored(), series)
 
 

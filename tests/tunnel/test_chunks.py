@@ -23,7 +23,7 @@ from relay.tunnel.chunks import (
     shuffle,
     unshuffle,
 )
-from relay.tunnel.records import decode, encode
+from relay.tunnel.records import MAXIMUM_RECORDS, decode, encode
 
 NOISE = random.Random(1)
 IMAGE = struct.pack("<40000H", *(int(NOISE.gauss(1000, 30)) for _ in range(40000)))
@@ -272,3 +272,19 @@ def test_decompression_stops_at_the_stated_length() -> None:
     assert len(bomb) < 50_000
     with pytest.raises(ChunkError):
         Decompressor().decompress(bomb, Filter.NONE, 1000)
+
+
+def test_a_chunk_is_cut_at_the_most_records_that_a_reader_takes() -> None:
+    atoms = [(command(b""), False)] * (MAXIMUM_RECORDS + 1) + [(AReleaseRQ(), False)]
+    chunks = build(ChunkBuilder(), atoms)
+    assert [len(chunk.atoms()) for chunk in chunks] == [MAXIMUM_RECORDS, 2]
+
+
+def test_empty_fragments_fill_no_memory() -> None:
+    builder = ChunkBuilder()
+    for _ in range(1000):
+        assert builder.add(data(b"")) == []
+    assert builder.add(data(b"ab", last=True)) == []
+    chunk = builder.cut()
+    assert chunk is not None
+    assert chunk.atoms() == [data(b"ab", last=True)]

@@ -18,7 +18,7 @@ from relay.dicom.pdu import (
     UserItem,
 )
 from relay.errors import ChunkError, LocalProtocolError
-from relay.tunnel.records import decode, encode, pdv_header
+from relay.tunnel.records import MAXIMUM_RECORDS, decode, encode, pdv_header
 from tests.vectors.reading import Vector, vectors
 
 AC = AAssociateAC(
@@ -113,3 +113,10 @@ def test_user_items_travel_verbatim() -> None:
     (atom,) = decode(encode(AC))
     assert isinstance(atom, AAssociateAC)
     assert atom.user_items == AC.user_items
+
+
+def test_more_records_than_memory_should_hold_are_refused() -> None:
+    record = encode(PDV(1, True, True, b""))
+    assert len(decode(record * MAXIMUM_RECORDS)) == MAXIMUM_RECORDS
+    with pytest.raises(ChunkError, match="more than 8192 records"):
+        decode(record * (MAXIMUM_RECORDS + 1))
