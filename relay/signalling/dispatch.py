@@ -180,7 +180,7 @@ class Dispatcher:
             passed_on = End(session, reason)
             # Behind what waits already: the last of a session's data must not be lost.
             if not target.outbox.put(session, passed_on, encode(passed_on)):
-                target.outbox.put_last(session, passed_on, encode(passed_on))
+                self._exchange.tell_end(other, session, reason)
 
     async def _pass_on(self, message: PassedOn, frame: bytes) -> None:
         session = message.session

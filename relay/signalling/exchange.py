@@ -19,6 +19,8 @@ from relay.signalling.outbox import Outbox
 
 log = structlog.get_logger()
 
+TAKES_NOTHING = "it does not take what it is sent"
+
 
 @attrs.define(slots=True, eq=False)
 class Connection:
@@ -47,7 +49,7 @@ class Connection:
     def tell(self, frame: bytes) -> None:
         """Queue control. A Router that takes none is closed, and starts afresh."""
         if not self.outbox.put_control(frame):
-            self.close("it does not take what it is sent")
+            self.close(TAKES_NOTHING)
 
 
 class Exchange:
@@ -112,7 +114,8 @@ class Exchange:
         """Tell one Router that the session is over, if it is connected."""
         if (connection := self._connections.get(router)) is not None:
             message = End(session, reason)
-            connection.outbox.put_last(session, message, encode(message))
+            if not connection.outbox.put_last(session, message, encode(message)):
+                connection.close(TAKES_NOTHING)
 
     async def revoke(self, router: bytes) -> None:
         """Close the Router's socket and end its sessions at both ends, at once.

@@ -18,6 +18,9 @@ MAXIMUM_WAITING_IN_LINE = 2 * IN_LINE_CREDIT_SESSION
 MAXIMUM_WAITING_MESSAGES = 1024
 # All sessions of one socket: the in-line credit, and as much for openings and announcements.
 MAXIMUM_WAITING_SESSIONS = 2 * IN_LINE_CREDIT_SOCKET
+# Sessions of one socket with something to say: four times what a Router may hold, since those that
+# it does not hold are told so. Whoever makes more wait than it takes is closed.
+MAXIMUM_WAITING_TURNS = 4096
 # Control to one socket: a whole directory of thousands of Routers takes about half of it. Whoever
 # does not take that much is closed, and gets a new snapshot when it comes back.
 MAXIMUM_WAITING_CONTROL = 8 * 1024 * 1024
@@ -62,5 +65,5 @@ class Timeouts:
     write: float = 10  # one frame into the socket; below `silence`, so that the cause is named
     close: float = 2  # saying goodbye
     first_pause: float = 0.2  # before the first attempt to reconnect; doubles up to ...
-    longest_pause: float = 5  # ... this: several attempts fit into the default resume window
+    longest_pause: float = 2  # ... this: ten attempts fit into the default resume window of 20 s
     settled: float = 1  # a connection that lasted this long was good: pauses begin anew

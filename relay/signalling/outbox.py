@@ -10,7 +10,11 @@ from collections.abc import Hashable
 import attrs
 import trio
 
-from relay.signalling.limits import MAXIMUM_WAITING_CONTROL, MAXIMUM_WAITING_SESSIONS
+from relay.signalling.limits import (
+    MAXIMUM_WAITING_CONTROL,
+    MAXIMUM_WAITING_SESSIONS,
+    MAXIMUM_WAITING_TURNS,
+)
 from relay.signalling.mailbox import Mailbox
 from relay.signalling.messages import Message
 
@@ -59,22 +63,24 @@ class Outbox:
             return False
         return self._put(session, message, frame)
 
-    def put_last(self, session: bytes, message: Message, frame: bytes) -> None:
+    def put_last(self, session: bytes, message: Message, frame: bytes) -> bool:
         """Drop what waits for the session and queue only this: it is over by the Bridge's word.
 
-        Always fits: it is one small frame, and it makes room. An End that waits already stays, with
-        what goes before it: that is how the session ended.
+        It is one small frame, and makes room for itself; False if far too many sessions wait. An
+        End that waits already stays, with what goes before it: that is how the session ended.
         """
         if (mailbox := self._sessions.get(session)) is not None:
             if message in mailbox:
-                return
+                return True
             self._session_bytes -= mailbox.size
             mailbox.clear()
-        self._put(session, message, frame)
+        return self._put(session, message, frame)
 
     def _put(self, session: bytes, message: Message, frame: bytes) -> bool:
         mailbox = self._sessions.get(session)
         if mailbox is None:
+            if len(self._sessions) >= MAXIMUM_WAITING_TURNS:
+                return False
             mailbox = Mailbox()
         before = mailbox.size
         if not mailbox.put(message, frame, len(frame)):

@@ -33,6 +33,8 @@ class Sessions:
         # Opened to us and not yet attached or refused. They are held already, so that what the
         # caller sends next, and a reconnection, find them.
         self._offered: set[bytes] = set()
+        # Attached to be opened by us, and nothing said of them yet: the Bridge cannot know them.
+        self._unsaid: set[bytes] = set()
         # The Open or Answer of each session that the other end is not yet known to have.
         self._unheard: dict[bytes, Open | Answer] = {}
         self._outbox: Outbox | None = None
@@ -53,7 +55,9 @@ class Sessions:
             return self._ports[session]
         if session in self._ports:
             raise LocalProtocolError("the session is attached already")
-        return self._hold(session)
+        port = self._hold(session)
+        self._unsaid.add(session)
+        return port
 
     def _hold(self, session: bytes) -> SessionPort:
         if len(self._ports) == MAXIMUM_SESSIONS:
@@ -66,11 +70,13 @@ class Sessions:
         if self._ports.get(port.session) is port:
             del self._ports[port.session]
             self._offered.discard(port.session)
+            self._unsaid.discard(port.session)
             self._unheard.pop(port.session, None)
 
     def say(self, message: SessionMessage | Open) -> Outbox | None:
         """Queue a session's message; None when there is no connection."""
         session = message.session
+        self._unsaid.discard(session)
         if isinstance(message, Open | Answer) and session in self._ports:
             self._unheard[session] = message
         elif isinstance(message, Refuse | End) and session in self._offered:
@@ -94,13 +100,15 @@ class Sessions:
         """A new connection is there: say what we hold, then go on.
 
         An Open that may have been lost goes before Held: else the Bridge, which may not know the
-        session, would take it for a forgotten one.
+        session, would take it for a forgotten one. For the same reason a session whose Open is yet
+        to be said is not in Held.
         """
         for message in self._unheard.values():
             if isinstance(message, Open):
                 # Where many openings leave no room, the Bridge ends the rest as unknown.
                 outbox.put_control(encode(message))
-        outbox.put_control(encode(Held(tuple(self._ports))))
+        held = tuple(session for session in self._ports if session not in self._unsaid)
+        outbox.put_control(encode(Held(held)))
         for session, message in self._unheard.items():
             if isinstance(message, Answer):
                 outbox.put(session, message, encode(message))

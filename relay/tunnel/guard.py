@@ -23,6 +23,9 @@ ADDRESS_TIMEOUT = 4.0
 NOT_PUBLIC = "address is not public and not in allowed_origins"
 
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+# IPv6 addresses of the open internet (RFC 4291 §2.4, IANA): site-local, IPv4-compatible and local
+# NAT64 ones lie outside.
+_GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")  # RFC 6052: an IPv4 address in the last 32 bits
 
 
@@ -39,6 +42,8 @@ def is_public(address: IPAddress) -> bool:
             inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
         if inner is not None:
             return is_public(inner)
+        if address not in _GLOBAL_UNICAST:
+            return False
     return address.is_global and not address.is_multicast
 
 

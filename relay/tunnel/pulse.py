@@ -107,3 +107,28 @@ class Pulse:
                     raise SessionEnded("the far Router is gone")
             if outstanding or now - self._said >= IDLE_INTERVAL:
                 self.want()
+
+
+class Stall:
+    """Notices that announcements do not arrive although both ends hear each other.
+
+    A Bridge that passes on only what keeps a session alive would else keep it for ever, and a
+    peer's Router likewise. `window` is the resume window: each end may be away for that long, one
+    after the other.
+    """
+
+    def __init__(self, window: float) -> None:
+        self._limit = 2 * window
+        self._received = 0
+        self._since = math.inf
+
+    def see(self, announced: int, received: int) -> None:
+        """Where a flow stands now. Raises SessionEnded."""
+        now = trio.current_time()
+        if received >= announced:
+            self._since = math.inf
+        elif received > self._received or self._since == math.inf:
+            self._since = now
+        self._received = received
+        if now - self._since > self._limit:
+            raise SessionEnded(f"announcements do not arrive for {self._limit:g} s")

@@ -24,6 +24,7 @@ from relay.dicom.pdu import AAbort, Atom
 from relay.errors import ChunkError, LocalProtocolError, ProviderError, SignallingError
 from relay.signalling.messages import Announce, FlowProgress, InLine
 from relay.tunnel.chunks import Chunk
+from relay.tunnel.pulse import Stall
 from relay.tunnel.records import FINAL_ATOMS
 from relay.tunnel.seal import MAXIMUM_SEALED, ChunkOpener
 from relay.tunnel.slots import Request, StoredChunk, resign
@@ -113,6 +114,7 @@ class CloudReader:
         self._received = 0
         self._opened = 0
         self._consumed = 0
+        self._stall = Stall(resume_window)
         self._incoming: dict[int, _Incoming] = {}
         self._waiting: deque[_Opened] = deque()
         # In-line bytes, sealed.
@@ -166,8 +168,12 @@ class CloudReader:
         self._changed.unpark_all()
 
     def heard(self, flow: FlowProgress) -> bool:
-        """What the writing end says about this direction; True if it should be told again."""
+        """What the writing end says about this direction; True if it should be told again.
+
+        Raises SessionEnded if what it announced does not arrive.
+        """
         self._announced = max(self._announced, flow.announced)
+        self._stall.see(self._announced, self._received)
         return flow.announced > self._received or flow.opened < self._opened
 
     @property

@@ -22,7 +22,7 @@ import structlog
 import trio
 
 from relay.dicom.pdu import AAbort, Atom
-from relay.errors import AbortReason, AbortSource, RelayError, SessionEnded
+from relay.errors import AbortReason, AbortSource, RelayError
 from relay.signalling.client import Connected, Disconnected, SessionPort, SignallingClient
 from relay.signalling.messages import (
     Announce,
@@ -33,25 +33,16 @@ from relay.signalling.messages import (
     InLine,
     Open,
     Progress,
-    Refuse,
     SessionMessage,
-    Withdraw,
 )
 from relay.tunnel.flows import Flows, TunnelStatistics
+from relay.tunnel.greeting import Greeting
 from relay.tunnel.handshake import PendingOpening, ReceivedOpening
-from relay.tunnel.keys import Random, SessionKeys
+from relay.tunnel.keys import Random
 from relay.tunnel.pulse import Pulse
 from relay.tunnel.reader import InLineAllowance
 from relay.tunnel.store import ObjectClient
-from relay.tunnel.verdict import (
-    AWAY,
-    LOST,
-    end_reason,
-    end_reason_of,
-    rejection_of_end,
-    rejection_of_refusal,
-    words,
-)
+from relay.tunnel.verdict import AWAY, LOST, end_reason, end_reason_of, rejection_of_end, words
 
 log = structlog.get_logger()
 
@@ -73,14 +64,6 @@ class TunnelTimeouts:
     answer: float = 25.0
 
 
-@attrs.frozen(slots=True)
-class _Verdict:
-    """How the session ended: what the Bridge is told."""
-
-    reason: EndReason
-    withdrawn: bool = False
-
-
 class TunnelAssociation:
     """An `Association` whose far half runs in another Router; see `open_tunnel`, `accept_tunnel`.
 
@@ -91,19 +74,15 @@ class TunnelAssociation:
         self,
         client: SignallingClient,
         objects: ObjectClient,
-        opening: PendingOpening | ReceivedOpening,
-        first: Open | Answer,
-        keys: SessionKeys | None,
+        session: bytes,
+        greeting: Greeting,
         *,
         allowance: InLineAllowance,
         timeouts: TunnelTimeouts,
     ) -> None:
-        self.session = opening.session
+        self.session = session
         self.cause = ""
-        self._opening = opening
-        self._first = first
-        self._first_heard = False  # the peer has it: no need to say it again
-        self._keys = keys
+        self._greeting = greeting
         self._timeouts = timeouts
         self._port: SessionPort = client.attach(self.session)
         self._pulse = Pulse(
@@ -117,17 +96,16 @@ class TunnelAssociation:
             self._port,
             objects,
             self._pulse,
-            writes=(Direction.CALLER_TO_CALLEE if self._is_caller else Direction.CALLEE_TO_CALLER),
+            writes=(
+                Direction.CALLER_TO_CALLEE if greeting.is_caller else Direction.CALLEE_TO_CALLER
+            ),
             allowance=allowance,
             resume_window=timeouts.resume_window,
         )
         self._writer, self._reader = self._flows.writer, self._flows.reader
-        self._standing = trio.Event()
-        self._verdict: _Verdict | None = None
+        self._verdict: EndReason | None = None  # how it ended: what the Bridge is told
         self._work = trio.CancelScope()
         self._ended = trio.Event()  # and said so
-        if keys is not None:
-            self._standing.set()
 
     def __repr__(self) -> str:
         return f"<TunnelAssociation {self._name} {self.cause or 'open'}>"
@@ -135,10 +113,6 @@ class TunnelAssociation:
     @property
     def _name(self) -> str:
         return self.session.hex()[:8]
-
-    @property
-    def _is_caller(self) -> bool:
-        return isinstance(self._opening, PendingOpening)
 
     # --- an association's verbs ------------------------------------------------------------------
 
@@ -177,11 +151,11 @@ class TunnelAssociation:
             return
         atom = AAbort(source, reason)
         self.cause = self.cause or "aborted by this Router or its device"
-        if self._standing.is_set():
+        if self._greeting.stands:
             self._writer.abort(atom)
             self._reader.end(atom)
         else:
-            self._end(self.cause, EndReason.FINISHED, atom, withdrawn=True)
+            self._end(self.cause, EndReason.FINISHED, atom)
 
     async def aclose(self) -> None:
         """Abort the association if it is not over; the context manager frees everything."""
@@ -246,29 +220,27 @@ class TunnelAssociation:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._pulse.run)
             nursery.start_soon(self._listen)
-            if self._is_caller:
+            if self._greeting.is_caller:
                 nursery.start_soon(self._limit_wait)
-            await self._standing.wait()
-            assert self._keys is not None
+            keys = await self._greeting.wait_standing()
             self._pulse.begin()
             nursery.start_soon(self._await_final)
-            await self._flows.run(self._keys)
+            await self._flows.run(keys)
             self._end(FAR_END, EndReason.FINISHED, None)
 
-    def _end(
-        self,
-        cause: str,
-        reason: EndReason,
-        atom: Atom | None = LOST,
-        *,
-        withdrawn: bool = False,
-    ) -> None:
-        """The session is over. `atom` is given next; None: what was received is still given."""
+    def _end(self, cause: str, reason: EndReason, atom: Atom | None = LOST) -> None:
+        """The session is over. `atom` is given next; None: what was received is still given.
+
+        Once the peer's final chunk is opened nothing takes back what it holds: the peer says End as
+        soon as it hears of that, which may be before our own tasks have ended.
+        """
         if self._verdict is not None:
             return
-        self._verdict = _Verdict(reason, withdrawn)
+        if self._reader.finished:
+            cause, reason, atom = FAR_END, EndReason.FINISHED, None
+        self._verdict = reason
         self.cause = self.cause or cause
-        if atom is LOST and self._is_caller and not self._reader.begun:
+        if atom is LOST and self._greeting.is_caller and not self._reader.begun:
             atom = rejection_of_end(reason)
         if atom is not None:
             self._reader.end(atom)
@@ -281,16 +253,16 @@ class TunnelAssociation:
             error = error.exceptions[0]
         assert isinstance(error, RelayError)
         reason = end_reason_of(error)
-        log.warning("session lost", session=self._name, cause=str(error), reason=reason.name)
-        self._end(str(error), reason, withdrawn=not self._standing.is_set())
+        if not self._reader.finished:
+            log.warning("session lost", session=self._name, cause=str(error), reason=reason.name)
+        self._end(str(error), reason)
 
     async def _say_goodbye(self) -> None:
-        verdict = self._verdict or _Verdict(EndReason.FINISHED)
-        if verdict.withdrawn and isinstance(self._opening, PendingOpening):
-            await self._port.send(Withdraw(self.session, self._opening.withdraw()))
+        if (withdrawal := self._greeting.withdrawal()) is not None:
+            await self._port.send(withdrawal)
         elif self._reader.finished:
             await self._port.send(self._flows.progress())
-        await self._port.aclose(verdict.reason)
+        await self._port.aclose(self._verdict or EndReason.FINISHED)
 
     # --- tasks -----------------------------------------------------------------------------------
 
@@ -300,11 +272,11 @@ class TunnelAssociation:
         if not scope.cancelled_caught:
             return
         self.cause = self.cause or f"no answer within {self._timeouts.answer:g} s"
-        if self._standing.is_set():
+        if self._greeting.stands:
             self._writer.abort(LOST)
             self._reader.end(AWAY)
         else:
-            self._end(self.cause, EndReason.EXPIRED, AWAY, withdrawn=True)
+            self._end(self.cause, EndReason.EXPIRED, AWAY)
 
     async def _await_final(self) -> None:
         await self._writer.wait_final_opened()
@@ -325,13 +297,14 @@ class TunnelAssociation:
             case Disconnected():
                 self._pulse.disconnected()
             case InLine() | Announce():
-                self._first_heard = True
+                self._greeting.hear()
                 self._reader.announced(message)
             case Progress():
                 if self._flows.take_progress(message):
                     self._pulse.want_again()
                 # A caller speaks before it has the answer, but can open nothing then.
-                self._first_heard = self._first_heard or self._writer.begun
+                if self._writer.begun:
+                    self._greeting.hear()
             case End(reason=number):
                 reason = end_reason(number)
                 # Who opened our final chunk says that and this in one breath.
@@ -339,33 +312,18 @@ class TunnelAssociation:
                 cause = f"ended by the Bridge or the far Router: {words(reason)}"
                 self._end(NEAR_END if expected else cause, reason)
             case _:
-                self._take_handshake(message)
-
-    def _take_handshake(self, message: Answer | Refuse | Withdraw) -> None:
-        match self._opening, message:
-            case PendingOpening() as pending, Answer(answer=answer):
-                if not self._standing.is_set():
-                    self._first_heard = True
-                    self._keys = pending.accept_answer(answer)
-                    self._standing.set()
-            case PendingOpening() as pending, Refuse(refusal=note):
-                refusal = pending.check_refusal(note)
-                cause = f"the far Router refuses: {words(refusal)}"
-                self._end(cause, EndReason.FINISHED, rejection_of_refusal(refusal))
-            case ReceivedOpening() as received, Withdraw(withdrawal=note):
-                received.check_withdrawal(note)
-                self._end("the caller withdrew", EndReason.FINISHED)
-            case _:
-                raise SessionEnded(f"{type(message).__name__} from the wrong end")
+                declined = self._greeting.take(message)
+                if declined is not None:
+                    self._end(declined.cause, EndReason.FINISHED, declined.atom)
 
     def _outstanding(self) -> bool:
-        return self._flows.outstanding or not self._first_heard
+        return self._flows.outstanding or not self._greeting.heard
 
     async def _say(self) -> bool:
-        if not self._first_heard:
+        if not self._greeting.heard:
             # It may have been lost on a connection of the peer; who has it ignores the repetition.
             # Progress goes right behind it: the credit that the peer's first words need.
-            await self._port.send(self._first)
+            await self._port.send(self._greeting.first)
         return await self._port.send(self._flows.progress())
 
 
@@ -391,9 +349,8 @@ async def open_tunnel(
     association = TunnelAssociation(
         client,
         objects,
-        pending,
-        first,
-        None,
+        pending.session,
+        Greeting(pending, first),
         allowance=allowance,
         timeouts=timeouts or TunnelTimeouts(),
     )
@@ -419,9 +376,8 @@ async def accept_tunnel(
     association = TunnelAssociation(
         client,
         objects,
-        received,
-        Answer(received.session, answer),
-        keys,
+        received.session,
+        Greeting(received, Answer(received.session, answer), keys),
         allowance=allowance,
         timeouts=timeouts or TunnelTimeouts(),
     )

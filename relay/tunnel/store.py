@@ -29,10 +29,15 @@ from relay.tunnel.guard import (
 )
 
 T = TypeVar("T")
+_Origin = tuple[str, str, int]
 
-# Transfers in flight over all sessions of one Router: enough to fill a long fat line with chunks
-# of 1 MiB, few enough not to look like an attack to a hospital's proxy.
-MAXIMUM_CONNECTIONS = 32
+# Transfers in flight with one store over all sessions of one Router: enough to fill a long fat line
+# with chunks of 1 MiB, few enough not to look like an attack to a hospital's proxy.
+TRANSFERS_PER_STORE = 24
+# Deleting has turns of its own: a store that is slow at it must not hold up what devices wait for.
+DELETES_PER_STORE = 8
+# With all stores together: one that hangs leaves enough for three others.
+MAXIMUM_CONNECTIONS = 4 * (TRANSFERS_PER_STORE + DELETES_PER_STORE)
 KEPT_CONNECTIONS = 16
 KEPT_FOR = 30.0  # seconds idle, below the 60 s after which the clouds close
 
@@ -41,6 +46,8 @@ CONNECT_TIMEOUT = 10.0  # TCP over all of a name's addresses, then TLS; slower i
 PIECE_TIMEOUT = 10.0
 # A whole request. Slower than this (1 MiB at 9 KB/s) no association survives anyway.
 REQUEST_TIMEOUT = 120.0
+# A DELETE has nothing to transfer, and the sweeper comes after it.
+DELETE_TIMEOUT = 10.0
 # What is written under one PIECE_TIMEOUT, and so the slowest line served: 13 KB/s.
 PIECE = 128 * 1024
 
@@ -108,13 +115,13 @@ class ObjectClient:
         self._client = client
         self._allowed = frozenset(_origin(httpx.URL(origin)) for origin in allowed_origins)
         self._permitted = permitted
+        self._turns: dict[tuple[_Origin, bool], trio.CapacityLimiter] = {}
         self._puts = self._gets = self._deletes = self._failures = 0
         self._bytes_put = self._bytes_got = 0
 
     async def put(self, request: ObjectRequest, data: bytes | memoryview) -> None:
         """Store `data`; an object that is there already counts as stored."""
-        length = ("Content-Length", str(len(data)))
-        async with self._exchange("PUT", request, length, _pieces(memoryview(data))) as response:
+        async with self._exchange("PUT", request, data) as response:
             if response.status_code not in EXISTS_STATUSES:
                 _refuse_failure(response)
             await _read(response, MAXIMUM_ANSWER)
@@ -158,36 +165,47 @@ class ObjectClient:
         self,
         method: str,
         request: ObjectRequest,
-        length: tuple[str, str] | None = None,
-        content: AsyncIterator[bytes] | None = None,
+        data: bytes | memoryview | None = None,
     ) -> AsyncIterator[httpx.Response]:
         """One request and the head of its answer; foreign exceptions do not leave it."""
         try:
             url = self._admit(method, request)
-            outgoing = self._client.build_request(
-                method,
-                url,
-                # Sealed bytes do not compress, and a bomb is not asked for.
-                headers=[
-                    ("Accept-Encoding", "identity"),
-                    *request.headers,
-                    *filter(None, [length]),
-                ],
-                content=content,
-            )
-            with trio.fail_after(REQUEST_TIMEOUT):
-                response = await self._client.send(outgoing, stream=True)
-                try:
-                    yield response
-                finally:
-                    with trio.CancelScope(shield=True, deadline=trio.current_time() + 1):
-                        await response.aclose()
+            # Sealed bytes do not compress, and a bomb is not asked for.
+            headers = [("Accept-Encoding", "identity"), *request.headers]
+            if data is not None:
+                headers.append(("Content-Length", str(len(data))))
+            outgoing = self._client.build_request(method, url, headers=headers)
+            if data is not None:
+                outgoing.stream = _Pieces(data)
+            limit = DELETE_TIMEOUT if method == "DELETE" else REQUEST_TIMEOUT
+            with trio.fail_after(limit):
+                async with self._turn(_origin(url), method == "DELETE"):
+                    response = await self._client.send(outgoing, stream=True)
+                    try:
+                        yield response
+                    finally:
+                        with trio.CancelScope(shield=True, deadline=trio.current_time() + 1):
+                            await response.aclose()
         except ProviderError:
             self._failures += 1
             raise
         # UnicodeError: a name or header that HTTP cannot say.
         except (httpx.HTTPError, httpx.InvalidURL, trio.TooSlowError, UnicodeError) as error:
             raise self._failed(request, type(error).__name__) from error
+
+    @asynccontextmanager
+    async def _turn(self, origin: _Origin, deletes: bool) -> AsyncIterator[None]:
+        """Wait for one of the store's connections, so that none takes those of the others."""
+        key = origin, deletes
+        limit = DELETES_PER_STORE if deletes else TRANSFERS_PER_STORE
+        limiter = self._turns.setdefault(key, trio.CapacityLimiter(limit))
+        try:
+            async with limiter:
+                yield
+        finally:
+            # Stores come and go by the Bridge's word: none is remembered that nobody speaks to.
+            if not limiter.borrowed_tokens and not limiter.statistics().tasks_waiting:
+                self._turns.pop(key, None)
 
     def _admit(self, method: str, request: ObjectRequest) -> httpx.URL:
         """The URL, unless it is one that is refused whatever its name leads to."""
@@ -205,7 +223,7 @@ class ObjectClient:
             raise _refused(request, "only https is spoken to stores that are not configured")
         # Names are checked where they are looked up: by the network backend, or by no one where
         # a proxy does it (DESIGN §3: then only literal addresses can be checked).
-        if not all(map(self._permitted, literal(url.host))):
+        if not all(map(self._permitted, literal(_host(url)))):
             raise _refused(request, NOT_PUBLIC)
         return url
 
@@ -252,9 +270,25 @@ async def open_object_client(
         yield ObjectClient(client, allowed_origins=allowed_origins, permitted=permitted)
 
 
-async def _pieces(data: memoryview) -> AsyncIterator[bytes]:
-    for start in range(0, len(data), PIECE):
-        yield bytes(data[start : start + PIECE])
+class _Pieces(httpx.AsyncByteStream):
+    """What is put, a PIECE at a time.
+
+    No generator: httpcore does not close one when it is cancelled in the middle of a write.
+    """
+
+    def __init__(self, data: bytes | memoryview) -> None:
+        self._data = memoryview(data)
+        self._at = 0
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        piece = bytes(self._data[self._at : self._at + PIECE])
+        if not piece:
+            raise StopAsyncIteration
+        self._at += len(piece)
+        return piece
 
 
 async def _read(response: httpx.Response, limit: int) -> bytearray | None:
@@ -283,22 +317,27 @@ def _refuse_failure(response: httpx.Response) -> None:
     status = response.status_code
     if 200 <= status < 300:
         return
-    words = f"{response.request.url.host}: answered {status}"
+    words = f"{_host(response.request.url)}: answered {status}"
     if status in {404, 410}:
         raise ObjectMissing(words)
     raise ProviderError(words, permanent=status not in TRANSIENT_STATUSES)
 
 
-def _origin(url: httpx.URL) -> tuple[str, str, int]:
+def _host(url: httpx.URL) -> str:
+    """The host in ASCII; `url.host` would decode it, and raise where that cannot be."""
+    return url.raw_host.decode("ascii").lower()
+
+
+def _origin(url: httpx.URL) -> _Origin:
     port = url.port or {"https": 443, "http": 80}.get(url.scheme, 0)
-    return url.scheme, url.host.lower(), port
+    return url.scheme, _host(url), port
 
 
 def _where(request: ObjectRequest) -> str:
     """The request for a log: its host only, since path and query hold a signature."""
     try:
-        return httpx.URL(request.url).host or "store"
-    except httpx.InvalidURL:
+        return _host(httpx.URL(request.url)) or "store"
+    except (httpx.InvalidURL, UnicodeError):
         return "store"
 
 

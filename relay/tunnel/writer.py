@@ -36,6 +36,7 @@ from relay.signalling.messages import (
 )
 from relay.tunnel import records
 from relay.tunnel.chunks import Chunk, ChunkBuilder
+from relay.tunnel.pulse import Stall
 from relay.tunnel.seal import ChunkSealer
 from relay.tunnel.slots import Slot, SlotSupply
 from relay.tunnel.store import ObjectClient, persist
@@ -118,6 +119,7 @@ class CloudWriter:
         self._next_announcement = 0
         self._in_line_used = 0
         self._resuming = False
+        self._stall = Stall(resume_window)
 
         self._changed = ParkingLot()
         self._chunks_in_line = 0
@@ -199,7 +201,10 @@ class CloudWriter:
     # --- what the session learns -----------------------------------------------------------------
 
     def heard(self, flow: FlowProgress) -> None:
-        """What the reading end says about this direction. Raises SessionEnded if it cannot be."""
+        """What the reading end says about this direction.
+
+        Raises SessionEnded if it cannot be, or the same for too long.
+        """
         if flow.opened > flow.received or flow.received > self._announced:
             raise SessionEnded("the peer acknowledges chunks that were not announced")
         # Counts only grow; messages of two connections may overtake one another.
@@ -209,6 +214,7 @@ class CloudWriter:
             del self._outgoing[number]
         self._opened = max(self._opened, flow.opened)
         self._received = max(self._received, flow.received)
+        self._stall.see(self._announced, self._received)
         lost = self._outgoing.get(self._received)
         if self._received < self._next_announcement and lost is not None:
             age = trio.current_time() - lost.announced

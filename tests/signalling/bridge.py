@@ -144,7 +144,9 @@ class Registry:
         self, router: bytes, session: bytes, direction: Direction, first: int, count: int
     ) -> Sequence[SignedRow]:
         await trio.lowlevel.checkpoint()
-        assert self.sessions[session][direction] == router
+        if (ends := self.sessions.get(session)) is None:
+            raise Refused(404, "unknown session")  # it was ended meanwhile
+        assert ends[direction] == router
         return [signed("PUT", direction, slot) for slot in range(first, first + count)]
 
     async def read_urls(

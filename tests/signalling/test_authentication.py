@@ -50,7 +50,7 @@ async def prove(said: Authenticate | bytes) -> Proven:
     ("said", "words"),
     [
         (Authenticate(ROUTER.public, bytes(32), bytes(64)), "signature does not hold"),
-        (Authenticate(b"\xff" * 32, bytes(32), b"\xff" * 64), "signature does not hold"),
+        (Authenticate(b"\xff" * 32, bytes(32), b"\xff" * 64), "no identity"),
         (encode(Welcome(bytes(64), 0)), "Welcome came where Authenticate is due"),
         (b"\xc1", "not msgpack"),
     ],

@@ -14,7 +14,14 @@ from relay.errors import SignallingError
 from relay.identity import Identity
 from relay.signalling.client import SignallingClient, Timeouts
 from relay.signalling.dial import BridgeAddress, Dial, WebSocket, websocket_dial
-from relay.signalling.messages import MAXIMUM_MESSAGE, Answer, Open, PublishKey
+from relay.signalling.messages import (
+    MAXIMUM_MESSAGE,
+    MAXIMUM_OPENING,
+    MAXIMUM_REQUEST,
+    Answer,
+    Open,
+    PublishKey,
+)
 from tests.signalling.bridge import (
     NETWORK,
     Bridge,
@@ -153,7 +160,9 @@ async def test_two_routers_over_real_websockets_with_tls(
                 assert await near.send(in_line(near.session, chunk, 10_000))
                 assert await far.receive() == in_line(near.session, chunk, 10_000)
             # The largest message there is.
-            big = Open(session_id(2), b.public, "PACS", bytes(8192), bytes(131_088))
+            big = Open(
+                session_id(2), b.public, "PACS", bytes(MAXIMUM_OPENING), bytes(MAXIMUM_REQUEST)
+            )
             large = a.client.attach(big.session)
             assert await large.send(big)
             assert (await b.opens.receive()).request == big.request
@@ -419,11 +428,13 @@ async def test_half_a_frame_is_never_followed_by_another() -> None:
                 await trio.sleep(0.01)
             for number in range(20):
                 port_ = a.client.attach(session_id(number))
-                message = Open(port_.session, b.public, "PACS", bytes(8192), bytes(131_088))
+                message = Open(
+                    port_.session, b.public, "PACS", bytes(MAXIMUM_OPENING), bytes(MAXIMUM_REQUEST)
+                )
                 with trio.move_on_after(0.0005):
                     await port_.send(message)
             for _ in range(20):
                 opened = await b.opens.receive()
-                assert opened.request == bytes(131_088)
+                assert opened.request == bytes(MAXIMUM_REQUEST)
                 await b.client.attach(opened.session).send(Answer(opened.session, b""))
             assert a.client.statistics().connections == 1

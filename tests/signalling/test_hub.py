@@ -29,6 +29,7 @@ from relay.signalling.messages import (
 )
 from tests.signalling.bridge import (
     NETWORK,
+    MemorySocket,
     in_line,
     joined,
     opening,
@@ -274,6 +275,31 @@ async def test_a_frozen_socket_delays_no_other(autojump_clock: MockClock) -> Non
         await trio.sleep(limits.Timeouts().silence)
         assert public not in bridge.hub.connected()
         assert bridge.hub.statistics().waiting_session_bytes == 0
+
+
+async def speak_of(socket: MemorySocket, sessions: int) -> None:
+    for number in range(sessions):
+        await socket.send(encode(progress(session_id(number))))
+
+
+async def test_a_router_that_speaks_of_sessions_without_number_is_closed(
+    autojump_clock: MockClock,
+) -> None:
+    """Each is answered by an End; it reads one of those now and then, so that none times out."""
+    async with running_bridge() as bridge:
+        babbler = await bridge.raw_router("f")
+        public = Identity.from_seed(b"f" * 32).public
+
+        async def drip() -> None:
+            while await babbler.receive():
+                await trio.sleep(limits.Timeouts().write / 2)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(drip)
+            with pytest.raises(SignallingError):
+                await speak_of(babbler, 3 * limits.MAXIMUM_WAITING_TURNS)
+            assert public not in bridge.hub.connected()
+            babbler.cut()
 
 
 async def test_going_over_the_credit_ends_that_session_only(autojump_clock: MockClock) -> None:

@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 from relay.errors import SignallingError
 from relay.signalling import messages
 from relay.signalling.messages import (
+    MAXIMUM_ANSWER,
     MAXIMUM_DIRECTORY_PART,
     MAXIMUM_IN_LINE,
     MAXIMUM_MESSAGE,
+    MAXIMUM_OPENING,
     MAXIMUM_PUBLICATIONS,
     MAXIMUM_REQUEST,
     MAXIMUM_SESSIONS,
@@ -151,10 +153,10 @@ FIELDS: dict[type[Message], dict[str, Field]] = {
         "session": SESSION,
         "router": ROUTER,
         "called": text(16),
-        "opening": octets_up_to(8192),
+        "opening": octets_up_to(MAXIMUM_OPENING),
         "request": octets_up_to(MAXIMUM_REQUEST),
     },
-    Answer: {"session": SESSION, "answer": octets_up_to(4096)},
+    Answer: {"session": SESSION, "answer": octets_up_to(MAXIMUM_ANSWER)},
     Refuse: {"session": SESSION, "refusal": octets_up_to(256)},
     Withdraw: {"session": SESSION, "withdrawal": octets_up_to(256)},
     InLine: {"session": SESSION, "chunk": unsigned(), "sealed": octets_up_to(MAXIMUM_IN_LINE)},
@@ -372,7 +374,7 @@ def only_signalling_errors(data: bytes) -> None:
 def test_the_largest_of_each_kind_that_is_sent_fits() -> None:
     urls = ("PUT", "u" * MAXIMUM_URL, (("n" * 64, "v" * 1024),) * 8, 2**40)
     assert len(encode(SlotURLs(1, bytes(16), 0, (urls,) * MAXIMUM_SLOTS))) <= MAXIMUM_MESSAGE
-    largest = Open(bytes(16), bytes(32), "x" * 16, bytes(8192), bytes(MAXIMUM_REQUEST))
+    largest = Open(bytes(16), bytes(32), "x" * 16, bytes(MAXIMUM_OPENING), bytes(MAXIMUM_REQUEST))
     assert len(encode(largest)) <= MAXIMUM_MESSAGE
     assert len(encode(Held((bytes(16),) * MAXIMUM_SESSIONS))) <= MAXIMUM_MESSAGE
 

@@ -4,7 +4,11 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from relay.signalling.limits import MAXIMUM_WAITING_CONTROL, MAXIMUM_WAITING_SESSIONS
+from relay.signalling.limits import (
+    MAXIMUM_WAITING_CONTROL,
+    MAXIMUM_WAITING_SESSIONS,
+    MAXIMUM_WAITING_TURNS,
+)
 from relay.signalling.messages import End, InLine, Open, encode
 from relay.signalling.outbox import Outbox
 from tests.signalling.bridge import session_id
@@ -106,6 +110,17 @@ async def test_an_end_that_waits_keeps_what_goes_before_it() -> None:
     outbox.put(A, End(A, 0), b"finished")
     outbox.put_last(A, End(A, 6), b"unknown")
     assert await taken(outbox, 2) == [chunk, b"finished"]
+
+
+async def test_sessions_without_number_do_not_wait() -> None:
+    outbox = Outbox()
+    ends = [End(session_id(number), 6) for number in range(MAXIMUM_WAITING_TURNS)]
+    assert all(outbox.put_last(end.session, end, b"end") for end in ends)
+    more = End(session_id(MAXIMUM_WAITING_TURNS), 6)
+    assert not outbox.put_last(more.session, more, b"end")
+    assert not outbox.put(more.session, more, b"end")
+    assert outbox.put_last(A, End(A, 5), b"end")
+    assert outbox.statistics().sessions == MAXIMUM_WAITING_TURNS
 
 
 async def test_drained_waits_for_that_sessions_last_message() -> None:

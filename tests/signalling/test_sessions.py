@@ -46,7 +46,7 @@ async def test_without_a_connection_nothing_is_sent() -> None:
 async def test_an_opening_is_said_again_before_what_is_held_until_it_is_heard() -> None:
     sessions = Sessions()
     port = sessions.attach(A)
-    sessions.attach(B)
+    assert not await sessions.attach(B).send(progress(B))
     assert not await port.send(opening(0, ROUTER))
     for _ in range(2):
         _, said = await connect(sessions)
@@ -55,6 +55,18 @@ async def test_an_opening_is_said_again_before_what_is_held_until_it_is_heard() 
     sessions.deliver(Answer(A, b"answer"))
     _, said = await connect(sessions)
     assert said == [Held((A, B))]
+
+
+async def test_a_session_whose_opening_is_yet_to_be_said_is_not_held() -> None:
+    """The Bridge would call it unknown, and so end what has not begun."""
+    sessions = Sessions()
+    port = sessions.attach(A)
+    _, said = await connect(sessions)
+    assert said == [Held(())]
+    sessions.lost()
+    assert not await port.send(opening(0, ROUTER))
+    _, said = await connect(sessions)
+    assert said == [opening(0, ROUTER), Held((A,))]
 
 
 async def test_an_answer_is_said_again_until_the_caller_is_known_to_have_it() -> None:

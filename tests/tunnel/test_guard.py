@@ -31,6 +31,10 @@ from tests.tunnel.fakes import Names
         ("64:ff9b::7f00:1", False),
         ("64:ff9b::808:808", True),
         ("2002:7f00:1::", False),
+        ("fec0::1", False),
+        ("::7f00:1", False),
+        ("64:ff9b:1::7f00:1", False),
+        ("5f00::1", False),
     ],
 )
 def test_what_is_public(address: str, public: bool) -> None:

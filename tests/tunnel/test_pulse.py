@@ -9,7 +9,7 @@ import trio
 from trio.testing import MockClock
 
 from relay.errors import SessionEnded
-from relay.tunnel.pulse import IDLE_INTERVAL, IDLE_LIMIT, RESUME_INTERVAL, Pulse
+from relay.tunnel.pulse import IDLE_INTERVAL, IDLE_LIMIT, RESUME_INTERVAL, Pulse, Stall
 
 
 @attrs.define
@@ -142,3 +142,19 @@ async def test_a_connection_that_comes_back_is_only_a_pause(autojump_clock: Mock
             b.pulse.connected()
             await trio.sleep(0.1)
             assert len(b.said) == said + 1
+
+
+async def test_announcements_that_do_not_arrive_are_a_stall(autojump_clock: MockClock) -> None:
+    stall = Stall(20)
+    for announced, received in ((0, 0), (1, 0), (1, 0), (3, 1), (3, 1), (3, 3), (4, 3)):
+        await trio.sleep(39)
+        stall.see(announced, received)
+    await trio.sleep(2)
+    with pytest.raises(SessionEnded, match="do not arrive for 40 s"):
+        await see_twice(stall)
+
+
+async def see_twice(stall: Stall) -> None:
+    stall.see(4, 3)
+    await trio.sleep(40)
+    stall.see(5, 3)

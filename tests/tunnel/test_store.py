@@ -15,6 +15,9 @@ import trustme
 from relay.errors import ObjectMissing, ProviderError
 from relay.tunnel import store
 from relay.tunnel.store import (
+    DELETES_PER_STORE,
+    MAXIMUM_CONNECTIONS,
+    TRANSFERS_PER_STORE,
     ObjectClient,
     ObjectRequest,
     open_object_client,
@@ -122,6 +125,55 @@ class MemoryStore:
         else:
             del self.objects[name]
             await exchange.answer(204)
+
+
+async def test_a_store_that_hangs_takes_no_connection_from_another() -> None:
+    """Sessions without number wait for one; those of the other go on."""
+
+    async def hang(exchange: Exchange) -> None:
+        await trio.sleep_forever()
+
+    stored = MemoryStore()
+    async with serve(hang) as dead, serve(stored) as server:
+        origins = [dead.origin, server.origin]
+        async with client_of(server, allowed_origins=origins) as client:
+            async with trio.open_nursery() as nursery:
+                for number in range(MAXIMUM_CONNECTIONS + 10):
+                    url = f"{dead.origin}/{number}"
+                    nursery.start_soon(client.get, request("GET", url), 1)
+                while len(dead.seen) < TRANSFERS_PER_STORE:
+                    await trio.sleep(0.01)
+                url = f"{server.origin}/a"
+                with trio.fail_after(5):
+                    await client.put(request("PUT", url), b"data")
+                    assert await client.get(request("GET", url), 4) == b"data"
+                assert len(dead.seen) == TRANSFERS_PER_STORE
+                nursery.cancel_scope.cancel()
+            assert client._turns == {}
+
+
+async def test_slow_deletes_hold_up_no_transfer() -> None:
+    stored = MemoryStore()
+
+    async def slow_to_delete(exchange: Exchange) -> None:
+        if exchange.method == "DELETE":
+            await trio.sleep_forever()
+        await stored(exchange)
+
+    async with (
+        serve(slow_to_delete) as server,
+        client_of(server) as client,
+        trio.open_nursery() as nursery,
+    ):
+        for number in range(MAXIMUM_CONNECTIONS + 10):
+            url = f"{server.origin}/{number}"
+            nursery.start_soon(client.delete, request("DELETE", url))
+        while len(server.seen) < DELETES_PER_STORE:
+            await trio.sleep(0.01)
+        url = f"{server.origin}/a"
+        with trio.fail_after(5):
+            await client.put(request("PUT", url), b"data")
+        nursery.cancel_scope.cancel()
 
 
 async def test_put_get_delete() -> None:
@@ -296,6 +348,8 @@ async def test_cancelling_a_transfer_leaves_the_client_usable() -> None:
         ("file:///etc/passwd", "only https"),
         ("//8.8.8.8/a", "only https"),
         ("", "only https"),
+        ("http://xn--/a", "only https"),
+        ("http://[::1%25é]/a", "Unicode"),
         ("https://[::1", "InvalidURL"),
     ],
 )
