@@ -66,4 +66,4 @@ class Timeouts:
     close: float = 2  # saying goodbye
     first_pause: float = 0.2  # before the first attempt to reconnect; doubles up to ...
     longest_pause: float = 2  # ... this: ten attempts fit into the default resume window of 20 s
-    settled: float = 1  # a connection that lasted this long was good: pauses begin anew
+    settled: float = 0.3  # a connection that lasted this long was good: pauses begin anew
