@@ -27,6 +27,9 @@ ANSWERS = 1000
 DOCUMENT = Path("docs/performance.md")
 RESULTS = Path("docs/performance.json")
 
+# What stands before this line in DOCUMENT is written by hand, what follows by this program.
+MARK = "<!-- scripts/bench --profile --write -->"
+
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
@@ -208,7 +211,8 @@ def main() -> int:
     print(text)
     if options.write:
         RESULTS.write_text(json.dumps(results, indent=1) + "\n")
-        DOCUMENT.write_text("# First figures\n\nBy `scripts/bench --profile --write`.\n\n" + text)
+        heading, mark, _ = DOCUMENT.read_text().partition(MARK)
+        DOCUMENT.write_text(f"{heading}{mark}\n\n{text}")
     return 0
 
 

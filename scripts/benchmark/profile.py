@@ -1,5 +1,6 @@
 """Where the processes spend their time: py-spy beside a run, its samples summed by function."""
 
+import signal
 import subprocess
 import sys
 import tempfile
@@ -45,7 +46,7 @@ async def profiled(
         await job()
         found = {}
         for name, path, sampler in samplers:
-            sampler.send_signal(2)  # SIGINT: write what was gathered
+            sampler.send_signal(signal.SIGINT)  # write what was gathered
             with trio.fail_after(30):
                 await sampler.wait()
             found[name] = _hottest(path.read_text() if path.exists() else "")
@@ -57,6 +58,8 @@ def _hottest(raw: str) -> list[tuple[str, float]]:
     counts: Counter[str] = Counter()
     for line in raw.splitlines():
         stack, _, count = line.rpartition(" ")
-        counts[stack.split(";")[-1]] += int(count)
+        innermost = stack.split(";")[-1].strip()
+        if innermost:  # py-spy could not read this one
+            counts[innermost] += int(count)
     total = sum(counts.values()) or 1
     return [(where, count / total) for where, count in counts.most_common(TOLD)]

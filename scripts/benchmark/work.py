@@ -8,15 +8,12 @@ from pathlib import Path
 from relay import association, scu
 from relay.association import Association
 from relay.dicom.negotiation import AcceptedContext, accepted_contexts, propose, request
-from relay.dicom.uids import VERIFICATION
+from relay.dicom.uids import IMPLICIT_VR_LITTLE_ENDIAN, STUDY_ROOT_FIND, VERIFICATION
 from tests.interop import peers
 from tests.interop.peers import Address
 
 # A run that takes longer than this measures a fault, not a rate.
 DEADLINE = 600.0
-
-STUDY_ROOT_FIND = "1.2.840.10008.5.1.4.1.2.2.1"
-IMPLICIT_LITTLE_ENDIAN = "1.2.840.10008.1.2"
 
 # (0008,0052) QueryRetrieveLevel = STUDY and an empty (0020,000D), Implicit VR Little Endian.
 ANY_STUDY = b"\x08\x00\x52\x00\x06\x00\x00\x00STUDY \x20\x00\x0d\x00\x00\x00\x00\x00"
@@ -71,7 +68,7 @@ async def _associated(
     opened = await association.connect(target.host, target.port)
     try:
         rq = request(
-            target.ae_title, CALLING, propose([(abstract_syntax, [IMPLICIT_LITTLE_ENDIAN])])
+            target.ae_title, CALLING, propose([(abstract_syntax, [IMPLICIT_VR_LITTLE_ENDIAN])])
         )
         ac = await scu.negotiate(opened, rq)
         (context,) = accepted_contexts(rq, ac).values()
