@@ -16,11 +16,9 @@ import ssl
 from collections import deque
 from collections.abc import Iterable
 from contextlib import suppress
-from math import inf
 from pathlib import Path
 from typing import Protocol
 
-import attrs
 import trio
 
 from relay import transport
@@ -37,6 +35,7 @@ from relay.dicom.upperlayer import (
     UpperLayer,
 )
 from relay.errors import AbortReason, AbortSource, AssociationAborted, LocalProtocolError
+from relay.patience import Patience, Timeouts
 
 # What we take in one P-DATA-TF. Larger gains nothing on a local network, and a peer's PDU is held
 # whole: it is part of the memory that each association costs.
@@ -56,30 +55,6 @@ ABORT_LIMIT = 2.0
 
 # The atoms that end an association.
 TERMINAL = (AAssociateRJ, AReleaseRP, AAbort)
-
-
-@attrs.frozen(slots=True, kw_only=True)
-class Timeouts:
-    """How long an association waits for its peer, in seconds.
-
-    The defaults suit a device in the same hospital.
-    """
-
-    # TCP, name look-up included, and TLS on top of it. A device that is switched off answers never.
-    connect: float = 10.0
-    tls_handshake: float = 10.0
-    # As acceptor, from the connection to the whole A-ASSOCIATE-RQ (ARTIM, PS3.8 §9.1.5).
-    association_request: float = 30.0
-    # As requestor, from A-ASSOCIATE-RQ to its answer. DCMTK and pynetdicom wait 30 s too.
-    association_answer: float = 30.0
-    # From A-RELEASE-RQ to A-RELEASE-RP. A device may store what it has before it answers.
-    release: float = 60.0
-    # After a rejection, release or abort: for the peer to close (ARTIM, PS3.8 §9.1.5).
-    artim: float = 30.0
-    # For each WRITE_SIZE bytes. A device that writes to a busy disk stops taking for a while.
-    write: float = 60.0
-    # Nothing either way while established. None: whoever knows whether an answer is owed decides.
-    idle: float | None = None
 
 
 class Association(Protocol):
@@ -136,9 +111,7 @@ class TCPAssociation:
         self._ended = False  # the terminal atom has been taken
         self._write_lock = trio.Lock()
         self._reading: trio.CancelScope | None = None
-        self._artim = inf  # when it expires
-        self._state = self._upper.state
-        self._state_since = self._moved = trio.current_time()
+        self._patience = Patience(self._timeouts, self._upper.state, trio.current_time())
         self._close_due = self._closed = False
         self._apply(self._upper.connected())
 
@@ -263,17 +236,13 @@ class TCPAssociation:
         return data
 
     async def _expire(self) -> None:
-        now, state = trio.current_time(), self._upper.state
-        if now >= self._artim:
-            if state is State.STA2:
-                self._note(
-                    f"silence: no A-ASSOCIATE-RQ within {self._timeouts.association_request:g} s"
-                )
+        now = trio.current_time()
+        missing = self._patience.missing(now)
+        if missing:
+            self._note(f"silence: {missing}")
+        if self._patience.artim_expired(now):
             await self._answer(self._upper.artim_expired())
-            return
-        deadline, words = self._patience()
-        if now >= deadline:
-            self._note(f"silence: {words}")
+        elif missing:
             await self.abort(AbortSource.SERVICE_PROVIDER, AbortReason.NOT_SPECIFIED)
 
     async def _answer(self, actions: Iterable[Action]) -> None:
@@ -302,8 +271,7 @@ class TCPAssociation:
                     await self._lose()
                     raise self._aborted()
                 self.bytes_sent += len(piece)
-                self._moved = trio.current_time()
-                self._set_deadline()
+                self._moved()
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             # The peer's last words may wait to be read, and say why: the socket is not closed yet.
             raise self._aborted("connection lost") from error
@@ -348,42 +316,24 @@ class TCPAssociation:
                     self._note_end(atom)
                     self._indications.append(atom)
                 case StartARTIM():
-                    self._artim = trio.current_time() + (
-                        self._timeouts.association_request
-                        if self._upper.state is State.STA2
-                        else self._timeouts.artim
-                    )
+                    self._patience.start_artim(self._upper.state, trio.current_time())
                 case StopARTIM():
-                    self._artim = inf
+                    self._patience.stop_artim()
                 case Close():
                     self._close_due = True
         if self._upper.fault:
             self._note(self._upper.fault)
-        now = trio.current_time()
-        if self._upper.state is not self._state:
-            self._state, self._state_since = self._upper.state, now
-        self._moved = now
-        self._set_deadline()
+        self._moved()
         return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _moved(self) -> None:
+        """Something went either way: a task that waits in `receive()` has a new deadline."""
+        self._patience.moved(self._upper.state, trio.current_time())
+        self._set_deadline()
 
     def _set_deadline(self) -> None:
         if self._reading is not None:
-            self._reading.deadline = min(self._artim, self._patience()[0])
-
-    def _patience(self) -> tuple[float, str]:
-        """When this state's wait for the peer is over, and what is missing then."""
-        timeouts = self._timeouts
-        match self._upper.state:
-            case State.STA5:
-                seconds = timeouts.association_answer
-                return self._state_since + seconds, f"no answer to A-ASSOCIATE-RQ in {seconds:g} s"
-            case State.STA7 | State.STA10 | State.STA11:
-                seconds = timeouts.release
-                return self._state_since + seconds, f"no answer to A-RELEASE-RQ in {seconds:g} s"
-            case State.STA6 if timeouts.idle is not None:
-                return self._moved + timeouts.idle, f"idle for {timeouts.idle:g} s"
-            case _:
-                return inf, ""
+            self._reading.deadline = self._patience.deadline
 
     def _note(self, cause: str) -> None:
         """Keep why the association ended: the first cause is the cause."""

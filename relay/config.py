@@ -1,21 +1,18 @@
 """What `relay.toml` may say: every key, its type, its default and its reason, once.
 
 One file holds a `[bridge]` table or a `[router]` table (or both, on a machine that tries things
-out). The two classes below are the schema: reading, `relay init` and `relay.toml.example` are all
-made from their fields, so a key cannot exist in one of them only.
+out). The two classes below are the schema: reading here, `relay init` and `relay.toml.example`
+(relay.example) are all made from their fields, so a key cannot exist in one of them only.
 
 Devices, grants, peers and providers are not here: they live in the database, and change while the
 process runs.
 """
 
 import difflib
-import json
-import textwrap
 import tomllib
 from collections.abc import Mapping
 from enum import Enum
 from pathlib import Path
-from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, get_type_hints
 
 import attrs
@@ -377,45 +374,3 @@ def _check_tls(path: Path, config: BridgeConfig) -> None:
 def _did_you_mean(name: str, known: list[str]) -> str:
     close = difflib.get_close_matches(name, known, n=1)
     return f"; did you mean {close[0]}?" if close else f"; expected one of {', '.join(known)}"
-
-
-# --- writing ------------------------------------------------------------------------------------
-
-_WIDTH = 98
-
-
-def render(mode: Mode, values: Mapping[str, str] = MappingProxyType({})) -> str:
-    """A commented table with every key: those in `values` (TOML source) set, the others shown.
-
-    Required keys that `values` lacks stand with their example, since nothing starts without them.
-    """
-    lines = [f"[{mode.value}]"]
-    for name, key in keys(mode).items():
-        lines.append("")
-        lines += textwrap.wrap(
-            key.words, _WIDTH, initial_indent="# ", subsequent_indent="# ", break_on_hyphens=False
-        )
-        commented = "" if name in values or key.required else "#"
-        lines.append(f"{commented}{name} = {values.get(name, key.example)}")
-    return "\n".join(lines) + "\n"
-
-
-def example() -> str:
-    """The text of relay.toml.example."""
-    heading = """\
-# Relay's configuration, every key with its default (or an example where there is none).
-#
-# Only what the process needs to start: devices, grants, peers and providers live in its database
-# and are changed with `relay device`, `relay grant`, `relay peer` and `relay provider`.
-#
-# A relative path counts from this file's folder. A secret is given as "env:NAME" (an environment
-# variable) or "file:PATH". Durations are in seconds; sizes in bytes, or as "64 MiB".
-#
-# `relay init` writes one table of this, filled in. A file needs only the table of its own mode.
-"""
-    return "\n".join([heading, render(Mode.BRIDGE), render(Mode.ROUTER)])
-
-
-def quote(text: str) -> str:
-    """`text` as a TOML string (TOML's basic strings take JSON's escapes, but not a raw DEL)."""
-    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

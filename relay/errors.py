@@ -20,7 +20,11 @@
 Messages name what is wrong, where, and what to do. They never hold patient data.
 """
 
+from collections.abc import Iterator
 from enum import IntEnum
+from typing import TypeVar
+
+E = TypeVar("E", bound=BaseException)
 
 
 class RelayError(Exception):
@@ -155,3 +159,12 @@ class ObjectMissing(ProviderError):
 
 class DatabaseError(RelayError):
     """SQLite failed, or the database was written by a newer Relay."""
+
+
+def leaves(group: BaseExceptionGroup[E]) -> Iterator[E]:
+    """The errors in a group, however deep: a nursery wraps what its tasks raise."""
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from leaves(error)
+        else:
+            yield error

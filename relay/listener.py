@@ -19,17 +19,16 @@ import structlog
 import trio
 
 from relay import transport
-from relay.association import DEFAULT_MAXIMUM_LENGTH, TCPAssociation, Timeouts
-from relay.dicom.pdu import AAssociateRJ, AAssociateRQ
+from relay.association import DEFAULT_MAXIMUM_LENGTH, TCPAssociation
+from relay.dicom.pdu import AAssociateRQ
+from relay.dicom.rejection import LOCAL_LIMIT_EXCEEDED
 from relay.dicom.upperlayer import Role
 from relay.errors import AssociationAborted, RelayError
+from relay.patience import Timeouts
 
 log = structlog.get_logger()
 
 Handler = Callable[[TCPAssociation], Awaitable[object]]
-
-# PS3.8 Table 9-21: rejected-transient, service-provider (presentation), local-limit-exceeded.
-LOCAL_LIMIT_EXCEEDED = AAssociateRJ(result=2, source=3, reason=2)
 
 # What accept() fails with when the machine is short of something; it passes.
 SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})

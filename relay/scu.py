@@ -39,12 +39,12 @@ from relay.dicom.pdu import (
     Buffer,
     PresentationContext,
 )
+from relay.dicom.rejection import in_words, rejected
 from relay.dicom.uids import VERIFICATION
 from relay.errors import (
     AbortReason,
     AbortSource,
     AssociationAborted,
-    AssociationRejected,
     LocalProtocolError,
     RemoteProtocolError,
 )
@@ -70,18 +70,6 @@ ECHO_IDLE = 60.0
 # One C-FIND identifier. Real ones are some hundred bytes to some tens of KiB.
 MAXIMUM_IDENTIFIER = 1024 * 1024
 
-# PS3.8 Table 9-21: (source, reason).
-REJECTIONS = {
-    (1, 1): "no reason given",
-    (1, 2): "application context name not supported",
-    (1, 3): "calling AE title not recognized",
-    (1, 7): "called AE title not recognized",
-    (2, 1): "no reason given",
-    (2, 2): "protocol version not supported",
-    (3, 1): "temporary congestion",
-    (3, 2): "local limit exceeded",
-}
-
 
 @attrs.frozen(slots=True)
 class FindAnswer:
@@ -104,10 +92,8 @@ async def negotiate(
         match await _receive(association, deadline, "answer to A-ASSOCIATE-RQ"):
             case AAssociateAC() as ac:
                 return ac
-            case AAssociateRJ(result, source, reason):
-                words = REJECTIONS.get((source, reason), "for a reason that PS3.8 does not know")
-                kind = "permanently" if result == 1 else "for now"
-                raise AssociationRejected(result, source, reason, f"rejected {kind}: {words}")
+            case AAssociateRJ() as rejection:
+                raise rejected(rejection, in_words(rejection))
             case atom:
                 raise _unexpected(atom, association.cause)
 

@@ -6,11 +6,12 @@ from contextlib import asynccontextmanager
 import trio
 import trio.testing
 
-from relay.association import TCPAssociation, Timeouts
+from relay.association import TCPAssociation
 from relay.dicom import negotiation
 from relay.dicom.pdu import PDV, AAssociateAC, AAssociateRQ, AReleaseRP, AReleaseRQ
 from relay.dicom.upperlayer import Role
 from relay.listener import ServerLimits, serve
+from relay.patience import Timeouts
 
 VERIFICATION = "1.2.840.10008.1.1"
 CT_IMAGE_STORAGE = "1.2.840.10008.5.1.4.1.1.2"

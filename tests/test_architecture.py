@@ -73,7 +73,7 @@ ROOMS = {
         ("trio", "trio_websocket", "wsproto", "msgpack", "structlog"),
     ),
     "association": Room(
-        ("relay.association", "relay.listener", "relay.transport"),
+        ("relay.association", "relay.listener", "relay.patience", "relay.transport"),
         ("relay.dicom", "relay.dicom.*"),
         ("trio", "structlog"),
     ),
@@ -103,6 +103,7 @@ ROOMS = {
         (
             "relay.association",
             "relay.listener",
+            "relay.patience",
             "relay.transport",
             "relay.scu",
             "relay.dicom",
@@ -120,7 +121,7 @@ ROOMS = {
         # The confirmed path carries data sets and never understands one (DESIGN §8).
         never=("pydicom",),
     ),
-    "config": Room(("relay.config", "relay.values"), ("relay.config", "relay.values"), ()),
+    "config": Room(("relay.config", "relay.example", "relay.values"), (), ()),
     "log": Room(("relay.log",), (), ("structlog",)),
     "cli": Room(("relay.cli", "relay.cli.*", "relay.__main__"), ("relay.*",)),
 }
@@ -181,7 +182,7 @@ def test_only_the_command_line_knows_the_configuration() -> None:
         f"{path}:{line}"
         for path in MODULES
         for imported, line in imports(path)
-        if imported in ("relay.config", "relay.values", "relay.log")
+        if imported in ("relay.config", "relay.example", "relay.values", "relay.log")
         and room_of(name_of(path)) not in ("cli", "config")
     ]
     assert not wrong, "constructors take what they need: " + ", ".join(wrong)

@@ -14,7 +14,6 @@ from relay.association import (
     ABORT_LIMIT,
     WRITE_SIZE,
     TCPAssociation,
-    Timeouts,
 )
 from relay.dicom.pdu import (
     PDV,
@@ -27,6 +26,7 @@ from relay.dicom.pdu import (
 )
 from relay.dicom.upperlayer import Role
 from relay.errors import AssociationAborted, LocalProtocolError
+from relay.patience import Timeouts
 from tests.association_pairs import REQUEST, accept_all, establish, pair, pdv
 
 # --- the ordinary way -------------------------------------------------------------------------

@@ -1,5 +1,3 @@
-import re
-import tomllib
 from pathlib import Path
 
 import pytest
@@ -8,8 +6,6 @@ from relay import config
 from relay.config import BridgeConfig, LogFormat, LogLevel, Mode, RouterConfig, Trust
 from relay.errors import ConfigurationError
 from relay.values import Address
-
-EXAMPLE = Path(__file__).parent.parent / "relay.toml.example"
 
 
 def write(folder: Path, text: str) -> Path:
@@ -169,40 +165,3 @@ def test_the_file_is_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     (tmp_path / "second").touch()
     assert config.find(None) == tmp_path / "second"
     assert config.find(Path("given")) == Path("given")
-
-
-def test_the_example_is_what_the_schema_says() -> None:
-    assert EXAMPLE.read_text() == config.example(), (
-        "write it anew: python -c 'from relay import config; print(config.example(), end=str())'"
-        " > relay.toml.example"
-    )
-
-
-@pytest.mark.parametrize("mode", Mode)
-def test_the_example_documents_every_key_and_parses_uncommented(tmp_path: Path, mode: Mode) -> None:
-    text = EXAMPLE.read_text()
-    table = re.split(r"(?m)^(?=\[)", text[text.index(f"[{mode.value}]") :])[1]
-    for name, key in config.keys(mode).items():
-        assert len(re.findall(rf"(?m)^#?{name} = ", table)) == 1, f"{name} is not in the example"
-        assert key.words.endswith("."), f"{name} is not explained in sentences"
-    for name in ("fullchain.pem", "privkey.pem", "ca.pem"):
-        (tmp_path / name).touch()
-    uncommented = re.sub(r"(?m)^#(\w+ = )", r"\1", table).replace("/etc/relay", str(tmp_path))
-    assert re.findall(r"(?m)^(\w+) = ", uncommented) == list(config.keys(mode))
-    loaded = config.load(write(tmp_path, uncommented))
-    assert loaded.mode is mode
-
-
-@pytest.mark.parametrize("text", ['North "A"\\', "a\nb\x7f\x00", "São João", "'"])
-def test_quoting_survives_the_parser(text: str) -> None:
-    assert tomllib.loads(f"value = {config.quote(text)}") == {"value": text}
-
-
-def test_rendering_sets_the_values_given(tmp_path: Path) -> None:
-    text = config.render(
-        Mode.ROUTER, {"name": config.quote("São João"), "data_dir": config.quote(str(tmp_path))}
-    )
-    loaded = config.load(write(tmp_path, text))
-    assert isinstance(loaded, RouterConfig)
-    assert (loaded.name, loaded.data_dir) == ("São João", tmp_path)
-    assert "#ae_title" in text

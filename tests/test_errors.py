@@ -36,3 +36,9 @@ def test_errors_carry_the_answer_that_the_peer_should_get() -> None:
     assert errors.Refused(404, "").status == 404
     assert errors.ObjectMissing("").permanent
     assert not errors.ProviderError("").permanent
+
+
+def test_the_leaves_of_a_group_however_deep() -> None:
+    first, second, third = errors.Refused(404, ""), ValueError(), errors.DatabaseError()
+    group = ExceptionGroup("", [first, ExceptionGroup("", [ExceptionGroup("", [second]), third])])
+    assert list(errors.leaves(group)) == [first, second, third]

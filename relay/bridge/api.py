@@ -17,8 +17,8 @@ from relay.bridge.blobs import BlobStore, blob_operations
 from relay.bridge.sockets import SignalEndpoint
 from relay.errors import Refused, RelayError
 from relay.invitation import MAXIMUM_ENROLMENT
-from relay.web.answers import EXCEPTION_HANDLERS, read_body
-from relay.web.operations import BINARY, BYTES, TEXT, Operation, record, with_document
+from relay.web.answers import read_body
+from relay.web.operations import BINARY, BYTES, TEXT, Operation, record, rest_app, with_document
 
 SIGNAL_PATH = "/v1/signal"
 # Reading a request of 8 KiB and one transaction.
@@ -81,8 +81,4 @@ def network_operations(
 
 def network_app(operations: list[Operation], signal: SignalEndpoint) -> Starlette:
     """The ASGI app of the network port."""
-    routes = [operation.route for operation in operations]
-    return Starlette(
-        routes=[*routes, WebSocketRoute(SIGNAL_PATH, signal.endpoint)],
-        exception_handlers=EXCEPTION_HANDLERS,
-    )
+    return rest_app(operations, WebSocketRoute(SIGNAL_PATH, signal.endpoint))

@@ -16,7 +16,7 @@ from starlette.applications import Starlette
 
 from relay.bridge.api import network_app, network_operations
 from relay.bridge.backend import BridgeBackend
-from relay.bridge.control import Administration, control_app, control_operations
+from relay.bridge.control import Administration, control_operations
 from relay.bridge.enrolment import Enrolment
 from relay.bridge.metering import Meter, MeteredStore
 from relay.bridge.registry import Registry
@@ -32,7 +32,9 @@ from relay.providers.disk import DiskProvider
 from relay.providers.registry import Host, factory
 from relay.signalling.hub import Hub, Timeouts
 from relay.signalling.messages import MAXIMUM_MESSAGE
-from relay.web.server import GRACE, listen_tcp, listen_unix, serve_asgi, server_tls
+from relay.web.operations import rest_app
+from relay.web.server import GRACE, listen_tcp, listen_unix, serve_asgi
+from relay.web.tls import client_tls, server_tls
 
 log = structlog.get_logger()
 
@@ -198,7 +200,7 @@ async def _furnish(
         backend,
         signal,
         network_app(network_operations(enrol=enrol, ready=ready, store=store), signal),
-        control_app(control_operations(administration)),
+        rest_app(control_operations(administration)),
     )
 
 
@@ -240,7 +242,7 @@ async def _open_stores(
                 base_url=url,
                 key=hmac.digest(network.secret, b"relay/1/store\0" + name.encode(), "sha256"),
                 space=space,
-                trust=_trust(certificate),
+                trust=client_tls(certificate),
             )
             opening = factory(kind)(host, json.loads(settings))
             providers[name] = await stack.enter_async_context(opening)
@@ -249,13 +251,3 @@ async def _open_stores(
             kinds={name: kind for name, kind, _, _ in rows},
             in_use=tuple(name for name, _, _, in_use in rows if in_use),
         )
-
-
-def _trust(certificate: Path | None) -> ssl.SSLContext:
-    """Whom a provider's check trusts: the public authorities, and this Bridge's own certificate."""
-    context = ssl.create_default_context()
-    if certificate is not None:
-        context.load_verify_locations(certificate)
-        # The file's first certificate is our own, and need not be an authority's.
-        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-    return context

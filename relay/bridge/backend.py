@@ -137,4 +137,4 @@ class BridgeBackend:
             await self.hub.end_session(session, reason)
         except RelayError as error:
             # The other sessions must end all the same.
-            log.error("session not ended", session=session.hex(), error=str(error))
+            log.error("session not ended", session=session.hex(), why=str(error))

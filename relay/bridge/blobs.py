@@ -97,7 +97,7 @@ class _BlobResponse(Response):
     """A blob in pieces; cut off, and so not whole for anybody, if it takes too long."""
 
     def __init__(self, store: BlobStore, name: str, timeout: float) -> None:
-        super().__init__(media_type="application/octet-stream")
+        super().__init__(media_type=BYTES)
         self._store = store
         self._name = name
         self._timeout = timeout

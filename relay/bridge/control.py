@@ -8,7 +8,6 @@ from typing import Any
 
 import attrs
 import trio
-from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -21,9 +20,10 @@ from relay.errors import Refused
 from relay.identity import fingerprint
 from relay.providers import Provider
 from relay.signalling.hub import Hub
-from relay.web.answers import EXCEPTION_HANDLERS, read_json
+from relay.web.answers import read_json
 from relay.web.operations import (
     COUNT,
+    FINDING,
     FLAG,
     TEXT,
     TEXT_OR_NULL,
@@ -63,7 +63,7 @@ SESSION = record(
     slots=listed(COUNT),
 )
 PROVIDER = record(name=TEXT, kind=TEXT, in_use=FLAG)
-FINDINGS = record(findings=listed(record(what=TEXT, ok=FLAG, advice=TEXT)))
+FINDINGS = record(findings=listed(FINDING))
 STATUS = record(
     mode=TEXT,
     version=TEXT,
@@ -267,12 +267,4 @@ def control_operations(over: Administration) -> list[Operation]:
                 "GET", "/v1/status", over.status, "The Bridge at this moment.", answer=STATUS
             ),
         ],
-    )
-
-
-def control_app(operations: Sequence[Operation]) -> Starlette:
-    """The ASGI app of the Unix socket."""
-    return Starlette(
-        routes=[operation.route for operation in operations],
-        exception_handlers=EXCEPTION_HANDLERS,
     )

@@ -74,7 +74,7 @@ class Sweeper:
                 pause = await self._sweep_due()
             except RelayError as error:
                 # A full disk, for one: sweeping is what will make room.
-                log.error("sweep failed", error=str(error))
+                log.error("sweep failed", why=str(error))
                 pause = PAUSE
             with trio.move_on_after(pause):
                 await self._woken.wait()
@@ -123,7 +123,7 @@ class Sweeper:
             try:
                 orphans = await self._orphans(provider)
             except RelayError as error:
-                log.warning("sweep failed", provider=provider.name, error=str(error))
+                log.warning("sweep failed", provider=provider.name, why=str(error))
                 continue
             if orphans and await self._delete(provider, orphans):
                 log.info("orphans swept", provider=provider.name, objects=len(orphans))
@@ -153,9 +153,9 @@ class Sweeper:
                 await provider.delete(names)
                 return True
             except RelayError as error:
-                log.warning("sweep failed", provider=provider.name, error=str(error))
+                log.warning("sweep failed", provider=provider.name, why=str(error))
                 return False
-        log.warning("sweep failed", provider=provider.name, error="no answer in time")
+        log.warning("sweep failed", provider=provider.name, why="no answer in time")
         return False
 
 

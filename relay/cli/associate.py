@@ -10,23 +10,24 @@ from relay.association import Association, connect_unix
 from relay.cli.context import Invocation
 from relay.cli.control import DICOM_SOCKET, Control, NotRunning
 from relay.dicom.negotiation import AcceptedContext, accepted_contexts, propose, request
+from relay.dicom.status import Status, is_warning
 from relay.errors import AssociationAborted
 
 # PS3.7 Annex C, and PS3.4 §B.2.3, §C.4: what people meet most, in words.
-_STATUSES = {
-    0x0000: "success",
+_STATUSES: dict[int, str] = {
+    Status.SUCCESS: "success",
     0x0105: "no such attribute",
-    0x0110: "processing failure",
-    0x0111: "it has this object already",
+    Status.PROCESSING_FAILURE: "processing failure",
+    Status.DUPLICATE_SOP_INSTANCE: "it has this object already",
     0x0117: "invalid object instance",
-    0x0122: "SOP class not supported",
-    0x0124: "not authorised",
-    0x0211: "unrecognised operation",
-    0xA700: "out of resources",
+    Status.SOP_CLASS_NOT_SUPPORTED: "SOP class not supported",
+    Status.NOT_AUTHORIZED: "not authorised",
+    Status.UNRECOGNIZED_OPERATION: "unrecognised operation",
+    Status.OUT_OF_RESOURCES: "out of resources",
     0xA800: "SOP class not supported",
-    0xA900: "data set does not match its SOP class",
-    0xC000: "cannot understand",
-    0xFE00: "cancelled",
+    Status.IDENTIFIER_DOES_NOT_MATCH_SOP_CLASS: "data set does not match its SOP class",
+    Status.UNABLE_TO_PROCESS: "cannot understand",
+    Status.CANCEL: "cancelled",
 }
 
 
@@ -74,8 +75,3 @@ def status_in_words(status: int) -> str:
     else:
         words = {0xA: "refused", 0xC: "cannot understand"}.get(status >> 12, "failure")
     return f"{status:04X}H, {words}"
-
-
-def is_warning(status: int) -> bool:
-    """Whether the operation was done all the same (PS3.7 §C.3: Bxxx, and a few of their own)."""
-    return status >> 12 == 0xB or status in (0x0001, 0x0107, 0x0116)

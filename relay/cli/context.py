@@ -13,7 +13,7 @@ import click
 
 from relay import config
 from relay.config import BridgeConfig, Mode, RouterConfig
-from relay.errors import ConfigurationError, RelayError
+from relay.errors import ConfigurationError, RelayError, leaves
 from relay.log import escape
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -123,8 +123,8 @@ def errors_in_one_line() -> Iterator[None]:
     except RelayError as error:
         raise _failure(error) from error
     except ExceptionGroup as group:
-        # A nursery wraps what its tasks raise; a person wants the error itself.
-        first = next(_leaves(group))
+        # A person wants the error itself.
+        first = next(leaves(group))
         if isinstance(first, RelayError):
             raise _failure(first) from group
         raise
@@ -134,14 +134,6 @@ def _failure(error: RelayError) -> Failure:
     return Failure(
         str(error) or type(error).__name__, 2 if isinstance(error, ConfigurationError) else 1
     )
-
-
-def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
-    for error in group.exceptions:
-        if isinstance(error, BaseExceptionGroup):
-            yield from _leaves(error)
-        else:
-            yield error
 
 
 def json_option(command: F) -> F:

@@ -39,9 +39,6 @@ class Control:
     def post(self, path: str, body: Any = None) -> Any:
         return self._call("POST", path, body, {})
 
-    def put(self, path: str, body: Any = None) -> Any:
-        return self._call("PUT", path, body, {})
-
     def delete(self, path: str, **query: str) -> Any:
         return self._call("DELETE", path, None, query)
 

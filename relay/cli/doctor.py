@@ -31,7 +31,7 @@ from relay.errors import AssociationRejected, ConfigurationError, RelayError
 from relay.providers import Finding
 from relay.router import membership
 from relay.router.devices import Device, DeviceTable
-from relay.router.schema import MIGRATIONS
+from relay.router.schema import DATABASE_FILE, MIGRATIONS
 
 # Databases, logs and the Bridge's own store get into trouble together when a disk is full.
 LEAST_FREE_SPACE = 1024**3
@@ -171,7 +171,7 @@ async def _router(
 
 async def _known(config: RouterConfig) -> tuple[membership.Membership | None, list[Device]]:
     """What the Router's database says; nothing if there is none yet."""
-    path = config.data_dir / "router.db"
+    path = config.data_dir / DATABASE_FILE
     if not path.exists():
         return None, []
     async with open_database(path, MIGRATIONS) as database:

@@ -7,10 +7,11 @@ from urllib.parse import urlsplit
 
 import click
 
-from relay import config
+from relay import config, example
 from relay.cli.context import Command, Failure, Invocation
 from relay.cli.output import say
-from relay.config import Mode, quote
+from relay.config import Mode
+from relay.example import quote
 
 # The file may hold a proxy's address and paths of keys: nobody else's business.
 _FILE_MODE = 0o600
@@ -69,7 +70,7 @@ def init(
     if foreign:
         option = min(foreign).replace("_", "-")
         raise click.UsageError(f"a {invocation.mode.value.capitalize()} takes no --{option}")
-    _write(path, config.render(invocation.mode, values))
+    _write(path, example.table(invocation.mode, values))
     say(f"wrote {path}")
     _next(invocation.mode, path, complete=behind_proxy or bool(certificate and private_key))
 

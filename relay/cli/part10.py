@@ -13,6 +13,8 @@ import trio
 from pydicom.errors import InvalidDicomError
 from pydicom.filereader import data_element_generator, read_preamble
 
+from relay.dicom.negotiation import MAXIMUM_CONTEXTS
+from relay.dicom.uids import DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN
 from relay.errors import RelayError
 
 # PS3.10 Table 7.1-1.
@@ -23,17 +25,15 @@ _TRANSFER_SYNTAX = 0x0002_0010
 
 MEDIA_STORAGE_DIRECTORY = "1.2.840.10008.1.3.10"  # a DICOMDIR: an index of files, not an object
 
-# The transfer syntaxes whose whole data set is a deflated stream, which may end on an odd byte.
+# The transfer syntaxes whose whole data set is a deflated stream, which may end on an odd byte:
+# the last two are JPIP Referenced Deflate and JPIP HTJ2K Referenced Deflate.
 DEFLATED = frozenset(
-    {"1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.4.95", "1.2.840.10008.1.2.4.205"}
+    {DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN, "1.2.840.10008.1.2.4.95", "1.2.840.10008.1.2.4.205"}
 )
 
 # What is read from the disk at a time: large enough that a disk and a socket are busy, small
 # enough that many files at once would not matter.
 BLOCK = 256 * 1024
-
-# PS3.8 §7.1.1.13: odd context IDs from 1 to 255, so 128 contexts.
-MAXIMUM_CONTEXTS = 128
 
 
 @attrs.frozen(slots=True)

@@ -10,7 +10,9 @@ from urllib.parse import urlsplit
 import httpx
 
 from relay.config import RouterConfig
+from relay.errors import RelayError
 from relay.providers import Finding
+from relay.web.tls import client_tls
 
 # A person waits for this. A proxy that has to ask another takes a few seconds.
 TIMEOUT = 10.0
@@ -25,9 +27,9 @@ def bridge(url: str, *, proxy: str | None, ca_file: Path | None) -> Iterator[Fin
     host = urlsplit(url).hostname
     way = f"Bridge {url}" + (f" through the proxy {_shown(proxy)}" if proxy else "")
     try:
-        context = trusting(ca_file)
-    except (OSError, ssl.SSLError) as error:
-        yield Finding(f"ca_file {ca_file}", False, f"no certificates in it: {error}")
+        context = client_tls(ca_file)
+    except RelayError as error:
+        yield Finding("ca_file", False, str(error))
         return
     try:
         with httpx.Client(verify=context, proxy=proxy, timeout=TIMEOUT, trust_env=False) as client:
@@ -45,19 +47,6 @@ def bridge(url: str, *, proxy: str | None, ca_file: Path | None) -> Iterator[Fin
     else:
         yield _health(way, answer)
         yield from _clock(answer, middle)
-
-
-def trusting(ca_file: Path | None) -> ssl.SSLContext:
-    """Trust in the system's authorities, and in what `ca_file` holds.
-
-    Raises OSError, ssl.SSLError.
-    """
-    context = ssl.create_default_context()
-    if ca_file is not None:
-        context.load_verify_locations(ca_file)
-        # A Bridge looks at itself: its own certificate need not be an authority's.
-        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-    return context
 
 
 def of_router(url: str, config: RouterConfig) -> Iterator[Finding]:

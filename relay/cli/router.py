@@ -13,6 +13,9 @@ from relay.providers import Finding
 
 SERVICES = "echo, store, query, retrieve, worklist, mpps, commit, private:<UID>"
 
+# As the Router itself has it (relay.router.peers): what nobody grinds an identity for.
+SHORTEST_FINGERPRINT = 12
+
 
 def control(invocation: Invocation) -> Control:
     """The running Router. Raises ConfigurationError."""
@@ -193,7 +196,11 @@ def resolve(process: Control, words: str) -> dict[str, Any]:
         raise Refused(409, f"{len(named)} peers call themselves {words!r}: give a fingerprint")
     if named:
         return dict(named[0])
-    found = [p for p in peers if len(words) >= 12 and p["fingerprint"].startswith(words.lower())]
+    found = [
+        p
+        for p in peers
+        if len(words) >= SHORTEST_FINGERPRINT and p["fingerprint"].startswith(words.lower())
+    ]
     if len(found) != 1:
         raise Refused(404, f"no peer {words!r}; `relay peer list` shows them all")
     return dict(found[0])

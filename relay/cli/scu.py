@@ -12,15 +12,19 @@ from relay.cli.associate import associate, status_in_words
 from relay.cli.context import Command, Failure, Invocation, json_option
 from relay.cli.output import print_json, print_table, say
 from relay.dicom.status import Status
-
-VERIFICATION = "1.2.840.10008.1.1"
-IMPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2"
-EXPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
+from relay.dicom.uids import (
+    EXPLICIT_VR_LITTLE_ENDIAN,
+    IMPLICIT_VR_LITTLE_ENDIAN,
+    MODALITY_WORKLIST_FIND,
+    PATIENT_ROOT_FIND,
+    STUDY_ROOT_FIND,
+    VERIFICATION,
+)
 
 MODELS = {
-    "study": "1.2.840.10008.5.1.4.1.2.2.1",
-    "patient": "1.2.840.10008.5.1.4.1.2.1.1",
-    "worklist": "1.2.840.10008.5.1.4.31",
+    "study": STUDY_ROOT_FIND,
+    "patient": PATIENT_ROOT_FIND,
+    "worklist": MODALITY_WORKLIST_FIND,
 }
 
 # As many rows as a person reads; a query without a narrowing key could bring a whole archive.

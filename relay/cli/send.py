@@ -22,11 +22,11 @@ from rich.progress import (
 
 from relay import scu
 from relay.cli import output, part10
-from relay.cli.associate import Associated, associate, is_warning, status_in_words
+from relay.cli.associate import Associated, associate, status_in_words
 from relay.cli.context import Command, Invocation, json_option
 from relay.cli.control import NotRunning
 from relay.cli.part10 import Part10File
-from relay.dicom.status import Status
+from relay.dicom.status import Status, means_stored
 from relay.errors import RelayError
 
 
@@ -171,7 +171,7 @@ class _Sender:
             self._counted(file),
             message_id=message_id,
         )
-        if status == Status.SUCCESS or is_warning(status):
+        if means_stored(status):
             self._outcome.sent += 1
             self._outcome.sent_bytes += file.size
             if status != Status.SUCCESS:

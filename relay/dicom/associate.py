@@ -27,9 +27,11 @@ from relay.dicom.atoms import (
     PresentationContext,
     PresentationContextResult,
     UserItem,
+    encode_uid,
     is_ae_octets,
     is_ae_title,
     is_uid,
+    unpadded_uid,
 )
 from relay.errors import AbortReason, LocalProtocolError, RemoteProtocolError
 
@@ -65,7 +67,7 @@ def encode_body(atom: AAssociateRQ | AAssociateAC) -> bytes:
             _FIXED_ASSOCIATE.pack(
                 atom.protocol_version & 0xFFFF, 0, _ae(atom.called), _ae(atom.calling)
             ),
-            _item(ItemType.APPLICATION_CONTEXT, _uid(atom.application_context)),
+            _item(ItemType.APPLICATION_CONTEXT, encode_uid(atom.application_context)),
             contexts,
             _item(ItemType.USER_INFORMATION, user) if user else b"",
         )
@@ -76,8 +78,10 @@ def _encode_context(context: PresentationContext) -> bytes:
     return _item(
         ItemType.PRESENTATION_CONTEXT_RQ,
         bytes((context_id_octet(context.id), 0, 0, 0))
-        + _item(ItemType.ABSTRACT_SYNTAX, _uid(context.abstract_syntax))
-        + b"".join(_item(ItemType.TRANSFER_SYNTAX, _uid(t)) for t in context.transfer_syntaxes),
+        + _item(ItemType.ABSTRACT_SYNTAX, encode_uid(context.abstract_syntax))
+        + b"".join(
+            _item(ItemType.TRANSFER_SYNTAX, encode_uid(t)) for t in context.transfer_syntaxes
+        ),
     )
 
 
@@ -86,7 +90,9 @@ def _encode_context_result(context: PresentationContextResult) -> bytes:
     return _item(
         ItemType.PRESENTATION_CONTEXT_AC,
         bytes((context_id_octet(context.id), 0, octet(context.result), 0))
-        + _item(ItemType.TRANSFER_SYNTAX, _uid(syntax) if syntax or context.accepted else b""),
+        + _item(
+            ItemType.TRANSFER_SYNTAX, encode_uid(syntax) if syntax or context.accepted else b""
+        ),
     )
 
 
@@ -108,12 +114,6 @@ def context_id_octet(value: int) -> int:
     if not (0 < value <= 0xFF and value & 1):
         raise LocalProtocolError(f"presentation context ID {value}: must be odd, 1 to 255")
     return value
-
-
-def _uid(uid: str) -> bytes:
-    if not is_uid(uid):
-        raise LocalProtocolError("UID: must be 1 to 64 characters, digits and dots")
-    return uid.encode("ascii")
 
 
 def _ae(title: str) -> bytes:
@@ -237,7 +237,7 @@ def _decode_context_result(value: memoryview) -> PresentationContextResult:
     syntaxes = [uid for item, uid in _items(value[4:], where) if item == ItemType.TRANSFER_SYNTAX]
     if result != ContextResult.ACCEPTANCE:
         # PS3.8 §9.3.3.2: not significant, not to be tested; many send it empty or leave it out.
-        syntax = bytes(syntaxes[0]).rstrip(b"\0 ").decode("latin-1") if syntaxes else ""
+        syntax = unpadded_uid(syntaxes[0]) if syntaxes else ""
         return PresentationContextResult(context_id, result, syntax if is_uid(syntax) else "")
     if len(syntaxes) != 1:
         raise RemoteProtocolError(f"{where}: accepted with {len(syntaxes)} transfer syntaxes")
@@ -264,8 +264,7 @@ def _decode_user_information(value: memoryview) -> tuple[UserItem, ...]:
 
 
 def _decode_uid(value: memoryview, name: str) -> str:
-    # PS3.8 Annex F asks for no padding; devices pad with NUL (PS3.5 §9.1) or even a space.
-    uid = bytes(value).rstrip(b"\0 ").decode("latin-1")
+    uid = unpadded_uid(value)
     if not uid:
         raise RemoteProtocolError(f"{name}: empty UID")
     if len(uid) > UID_LENGTH:

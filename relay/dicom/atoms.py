@@ -12,6 +12,8 @@ from typing import TypeAlias
 
 import attrs
 
+from relay.errors import LocalProtocolError
+
 Buffer: TypeAlias = bytes | bytearray | memoryview
 
 APPLICATION_CONTEXT = "1.2.840.10008.3.1.1.1"  # PS3.7 §A.2.1: the only one that DICOM defines
@@ -156,6 +158,21 @@ Atom: TypeAlias = (
 def is_uid(uid: str) -> bool:
     """1 to 64 digits and dots; component rules are not tested, since devices break them."""
     return 0 < len(uid) <= UID_LENGTH and uid.isascii() and _UID_CHARACTERS.issuperset(uid.encode())
+
+
+def encode_uid(uid: str) -> bytes:
+    """Without padding, as PS3.8 Annex F and PS3.7 §D.3.3 have it. Raises `LocalProtocolError`."""
+    if not is_uid(uid):
+        raise LocalProtocolError("UID: must be 1 to 64 characters, digits and dots")
+    return uid.encode("ascii")
+
+
+def unpadded_uid(octets: Buffer) -> str:
+    """What a peer sent as a UID, whatever it is, less the padding that should not be there.
+
+    Devices pad with NUL, as in a data set (PS3.5 §9.1), or even with a space.
+    """
+    return bytes(octets).rstrip(b"\0 ").decode("latin-1")
 
 
 def is_ae_title(title: str) -> bool:

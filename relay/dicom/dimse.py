@@ -21,7 +21,7 @@ from relay.dicom.commandset import (
     Value,
     is_response,
 )
-from relay.dicom.status import Status, is_pending, is_warning, means_stored
+from relay.dicom.status import Status, is_pending
 from relay.errors import LocalProtocolError, RemoteProtocolError
 
 # The face of DIMSE to other rooms.
@@ -40,8 +40,6 @@ __all__ = [
     "Tag",
     "is_pending",
     "is_response",
-    "is_warning",
-    "means_stored",
     "request",
     "response_to",
 ]

@@ -7,7 +7,7 @@ once. Nothing is reserved on the peer's word: memory grows with the bytes that h
 import struct
 from collections.abc import Iterator
 
-from relay.dicom.pdu import HEADER_LENGTH, Buffer, PDUType
+from relay.dicom.pdu import HEADER_LENGTH, SHORT_LENGTH, Buffer, PDUType
 from relay.errors import AbortReason, RemoteProtocolError
 
 # What an opening carries through the tunnel (DESIGN §3), header included. 128 contexts, each with
@@ -18,8 +18,6 @@ MAXIMUM_ASSOCIATE_LENGTH = MAXIMUM_ASSOCIATE_PDU - HEADER_LENGTH
 # Up to this length (DCMTK's own limit) a request is taken for a real one that is too long for us,
 # and rejected; beyond, for bytes that are no DICOM.
 PLAUSIBLE_ASSOCIATE_LENGTH = 1024 * 1024
-
-SHORT_LENGTH = 4  # PS3.8 §9.3.4, §9.3.6 to §9.3.8
 
 _TLS_RECORDS = (0x15, 0x16)  # alert and handshake, RFC 8446 §5.1
 _HTTP_FIRST_LETTERS = b"GHPODCT"  # GET, HEAD and HTTP/1.1, POST, PUT, PATCH, OPTIONS, DELETE, ...
@@ -92,15 +90,12 @@ class PDUReader:
                     raise RemoteProtocolError(
                         f"P-DATA-TF length {length}: our maximum length is {self._maximum_length}"
                     )
-            case PDUType.A_ASSOCIATE_RQ if (
-                MAXIMUM_ASSOCIATE_LENGTH < length <= PLAUSIBLE_ASSOCIATE_LENGTH
-            ):
-                raise RequestTooLong(f"{name} length {length}: at most {MAXIMUM_ASSOCIATE_LENGTH}")
             case PDUType.A_ASSOCIATE_RQ | PDUType.A_ASSOCIATE_AC:
                 if length > MAXIMUM_ASSOCIATE_LENGTH:
-                    raise RemoteProtocolError(
-                        f"{name} length {length}: at most {MAXIMUM_ASSOCIATE_LENGTH}"
-                    )
+                    request = pdu_type == PDUType.A_ASSOCIATE_RQ
+                    real = request and length <= PLAUSIBLE_ASSOCIATE_LENGTH
+                    error = RequestTooLong if real else RemoteProtocolError
+                    raise error(f"{name} length {length}: at most {MAXIMUM_ASSOCIATE_LENGTH}")
             case _:
                 if length != SHORT_LENGTH:
                     raise RemoteProtocolError(f"{name} length {length}: must be {SHORT_LENGTH}")

@@ -8,10 +8,8 @@ import struct
 from collections.abc import Iterable
 
 from relay.dicom import associate
-from relay.dicom.associate import MAXIMUM_USER_INFORMATION, context_id_octet, octet
+from relay.dicom.associate import context_id_octet, octet
 from relay.dicom.atoms import (
-    AE_TITLE_LENGTH,
-    APPLICATION_CONTEXT,
     PDV,
     UID_LENGTH,
     AAbort,
@@ -27,19 +25,16 @@ from relay.dicom.atoms import (
     PresentationContext,
     PresentationContextResult,
     UserItem,
-    is_ae_title,
     is_uid,
 )
 from relay.errors import AbortReason, RemoteProtocolError
 
 # The atoms and their codec are one thing to other rooms.
 __all__ = [
-    "AE_TITLE_LENGTH",
-    "APPLICATION_CONTEXT",
     "HEADER_LENGTH",
-    "MAXIMUM_USER_INFORMATION",
     "PDV",
     "PDV_HEADER_LENGTH",
+    "SHORT_LENGTH",
     "UID_LENGTH",
     "AAbort",
     "AAssociateAC",
@@ -60,13 +55,17 @@ __all__ = [
     "decode_pdata",
     "encode",
     "encode_pdata",
-    "is_ae_title",
     "is_uid",
     "pdata_header",
 ]
 
 HEADER_LENGTH = 6  # PDU type, reserved byte, 4 bytes of length that counts what follows
 PDV_HEADER_LENGTH = 6  # 4 bytes of item length, context ID, message control header
+SHORT_LENGTH = 4  # what follows in A-ASSOCIATE-RJ, A-RELEASE, A-ABORT (PS3.8 §9.3.4, §9.3.6 to 8)
+
+# A PDV's item length counts what follows it: these two bytes and the fragment (PS3.8 §9.3.5.1).
+_COUNTED_BESIDE_FRAGMENT = 2
+_ITEM_LENGTH_FIELD = PDV_HEADER_LENGTH - _COUNTED_BESIDE_FRAGMENT
 
 _HEADER = struct.Struct(">BxI")
 _PDV = struct.Struct(">IBB")
@@ -103,7 +102,11 @@ def encode_pdata(pdvs: Iterable[PDV]) -> bytes:
     parts: list[Buffer] = [b""]
     for pdv in pdvs:
         parts.append(
-            _PDV.pack(len(pdv.fragment) + 2, context_id_octet(pdv.context_id), control_header(pdv))
+            _PDV.pack(
+                len(pdv.fragment) + _COUNTED_BESIDE_FRAGMENT,
+                context_id_octet(pdv.context_id),
+                control_header(pdv),
+            )
         )
         parts.append(pdv.fragment)
     parts[0] = _HEADER.pack(PDUType.P_DATA_TF, sum(map(len, parts)))
@@ -115,7 +118,7 @@ def pdata_header(context_id: int, control: int, fragment_length: int) -> bytes:
     return _PDATA.pack(
         PDUType.P_DATA_TF,
         fragment_length + PDV_HEADER_LENGTH,
-        fragment_length + 2,
+        fragment_length + _COUNTED_BESIDE_FRAGMENT,
         context_id_octet(context_id),
         control,
     )
@@ -127,7 +130,7 @@ def control_header(pdv: PDV) -> int:
 
 
 def _encode_short(pdu_type: PDUType, *fields: int) -> bytes:
-    return _HEADER.pack(pdu_type, 4) + b"\0" + bytes(octet(field) for field in fields)
+    return _HEADER.pack(pdu_type, SHORT_LENGTH) + b"\0" + bytes(octet(field) for field in fields)
 
 
 def _encode_associate(pdu_type: PDUType, atom: AAssociateRQ | AAssociateAC) -> bytes:
@@ -193,9 +196,9 @@ def decode_pdata(body: memoryview) -> list[PDV]:
         if end - at < PDV_HEADER_LENGTH:
             raise RemoteProtocolError(f"PDV item: {end - at} bytes left, no room for its header")
         length, context_id, control = _PDV.unpack_from(body, at)
-        if length < 2:
+        if length < _COUNTED_BESIDE_FRAGMENT:
             raise RemoteProtocolError(f"PDV item length {length}: less than the 2 it must have")
-        stop = at + 4 + length
+        stop = at + _ITEM_LENGTH_FIELD + length
         if stop > end:
             raise RemoteProtocolError(f"PDV item length {length}: beyond the end of its PDU")
         if not context_id & 1:
@@ -209,6 +212,6 @@ def decode_pdata(body: memoryview) -> list[PDV]:
 
 
 def _decode_short(body: memoryview, name: str) -> memoryview:
-    if len(body) != 4:
-        raise RemoteProtocolError(f"{name} length {len(body)}: must be 4")
+    if len(body) != SHORT_LENGTH:
+        raise RemoteProtocolError(f"{name} length {len(body)}: must be {SHORT_LENGTH}")
     return body

@@ -28,6 +28,7 @@ from relay.dicom.pdu import (
     Buffer,
     PDUType,
 )
+from relay.dicom.rejection import NO_REASON_GIVEN, PROTOCOL_VERSION_NOT_SUPPORTED
 from relay.dicom.statemachine import (
     AA_1,
     AA_7,
@@ -112,10 +113,6 @@ _PDUS: dict[int, Event] = {
     PDUType.A_ABORT: Event.EVT16,
 }
 
-# PS3.8 Table 9-21: rejected-permanent by the service provider.
-_NO_REASON_GIVEN = AAssociateRJ(result=1, source=2, reason=1)
-_VERSION_NOT_SUPPORTED = AAssociateRJ(result=1, source=2, reason=2)
-
 _USER_ABORT = AAbort(AbortSource.SERVICE_USER, AbortReason.NOT_SPECIFIED)
 
 
@@ -192,7 +189,7 @@ class UpperLayer:
             self._blame(str(error))
             event = Event.EVT6 if self.state is State.STA2 else Event.EVT19
             actions += self._run(
-                event, _Cause(rejection=_NO_REASON_GIVEN, reason=error.abort_reason)
+                event, _Cause(rejection=NO_REASON_GIVEN, reason=error.abort_reason)
             )
         except RemoteProtocolError as error:
             self._lost = True
@@ -321,7 +318,7 @@ class UpperLayer:
         if atom.protocol_version & _PROTOCOL_VERSION:
             return None
         self._blame(f"protocol version {atom.protocol_version:04X}H: bit 0 is not set")
-        return _VERSION_NOT_SUPPORTED
+        return PROTOCOL_VERSION_NOT_SUPPORTED
 
     def _receive_invalid(self, error: RemoteProtocolError) -> list[Action]:
         self._blame(str(error))

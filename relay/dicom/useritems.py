@@ -10,7 +10,7 @@ from typing import ClassVar, Protocol, Self, TypeVar
 
 import attrs
 
-from relay.dicom.atoms import UserItem, is_uid
+from relay.dicom.atoms import UserItem, encode_uid, is_uid, unpadded_uid
 from relay.errors import LocalProtocolError, RemoteProtocolError
 
 
@@ -55,7 +55,7 @@ class ImplementationClassUID:
         return cls(_uid(item.value, "Implementation Class UID"))
 
     def encode(self) -> UserItem:
-        return UserItem(self.TYPE, _encode_uid(self.uid))
+        return UserItem(self.TYPE, encode_uid(self.uid))
 
 
 @attrs.frozen(slots=True)
@@ -95,9 +95,7 @@ class RoleSelection:
         return cls(sop_class, scu == 1, scp == 1)
 
     def encode(self) -> UserItem:
-        return UserItem(
-            self.TYPE, _sized(_encode_uid(self.sop_class)) + bytes((self.scu, self.scp))
-        )
+        return UserItem(self.TYPE, _sized(encode_uid(self.sop_class)) + bytes((self.scu, self.scp)))
 
 
 @attrs.frozen(slots=True)
@@ -133,7 +131,7 @@ class SOPClassExtended:
         return cls(sop_class, fields.rest())
 
     def encode(self) -> UserItem:
-        return UserItem(self.TYPE, _sized(_encode_uid(self.sop_class)) + self.information)
+        return UserItem(self.TYPE, _sized(encode_uid(self.sop_class)) + self.information)
 
 
 @attrs.frozen(slots=True)
@@ -160,10 +158,10 @@ class SOPClassCommonExtended:
         return cls(sop_class, service_class, tuple(general), item.reserved)
 
     def encode(self) -> UserItem:
-        related = b"".join(_sized(_encode_uid(uid)) for uid in self.related_general)
+        related = b"".join(_sized(encode_uid(uid)) for uid in self.related_general)
         value = (
-            _sized(_encode_uid(self.sop_class))
-            + _sized(_encode_uid(self.service_class))
+            _sized(encode_uid(self.sop_class))
+            + _sized(encode_uid(self.service_class))
             + _sized(related)
         )
         return UserItem(self.TYPE, value, self.version)
@@ -281,16 +279,10 @@ class _Fields:
 
 
 def _uid(value: bytes, name: str) -> str:
-    uid = value.rstrip(b"\0 ").decode("latin-1")
+    uid = unpadded_uid(value)
     if not is_uid(uid):
         raise RemoteProtocolError(f"{name}: not a UID")
     return uid
-
-
-def _encode_uid(uid: str) -> bytes:
-    if not is_uid(uid):
-        raise LocalProtocolError("UID: must be 1 to 64 characters, digits and dots")
-    return uid.encode("ascii")
 
 
 def _number(value: int, length: int) -> bytes:

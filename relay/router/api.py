@@ -16,9 +16,10 @@ import relay
 from relay.errors import IdentityError, Refused
 from relay.invitation import Contact, Invitation
 from relay.router import probe, services
-from relay.router.apply import apply, parse_grant, texts
+from relay.router.apply import apply, parse_grant
 from relay.router.asks import Ask
 from relay.router.devices import Device
+from relay.router.entries import Entry
 from relay.router.grants import parse_calling
 from relay.router.node import Node
 from relay.router.schemas import (
@@ -36,12 +37,13 @@ from relay.router.schemas import (
     TITLE,
 )
 from relay.tunnel.ask import MAXIMUM_NOTE
-from relay.web.answers import EXCEPTION_HANDLERS, read_json
+from relay.web.answers import read_json
 from relay.web.operations import (
     TEXT,
     Operation,
     listed,
     record,
+    rest_app,
     with_document,
 )
 
@@ -183,10 +185,7 @@ def control_operations(node: Node, enrol: Enrol) -> list[Operation]:
 
 def make_app(node: Node, enrol: Enrol) -> Starlette:
     """The ASGI app of the Unix socket."""
-    return Starlette(
-        routes=[operation.route for operation in control_operations(node, enrol)],
-        exception_handlers=EXCEPTION_HANDLERS,
-    )
+    return rest_app(control_operations(node, enrol))
 
 
 @attrs.frozen(slots=True)
@@ -225,7 +224,7 @@ class _Routes:
         return JSONResponse(answer)
 
     async def enrolment(self, request: Request) -> Response:
-        text = _text(await read_json(request), "invitation")
+        text = Entry(await read_json(request)).text("invitation")
         try:
             invitation = Invitation.parse(text)
         except IdentityError as error:
@@ -271,7 +270,7 @@ class _Routes:
         return JSONResponse(list(self.node.joined().directory.peers_json()))
 
     async def verify_peer(self, request: Request) -> Response:
-        text = _text(await read_json(request), "contact")
+        text = Entry(await read_json(request)).text("contact")
         try:
             contact = Contact.parse(text)
         except IdentityError as error:
@@ -302,16 +301,16 @@ class _Routes:
         return JSONResponse([ask.to_json() for ask in await self.node.asks.all()])
 
     async def ask(self, request: Request) -> Response:
-        entry = await read_json(request)
-        note = entry.get("note", "")
+        asked = Entry(await read_json(request), "ask")
+        note = asked.fields.get("note", "")
         if not isinstance(note, str) or len(note) > MAXIMUM_NOTE:
-            raise Refused(400, f"note is a text of at most {MAXIMUM_NOTE} characters")
+            raise Refused(400, f"ask: note is a text of at most {MAXIMUM_NOTE} characters")
         await self.node.ask(
             Ask(
                 self.node.identity.public,
-                _text(entry, "ae_title").strip(),
-                services.parse(texts(entry, "services")),
-                parse_calling(texts(entry, "calling")),
+                asked.text("ae_title").strip(),
+                services.parse(asked.texts("services")),
+                parse_calling(asked.texts("calling")),
                 note,
             )
         )
@@ -333,10 +332,3 @@ class _Routes:
 
     async def associations(self, request: Request) -> Response:
         return JSONResponse([entry.to_json() for entry in self.node.live])
-
-
-def _text(entry: dict[str, Any], name: str) -> str:
-    value = entry.get(name)
-    if not isinstance(value, str) or not value:
-        raise Refused(400, f"{name} is missing, or no text")
-    return value

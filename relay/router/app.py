@@ -7,7 +7,6 @@ begins any more, what runs has the grace period, and then is aborted.
 """
 
 import socket
-import ssl
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from functools import partial
@@ -18,10 +17,10 @@ import structlog
 import trio
 
 from relay import listener
-from relay.association import Timeouts
 from relay.database import open_database
 from relay.errors import RelayError
 from relay.identity import load_identity
+from relay.patience import Timeouts
 from relay.router.api import make_app
 from relay.router.asks import AskTable
 from relay.router.calling import LOCAL_ASSOCIATIONS, serve_device
@@ -32,12 +31,12 @@ from relay.router.live import LiveRegister
 from relay.router.network import NetworkSide, Outside
 from relay.router.node import Node, unix_time
 from relay.router.peers import Trust
-from relay.router.schema import MIGRATIONS
+from relay.router.schema import DATABASE_FILE, MIGRATIONS
 from relay.web.server import listen_tcp, listen_unix, serve_asgi
+from relay.web.tls import client_tls
 
 log = structlog.get_logger()
 
-DATABASE = "router.db"
 CONTROL_SOCKET = "control.sock"
 DICOM_SOCKET = "dicom.sock"
 
@@ -76,7 +75,7 @@ async def run_router(
     """
     _make_private(data_dir)
     outside = Outside(
-        ssl_context=_client_tls(ca_file),
+        ssl_context=client_tls(ca_file),
         proxy=proxy,
         allowed_origins=allowed_origins,
         trust=Trust(trust),
@@ -92,7 +91,9 @@ async def run_router(
         local = owned(listen_unix(data_dir / DICOM_SOCKET))
         sockets = [owned(opened) for opened in await listen_tcp(listen)]
         identity = load_identity(data_dir)
-        database = await stack.enter_async_context(open_database(data_dir / DATABASE, MIGRATIONS))
+        database = await stack.enter_async_context(
+            open_database(data_dir / DATABASE_FILE, MIGRATIONS)
+        )
         node = Node(
             database=database,
             identity=identity,
@@ -167,14 +168,3 @@ async def _renew_keys(node: Node) -> None:
         await trio.sleep(KEY_CHECK)
         if await node.renew_key():
             await node.changed()
-
-
-def _client_tls(ca_file: Path | None) -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    if ca_file is not None:
-        try:
-            context.load_verify_locations(ca_file)
-        except (OSError, ssl.SSLError) as error:
-            raise RelayError(f"{ca_file}: no certificates in PEM: {error}") from error
-    return context

@@ -15,24 +15,22 @@ from relay.errors import Refused
 from relay.identity import fingerprint
 from relay.router import services
 from relay.router.devices import Device
+from relay.router.entries import Entry
 from relay.router.grants import Grant, parse_calling
 from relay.router.node import Node
 
-_KEYS = {"devices", "grants", "prune"}
-_GRANT_KEYS = {"peer", "ae_title", "services", "calling", "user_identity"}
+_FIELDS = ("devices", "grants", "prune")
+_GRANT_FIELDS = ("peer", "ae_title", "services", "calling", "user_identity")
 
 
 async def apply(node: Node, document: dict[str, Any]) -> list[str]:
     """Carry out `document`; returns one line for each change. Raises Refused."""
-    unknown = document.keys() - _KEYS
-    if unknown:
-        raise Refused(400, f"unknown key {min(unknown)!r}; there are devices, grants, prune")
-    prune = document.get("prune", False)
-    if not isinstance(prune, bool):
-        raise Refused(400, "prune is true or false")
-    devices = [Device.from_json(entry) for entry in _entries(document, "devices")]
+    wanted = Entry(document)
+    wanted.only(_FIELDS)
+    prune = wanted.flag("prune", False)
+    devices = [Device.from_json(entry) for entry in wanted.entries("devices")]
     _check_unique([device.ae_title for device in devices])
-    grants = [parse_grant(node, entry) for entry in _entries(document, "grants")]
+    grants = [parse_grant(node, entry) for entry in wanted.entries("grants")]
     changes = []
     async with node.together():
         for device in devices:
@@ -48,30 +46,17 @@ async def apply(node: Node, document: dict[str, Any]) -> list[str]:
 
 def parse_grant(node: Node, entry: dict[str, Any]) -> Grant:
     """A grant as a person describes it, its peer by fingerprint. Raises Refused."""
-    unknown = entry.keys() - _GRANT_KEYS
-    if unknown:
-        raise Refused(400, f"grant: unknown field {min(unknown)!r}")
-    for name in ("peer", "ae_title"):
-        if not isinstance(entry.get(name), str):
-            raise Refused(400, f"grant: {name} is missing, or no text")
-    user_identity = entry.get("user_identity", False)
-    if not isinstance(user_identity, bool):
-        raise Refused(400, "grant: user_identity is true or false")
+    grant = Entry(entry, "grant")
+    grant.only(_GRANT_FIELDS)
+    peer, title = grant.text("peer"), grant.text("ae_title").strip()
+    user_identity = grant.flag("user_identity", False)
     return Grant(
-        node.joined().peers.by_fingerprint(entry["peer"]).identity,
-        entry["ae_title"].strip(),
-        services.parse(texts(entry, "services")),
-        parse_calling(texts(entry, "calling")),
+        node.joined().peers.by_fingerprint(peer).identity,
+        title,
+        services.parse(grant.texts("services")),
+        parse_calling(grant.texts("calling")),
         user_identity,
     )
-
-
-def texts(entry: dict[str, Any], name: str) -> list[str]:
-    """The list of texts under `name`; empty if there is none. Raises Refused (400)."""
-    words = entry.get(name, [])
-    if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
-        raise Refused(400, f"{name} is no list of texts")
-    return words
 
 
 async def _apply_grant(node: Node, grant: Grant) -> list[str]:
@@ -102,13 +87,6 @@ async def _prune(
             await node.remove_device(device.ae_title)
             changes.append(f"device {device.ae_title} removed")
     return changes
-
-
-def _entries(document: dict[str, Any], name: str) -> list[dict[str, Any]]:
-    entries = document.get(name, [])
-    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise Refused(400, f"{name} is no list of objects")
-    return entries
 
 
 def _check_unique(ae_titles: list[str]) -> None:

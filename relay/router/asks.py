@@ -13,7 +13,8 @@ import attrs
 from relay.database import Database
 from relay.errors import Refused
 from relay.identity import fingerprint
-from relay.router import services, titles
+from relay.router import services
+from relay.router.grants import ANY, parse_calling
 from relay.router.schema import change
 from relay.tunnel.ask import GrantRequest
 
@@ -40,7 +41,7 @@ class Ask:
             asker,
             request.ae_title,
             services.parse(request.services),
-            frozenset(titles.parse(word) for word in request.calling),
+            parse_calling(request.calling),
             # Shown on terminals: a note must not be able to move the cursor.
             "".join(character for character in request.note if character.isprintable()),
         )
@@ -58,7 +59,7 @@ class Ask:
             "peer": fingerprint(self.asker),
             "ae_title": self.ae_title,
             "services": list(services.ordered(self.services)),
-            "calling": sorted(self.calling) or [titles.ANY],
+            "calling": sorted(self.calling) or [ANY],
             "note": self.note,
             "received": self.received,
         }

@@ -14,6 +14,13 @@ import structlog
 from relay.association import TCPAssociation
 from relay.dicom import pdu
 from relay.dicom.pdu import AAssociateRJ, AAssociateRQ
+from relay.dicom.rejection import (
+    CALLING_AE_TITLE_NOT_RECOGNIZED,
+    LOCAL_LIMIT_EXCEEDED,
+    NO_REASON_GIVEN,
+    TEMPORARY_CONGESTION,
+    rejected,
+)
 from relay.errors import (
     AbortSource,
     AssociationRejected,
@@ -25,7 +32,7 @@ from relay.router import contexts, names
 from relay.router.devices import Device, addresses, plain_address
 from relay.router.directory import Route
 from relay.router.guard import Guard
-from relay.router.live import LiveAssociation, Side, log_ending
+from relay.router.live import LiveAssociation, Side, log_ending, number
 from relay.router.node import Network, Node, unix_time
 from relay.router.passthrough import join
 from relay.scu import respond_to_echo
@@ -36,9 +43,6 @@ log = structlog.get_logger()
 
 # The command line on this machine: a person, or a script that sends a folder.
 LOCAL_ASSOCIATIONS = 16
-
-# PS3.8 Table 9-21: transient, service provider (presentation), local limit exceeded.
-LIMIT_REACHED = AAssociateRJ(result=2, source=3, reason=2)
 
 
 @attrs.frozen(slots=True)
@@ -88,25 +92,29 @@ async def _caller(
     """
     if local:
         if request.calling != node.ae_title:
-            raise AssociationRejected(
-                1, 1, 3, "the command line calls as the Router's own AE title only"
+            raise rejected(
+                CALLING_AE_TITLE_NOT_RECOGNIZED,
+                "the command line calls as the Router's own AE title only",
             )
         if not node.live.has_room(Side.CALLER, node.ae_title, LOCAL_ASSOCIATIONS):
-            raise AssociationRejected(2, 3, 2, "too many associations of the command line")
+            raise rejected(LOCAL_LIMIT_EXCEEDED, "too many associations of the command line")
         return None
     device = node.devices.get(request.calling)
     if device is None:
-        raise AssociationRejected(1, 1, 3, f"{request.calling!r} is no device of this Router")
+        raise rejected(
+            CALLING_AE_TITLE_NOT_RECOGNIZED, f"{request.calling!r} is no device of this Router"
+        )
     if device.check_address:
         known = await addresses(device.host)
         if not near.host or plain_address(near.host) not in known:
-            raise AssociationRejected(
-                1, 1, 3, f"{request.calling!r} calls from {near.host}, which is not its host"
+            raise rejected(
+                CALLING_AE_TITLE_NOT_RECOGNIZED,
+                f"{request.calling!r} calls from {near.host}, which is not its host",
             )
     if request.called != node.ae_title and not node.live.has_room(
         Side.CALLER, device.ae_title, device.maximum_associations
     ):
-        raise AssociationRejected(2, 3, 2, f"{device.ae_title!r} has its maximum of associations")
+        raise rejected(LOCAL_LIMIT_EXCEEDED, f"{device.ae_title!r} has its maximum of associations")
     return device
 
 
@@ -114,9 +122,9 @@ def _prepare(node: Node, device: Device | None, request: AAssociateRQ) -> _Call:
     """Everything that a call needs. Raises AssociationRejected or RemoteProtocolError."""
     network = node.network
     if network is None:
-        raise AssociationRejected(2, 3, 1, "this Router is not enrolled")
+        raise rejected(TEMPORARY_CONGESTION, "this Router is not enrolled")
     if not network.client.connected:
-        raise AssociationRejected(2, 3, 1, "no connection to the Bridge")
+        raise rejected(TEMPORARY_CONGESTION, "no connection to the Bridge")
     route = network.directory.resolve(request.called, unix_time())
     request = _outgoing(request, device)
     guard = Guard(request, None, lambda title: network.directory.owner(title) is not None)
@@ -145,7 +153,7 @@ def _opening(node: Node, network: Network, route: Route, request: AAssociateRQ) 
             secrets.token_bytes,
         )
     except HandshakeError as error:
-        raise AssociationRejected(1, 2, 1, str(error)) from error
+        raise rejected(NO_REASON_GIVEN, str(error)) from error
 
 
 async def _relay(node: Node, near: TCPAssociation, call: _Call) -> None:
@@ -173,7 +181,7 @@ async def _relay(node: Node, near: TCPAssociation, call: _Call) -> None:
                 log_ending(entry, ending)
     except SignallingError as error:  # more sessions than one Router may hold
         log.warning("association rejected", association=entry.number, why=str(error))
-        await near.send(LIMIT_REACHED)
+        await near.send(LOCAL_LIMIT_EXCEEDED)
 
 
 def _entry(node: Node, call: _Call, ae_title: str) -> LiveAssociation:
@@ -183,7 +191,7 @@ def _entry(node: Node, call: _Call, ae_title: str) -> LiveAssociation:
         return known and call.network.directory.permits(call.route.ae_title, owner)
 
     return LiveAssociation(
-        number=call.pending.session.hex()[:12],
+        number=number(call.pending.session),
         side=Side.CALLER,
         device=ae_title,
         calling=call.request.calling,

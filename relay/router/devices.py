@@ -15,10 +15,12 @@ import trio
 
 from relay.database import Database
 from relay.errors import Refused
-from relay.router import services, titles
+from relay.router import services
+from relay.router.entries import Entry, ae_title
 from relay.router.schema import change
 
 DEFAULT_PORT = 104  # PS3.8 §9.1.2: the well-known port
+HIGHEST_PORT = 65535
 
 # One PACS typically takes some tens of associations; this leaves room for its other senders.
 DEFAULT_MAXIMUM_ASSOCIATIONS = 16
@@ -69,28 +71,23 @@ class Device:
 
         Raises Refused (400) naming the field that does not hold.
         """
-        unknown = entry.keys() - _FIELDS
-        if unknown:
-            raise Refused(400, f"device: unknown field {min(unknown)!r}")
-        for name in ("ae_title", "host"):
-            if not isinstance(entry.get(name), str):
-                raise Refused(400, f"device: {name} is missing, or no text")
+        device = Entry(entry, "device")
+        device.only(_FIELDS)
         return cls(
-            ae_title=titles.parse(entry["ae_title"]),
-            host=_host(entry["host"]),
-            port=_whole(entry, "port", DEFAULT_PORT, 1, 65535),
-            services=services.parse(_words(entry, "services")),
-            maximum_associations=_whole(
-                entry,
+            ae_title=ae_title(device.text("ae_title")),
+            host=_host(device.text("host")),
+            port=device.whole("port", DEFAULT_PORT, 1, HIGHEST_PORT),
+            services=services.parse(device.texts("services")),
+            maximum_associations=device.whole(
                 "maximum_associations",
                 DEFAULT_MAXIMUM_ASSOCIATIONS,
                 1,
                 HIGHEST_MAXIMUM_ASSOCIATIONS,
             ),
-            answer_wait=_seconds(entry, "answer_wait", DEFAULT_ANSWER_WAIT),
-            resume_window=_seconds(entry, "resume_window", DEFAULT_RESUME_WINDOW),
-            check_address=_flag(entry, "check_address", True),
-            user_identity=_flag(entry, "user_identity", False),
+            answer_wait=device.seconds("answer_wait", DEFAULT_ANSWER_WAIT, LONGEST_WAIT),
+            resume_window=device.seconds("resume_window", DEFAULT_RESUME_WINDOW, LONGEST_WAIT),
+            check_address=device.flag("check_address", True),
+            user_identity=device.flag("user_identity", False),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -100,7 +97,7 @@ class Device:
         return entry | {"services": list(services.ordered(self.services))}
 
 
-_FIELDS = {field.name for field in attrs.fields(Device)} - {"published"}
+_FIELDS = [field.name for field in attrs.fields(Device) if field.name != "published"]
 
 
 class DeviceTable:
@@ -255,31 +252,3 @@ def _host(text: str) -> str:
     ):
         raise Refused(400, f"device: host is neither a name nor an IP address: {text[:80]!r}")
     return host
-
-
-def _words(entry: dict[str, Any], name: str) -> list[str]:
-    words = entry.get(name, [])
-    if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
-        raise Refused(400, f"device: {name} is no list of texts")
-    return words
-
-
-def _whole(entry: dict[str, Any], name: str, default: int, least: int, most: int) -> int:
-    value = entry.get(name, default)
-    if type(value) is not int or not least <= value <= most:
-        raise Refused(400, f"device: {name} is a whole number from {least} to {most}")
-    return value
-
-
-def _seconds(entry: dict[str, Any], name: str, default: float) -> float:
-    value = entry.get(name, default)
-    if type(value) not in (int, float) or not 0 < value <= LONGEST_WAIT:
-        raise Refused(400, f"device: {name} is a number of seconds up to {LONGEST_WAIT:.0f}")
-    return float(value)
-
-
-def _flag(entry: dict[str, Any], name: str, default: bool) -> bool:
-    value = entry.get(name, default)
-    if not isinstance(value, bool):
-        raise Refused(400, f"device: {name} is true or false")
-    return value

@@ -16,7 +16,13 @@ import structlog
 import trio
 
 from relay.database import Database
-from relay.errors import AssociationRejected, IdentityError, Refused, RelayError
+from relay.dicom.rejection import (
+    CALLED_AE_TITLE_NOT_RECOGNIZED,
+    CALLING_AE_TITLE_NOT_RECOGNIZED,
+    TEMPORARY_CONGESTION,
+    rejected,
+)
+from relay.errors import IdentityError, Refused, RelayError
 from relay.identity import KeyStatement, Publication, fingerprint
 from relay.router import services
 from relay.router.peers import Peer, PeerTable
@@ -115,31 +121,34 @@ class Directory:
         publication = self._published(title)
         binding = self._bindings.get(title)
         if publication is None and title in self._earlier and self._settling:
-            raise AssociationRejected(
-                2, 3, 1, f"the Bridge has not said yet whether {title!r} is published still"
+            raise rejected(
+                TEMPORARY_CONGESTION,
+                f"the Bridge has not said yet whether {title!r} is published still",
             )
         if publication is None or binding is None:
-            raise AssociationRejected(1, 1, 7, f"called AE title {title!r} is not published")
+            raise rejected(
+                CALLED_AE_TITLE_NOT_RECOGNIZED, f"called AE title {title!r} is not published"
+            )
         if binding.claimant is not None:
-            raise AssociationRejected(
-                1,
-                1,
-                3,
+            raise rejected(
+                CALLING_AE_TITLE_NOT_RECOGNIZED,
                 f"{title!r} is published by another hospital than before: compare fingerprints, "
                 f"then `relay peer accept {fingerprint(binding.claimant)}`",
             )
         if binding.identity == self._own:
-            raise AssociationRejected(
-                1, 1, 7, f"{title!r} is a device of this hospital: it is called directly"
+            raise rejected(
+                CALLED_AE_TITLE_NOT_RECOGNIZED,
+                f"{title!r} is a device of this hospital: it is called directly",
             )
         peer = self._peers.get(binding.identity)
         if peer is None or not self._peers.trusted(binding.identity):
-            raise AssociationRejected(
-                1, 1, 3, f"{title!r} belongs to a peer whose contact was never verified"
+            raise rejected(
+                CALLING_AE_TITLE_NOT_RECOGNIZED,
+                f"{title!r} belongs to a peer whose contact was never verified",
             )
         if peer.key is None or peer.key.expires <= now:
-            raise AssociationRejected(
-                2, 3, 1, f"the Router of {title!r} has published no key that holds now"
+            raise rejected(
+                TEMPORARY_CONGESTION, f"the Router of {title!r} has published no key that holds now"
             )
         return Route(title, peer, peer.key, frozenset(publication.services))
 

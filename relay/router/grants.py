@@ -14,7 +14,8 @@ import attrs
 from relay.database import Database
 from relay.errors import Refused
 from relay.identity import fingerprint
-from relay.router import services, titles
+from relay.router import services
+from relay.router.entries import ae_title
 from relay.router.schema import change
 
 # All grants go to the Bridge in one message, of at most 4096 rows and 256 KiB in all
@@ -22,6 +23,7 @@ from relay.router.schema import change
 MAXIMUM_GRANTS = 4096
 MAXIMUM_COPY = 192 * 1024
 _ROW_OVERHEAD = 64  # identity, AE title, and msgpack's headers
+ANY = "*"  # among the calling AE titles: whichever calls
 MAXIMUM_CALLING = 256  # AE titles in one grant: a large hospital's workstations
 
 
@@ -51,7 +53,7 @@ class Grant:
             "peer": fingerprint(self.grantee),
             "ae_title": self.ae_title,
             "services": list(services.ordered(self.services)),
-            "calling": sorted(self.calling) or [titles.ANY],
+            "calling": sorted(self.calling) or [ANY],
             "user_identity": self.user_identity,
         }
 
@@ -137,9 +139,9 @@ def parse_calling(words: Iterable[str]) -> frozenset[str]:
     listed = list(words)
     if len(listed) > MAXIMUM_CALLING:
         raise Refused(400, f"{len(listed)} calling AE titles; at most {MAXIMUM_CALLING} fit")
-    if not listed or titles.ANY in listed:
+    if not listed or ANY in listed:
         return frozenset()
-    return frozenset(titles.parse(word) for word in listed)
+    return frozenset(ae_title(word) for word in listed)
 
 
 def _size(grant: Grant) -> int:

@@ -22,6 +22,11 @@ log = structlog.get_logger()
 OWN_SHARE = 1 / 4
 
 
+def number(session: bytes) -> str:
+    """What log lines call an association by: its session in hexadecimal, shortened."""
+    return session.hex()[:12]
+
+
 class Side(Enum):
     """Which end of the session this Router holds."""
 
@@ -33,7 +38,7 @@ class Side(Enum):
 class LiveAssociation:
     """One association that crosses this Router."""
 
-    number: str  # of the session in hexadecimal, shortened: what log lines name
+    number: str  # of its session, as `number` has it
     side: Side
     device: str  # our device's AE title
     calling: str

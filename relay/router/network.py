@@ -6,17 +6,18 @@ Nothing here ends the process: what the Bridge or a peer brings about ends one s
 """
 
 import ssl
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 import attrs
 import structlog
 import trio
 
-from relay.errors import Refusal, Refused, RelayError
+from relay.errors import Refusal, Refused, RelayError, leaves
 from relay.invitation import Invitation
 from relay.router import membership
 from relay.router.directory import Directory
+from relay.router.live import number
 from relay.router.membership import Membership
 from relay.router.node import Network, Node
 from relay.router.opening import serve_opening
@@ -165,16 +166,16 @@ class NetworkSide:
         sessions.start_soon(self._opening, network, message)
 
     async def _opening(self, network: Network, message: messages.Open) -> None:
-        number = message.session.hex()[:12]
+        association = number(message.session)
         failed = False
         try:
             await serve_opening(self._node, message)
         except* RelayError as group:
-            for error in _leaves(group):
-                log.warning("association failed", association=number, why=str(error))
+            for error in leaves(group):
+                log.warning("association failed", association=association, why=str(error))
             failed = True
         except* Exception:
-            log.exception("association handler failed", association=number)
+            log.exception("association handler failed", association=association)
             failed = True
         finally:
             self._openings -= 1
@@ -185,12 +186,3 @@ class NetworkSide:
     async def _refuse(self, network: Network, message: messages.Open, reason: Refusal) -> None:
         refusal = refuse_opening(self._node.identity, message.opening, reason)
         await network.client.send(messages.Refuse(message.session, refusal))
-
-
-def _leaves(group: BaseExceptionGroup[RelayError]) -> Iterator[RelayError]:
-    """The errors in a group, however deep."""
-    for error in group.exceptions:
-        if isinstance(error, BaseExceptionGroup):
-            yield from _leaves(error)
-        else:
-            yield error

@@ -6,6 +6,7 @@ Whoever has no grant at all is refused before anything is connected; whoever has
 and what the device says in it.
 """
 
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 
 import attrs
@@ -15,26 +16,23 @@ from relay import association
 from relay.association import TCPAssociation
 from relay.dicom import pdu
 from relay.dicom.pdu import AAssociateRJ, AAssociateRQ
+from relay.dicom.rejection import CALLING_AE_TITLE_NOT_RECOGNIZED, LOCAL_LIMIT_EXCEEDED
 from relay.errors import AssociationAborted, HandshakeError, Refusal, RemoteProtocolError
 from relay.identity import fingerprint
+from relay.patience import Timeouts
 from relay.router import contexts, names, replay
 from relay.router.devices import Device
 from relay.router.grants import Permission
 from relay.router.guard import Guard
-from relay.router.live import LiveAssociation, Side, log_ending
+from relay.router.live import LiveAssociation, Side, log_ending, number
 from relay.router.node import Network, Node, unix_time
 from relay.router.passthrough import join
 from relay.router.services import Service
 from relay.signalling import messages
 from relay.tunnel.handshake import Purpose, ReceivedOpening, accept_opening, refuse_opening
-from relay.tunnel.session import TunnelTimeouts, accept_tunnel
+from relay.tunnel.session import TunnelAssociation, TunnelTimeouts, accept_tunnel
 
 log = structlog.get_logger()
-
-# Table 9-21: permanent, service user, calling AE title not recognized; transient, presentation,
-# local limit exceeded.
-NOT_GRANTED = AAssociateRJ(result=1, source=1, reason=3)
-LIMIT_REACHED = AAssociateRJ(result=2, source=3, reason=2)
 
 
 @attrs.frozen(slots=True)
@@ -48,13 +46,7 @@ class _Call:
 
     @property
     def number(self) -> str:
-        return self.received.session.hex()[:12]
-
-    @property
-    def timeouts(self) -> TunnelTimeouts:
-        return TunnelTimeouts(
-            answer=self.device.answer_wait, resume_window=self.device.resume_window
-        )
+        return number(self.received.session)
 
 
 async def serve_opening(node: Node, message: messages.Open) -> None:
@@ -76,7 +68,7 @@ async def serve_opening(node: Node, message: messages.Open) -> None:
     except HandshakeError as error:
         log.info(
             "opening refused",
-            association=message.session.hex()[:12],
+            association=number(message.session),
             peer=fingerprint(message.router),
             refusal=error.refusal.name,
             why=str(error),
@@ -126,24 +118,18 @@ async def _check(
 async def _serve(node: Node, network: Network, call: _Call) -> None:
     """Connect, answer and relay. Raises HandshakeError (BUSY) if the device cannot be reached."""
     if not node.live.has_room(Side.CALLEE, call.device.ae_title, call.device.maximum_associations):
-        await _reject(network, call, LIMIT_REACHED)
+        await _reject(network, call, LOCAL_LIMIT_EXCEEDED)
         return
     proposed = _proposal(call)
     if not proposed.contexts:
-        await _reject(network, call, NOT_GRANTED)
+        await _reject(network, call, CALLING_AE_TITLE_NOT_RECOGNIZED)
         return
     entry = _entry(node, network, call)
     answered = False
     with node.live.hold(entry):
         device = await _connect(call.device)
         try:
-            async with accept_tunnel(
-                network.client,
-                network.objects,
-                call.received,
-                allowance=network.allowance,
-                timeouts=call.timeouts,
-            ) as near:
+            async with _accept(network, call) as near:
                 answered = True
                 await device.send(proposed)
                 ending = await join(
@@ -172,18 +158,25 @@ async def _serve(node: Node, network: Network, call: _Call) -> None:
 async def _reject(network: Network, call: _Call, rejection: AAssociateRJ) -> None:
     """Answer the opening only to say no, as the caller's device should hear it."""
     log.info("association rejected", association=call.number, reason=rejection.reason)
-    async with accept_tunnel(
+    async with _accept(network, call) as near:
+        await near.send(rejection)
+
+
+def _accept(network: Network, call: _Call) -> AbstractAsyncContextManager[TunnelAssociation]:
+    """Answer the opening: the tunnel, for as long as the block lasts."""
+    return accept_tunnel(
         network.client,
         network.objects,
         call.received,
         allowance=network.allowance,
-        timeouts=call.timeouts,
-    ) as near:
-        await near.send(rejection)
+        timeouts=TunnelTimeouts(
+            answer=call.device.answer_wait, resume_window=call.device.resume_window
+        ),
+    )
 
 
 async def _connect(device: Device) -> TCPAssociation:
-    usual = association.Timeouts()
+    usual = Timeouts()
     timeouts = attrs.evolve(
         usual,
         connect=min(usual.connect, device.answer_wait),

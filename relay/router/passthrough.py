@@ -31,6 +31,7 @@ from relay.dicom.pdu import (
     AReleaseRQ,
     Atom,
 )
+from relay.dicom.rejection import TEMPORARY_CONGESTION
 from relay.errors import (
     AbortReason,
     AbortSource,
@@ -41,15 +42,12 @@ from relay.errors import (
 from relay.router.guard import Verdict
 
 # From an A-RELEASE-RQ to its end on both hops. Longer than the 60 s that each hop's association
-# waits by itself (relay.association.Timeouts.release), so that this only ends what they do not see.
+# waits by itself (relay.patience.Timeouts.release), so that this only ends what they do not see.
 RELEASE_WAIT = 90.0
 
 # Refused commands whose answers wait for a message in the other direction to end. A device that
 # sends more without reading does not wait for answers at all.
 MAXIMUM_REPLIES = 64
-
-# A-ASSOCIATE-RJ: transient, service provider (presentation), temporary congestion (DESIGN §11).
-NO_ANSWER = AAssociateRJ(result=2, source=3, reason=1)
 
 
 class DIMSEGuard(Protocol):
@@ -326,7 +324,7 @@ class _Passage:
         else:
             self._finish(How.REJECTED, "router", "the far association was not answered in time")
             with suppress(AssociationAborted):
-                await self._requestor.send(NO_ANSWER)
+                await self._requestor.send(TEMPORARY_CONGESTION)
         await self._abort_both()
 
     async def _abort_both(self) -> None:

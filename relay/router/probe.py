@@ -18,11 +18,16 @@ from relay.dicom import negotiation, uids
 from relay.dicom.dimse import Status
 from relay.dicom.negotiation import accepted_contexts, batches
 from relay.dicom.pdu import PresentationContext
+from relay.dicom.rejection import (
+    CALLED_AE_TITLE_NOT_RECOGNIZED,
+    CALLING_AE_TITLE_NOT_RECOGNIZED,
+)
 from relay.errors import (
     AssociationAborted,
     AssociationRejected,
     RemoteProtocolError,
 )
+from relay.patience import Timeouts
 from relay.router.devices import Device
 from relay.router.storage import STORAGE_SOP_CLASSES
 from relay.scu import echo, negotiate, release
@@ -33,7 +38,13 @@ log = structlog.get_logger()
 TEST_DEADLINE = 50.0
 
 # A device in the same building answers within this, or is not there.
-TIMEOUTS = association.Timeouts(connect=10, association_answer=15, release=10, artim=5, write=15)
+TIMEOUTS = Timeouts(connect=10, association_answer=15, release=10, artim=5, write=15)
+
+# What a person mends in the device's configuration, and not by waiting.
+_NOT_RECOGNIZED = {
+    (rejection.source, rejection.reason)
+    for rejection in (CALLED_AE_TITLE_NOT_RECOGNIZED, CALLING_AE_TITLE_NOT_RECOGNIZED)
+}
 
 
 @attrs.frozen(slots=True)
@@ -96,7 +107,7 @@ async def _try(report: Report, what: str, step: Awaitable[str], *, quiet: bool =
         advice = await step
     except AssociationRejected as error:
         advice = str(error)
-        if error.source == 1 and error.reason in (3, 7):
+        if (error.source, error.reason) in _NOT_RECOGNIZED:
             advice += ": check its AE title, and this Router's, in the device's configuration"
         else:
             advice += ": the device limits its associations; try again, or raise its limit"

@@ -7,6 +7,8 @@ import apsw
 
 from relay.database import Database
 
+DATABASE_FILE = "router.db"
+
 MIGRATIONS = (
     """
     CREATE TABLE setting (

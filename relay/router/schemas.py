@@ -2,7 +2,17 @@
 
 from relay.router.directory import Standing
 from relay.router.live import Side
-from relay.web.operations import COUNT, FLAG, TEXT, TEXT_OR_NULL, Schema, listed, options, record
+from relay.web.operations import (
+    COUNT,
+    FINDING,
+    FLAG,
+    TEXT,
+    TEXT_OR_NULL,
+    Schema,
+    listed,
+    options,
+    record,
+)
 
 SECONDS: Schema = {"type": "number"}
 DEVICE = record(
@@ -18,7 +28,7 @@ DEVICE = record(
 )
 DEVICE_ENTRY = dict(DEVICE) | {"required": ["ae_title", "host"]}
 FINDINGS = record(
-    findings=listed(record(what=TEXT, ok=FLAG, advice=TEXT)),
+    findings=listed(FINDING),
     accepted={"type": "object", "additionalProperties": listed(TEXT)},
 )
 TITLE = record(
@@ -38,31 +48,16 @@ PEER = record(
     enrolled=FLAG,
     claims=listed(TEXT),
 )
-GRANT = record(
-    id=COUNT,
-    peer=TEXT,
-    ae_title=TEXT,
-    services=listed(TEXT),
-    calling=listed(TEXT),
-    user_identity=FLAG,
-)
-GRANT_ENTRY = options(
-    peer=TEXT,
-    ae_title=TEXT,
-    services=listed(TEXT),
-    calling=listed(TEXT),
-    user_identity=FLAG,
-)
-ASK = record(
-    id=COUNT,
-    peer=TEXT,
-    ae_title=TEXT,
-    services=listed(TEXT),
-    calling=listed(TEXT),
-    note=TEXT,
-    received=COUNT,
-)
-ASK_ENTRY = options(ae_title=TEXT, services=listed(TEXT), calling=listed(TEXT), note=TEXT)
+# What a grant and a request for one both say.
+_USE: dict[str, Schema] = {
+    "ae_title": TEXT,
+    "services": listed(TEXT),
+    "calling": listed(TEXT),
+}
+GRANT = record(id=COUNT, peer=TEXT, **_USE, user_identity=FLAG)
+GRANT_ENTRY = options(peer=TEXT, **_USE, user_identity=FLAG)
+ASK = record(id=COUNT, peer=TEXT, **_USE, note=TEXT, received=COUNT)
+ASK_ENTRY = options(**_USE, note=TEXT)
 APPLY = options(devices=listed(DEVICE_ENTRY), grants=listed(GRANT_ENTRY), prune=FLAG)
 ASSOCIATION = record(
     id=TEXT,

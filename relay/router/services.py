@@ -22,6 +22,7 @@ from enum import StrEnum
 
 from relay.dicom import uids
 from relay.dicom.dimse import CommandField
+from relay.dicom.pdu import UID_LENGTH
 from relay.errors import Refused
 
 
@@ -44,7 +45,6 @@ PRIVATE = "private:"
 MAXIMUM_SERVICES = 40
 
 _UID = re.compile(r"(?:0|[1-9][0-9]*)(?:\.(?:0|[1-9][0-9]*))+")
-_MAXIMUM_UID = 64  # PS3.5 §9.1
 
 
 _BY_SOP_CLASS: dict[str, Service] = {
@@ -113,7 +113,7 @@ def parse(words: Iterable[str]) -> frozenset[str]:
         if word in Service.__members__.values():
             continue
         uid = word.removeprefix(PRIVATE)
-        if uid == word or len(uid) > _MAXIMUM_UID or not _UID.fullmatch(uid):
+        if uid == word or len(uid) > UID_LENGTH or not _UID.fullmatch(uid):
             names = ", ".join(Service)
             raise Refused(400, f"no such service: {word[:80]!r}; there are {names}, private:<UID>")
         if (known := service_of(uid)) != word:

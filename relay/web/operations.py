@@ -5,9 +5,12 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import attrs
+from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
+
+from relay.web.answers import EXCEPTION_HANDLERS
 
 Schema = Mapping[str, Any]
 Handler = Callable[[Request], Awaitable[Response]]
@@ -43,6 +46,7 @@ def options(**properties: Schema) -> Schema:
 
 
 ERROR = record(error=TEXT)
+FINDING = record(what=TEXT, ok=FLAG, advice=TEXT)
 
 
 @attrs.frozen(slots=True)
@@ -117,3 +121,11 @@ def with_document(title: str, version: str, operations: Sequence[Operation]) -> 
     complete = [*operations, itself]
     described = document(title, version, complete)
     return complete
+
+
+def rest_app(operations: Sequence[Operation], *others: BaseRoute) -> Starlette:
+    """The ASGI app of these operations, which refuses in the one form, and of `others`."""
+    return Starlette(
+        routes=[*(operation.route for operation in operations), *others],
+        exception_handlers=EXCEPTION_HANDLERS,
+    )

@@ -123,20 +123,6 @@ def _remove_stale_socket(path: Path) -> None:
     raise RelayError(f"{path}: another process is listening there; is Relay running already?")
 
 
-def server_tls(certificate: Path, key: Path) -> ssl.SSLContext:
-    """TLS 1.2 or newer with this certificate chain and key. Raises RelayError naming the file."""
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_alpn_protocols(["http/1.1"])
-    try:
-        context.load_cert_chain(certificate, key)
-    except (OSError, ssl.SSLError) as error:
-        raise RelayError(
-            f"cannot use certificate {certificate} with key {key}: {error.strerror or error}"
-        ) from error
-    return context
-
-
 async def serve_asgi(
     app: ASGIApp,
     sockets: Sequence[socket.socket],

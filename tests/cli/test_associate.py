@@ -1,7 +1,7 @@
 import pytest
 
 from relay import scu
-from relay.cli.associate import associate, is_warning, status_in_words
+from relay.cli.associate import associate, status_in_words
 from relay.cli.context import Invocation
 from relay.cli.control import NotRunning
 from relay.dicom.pdu import AAssociateRJ
@@ -65,9 +65,3 @@ async def test_a_router_that_is_down_says_how_to_start_it(stopped: FakeProcess) 
 )
 def test_a_status_has_its_number_and_words(status: int, words: str) -> None:
     assert status_in_words(status) == words
-
-
-def test_what_was_done_with_a_warning_was_done() -> None:
-    assert is_warning(0xB000)
-    assert not is_warning(0x0111)
-    assert not is_warning(0xA700)

@@ -153,4 +153,4 @@ def test_a_file_without_certificates_is_said(tmp_path: Path) -> None:
     path.write_text("nothing")
     (finding,) = reach.bridge("https://relay.example.org", proxy=None, ca_file=path)
     assert not finding.ok
-    assert "no certificates in it" in finding.advice
+    assert "no certificates in PEM" in finding.advice

@@ -54,11 +54,14 @@ async def test_a_signal_asks_to_stop(number: signal.Signals) -> None:
 
 
 async def test_what_ends_by_itself_needs_no_signal() -> None:
+    told = []
+
     async def serve(stopping: trio.Event) -> None:
-        pass
+        told.append(stopping.is_set())
 
     with trio.fail_after(5):
         await until_signalled(serve)
+    assert told == [False]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

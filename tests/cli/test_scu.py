@@ -8,6 +8,8 @@ from relay.dicom.commandset import Tag
 from tests.cli.conftest import Behind, FakeProcess
 from tests.cli.scp import Device
 
+STUDY_ROOT_FIND = "1.2.840.10008.5.1.4.1.2.2.1"
+
 
 def match(name: str) -> bytes:
     answer = Dataset()
@@ -50,7 +52,7 @@ def test_matches_are_shown_by_the_keys_asked_for(stopped: FakeProcess, behind: B
         ["DOE^JOHN", "1.2.3"],
     ]
     assert found[0]["00100010"]["Value"] == [{"Alphabetic": "DOE^JANE"}]
-    assert device.commands[0].text(Tag.AFFECTED_SOP_CLASS_UID) == MODELS["study"]
+    assert device.commands[0].text(Tag.AFFECTED_SOP_CLASS_UID) == STUDY_ROOT_FIND
     assert b"DOE*" in device.data_sets[0]
     assert b"STUDY" in device.data_sets[0]
 

@@ -6,10 +6,13 @@ from relay.dicom.atoms import (
     PDV,
     PresentationContextResult,
     UserItem,
+    encode_uid,
     is_ae_octets,
     is_ae_title,
     is_uid,
+    unpadded_uid,
 )
+from relay.errors import LocalProtocolError
 from tests.dicom.samples import RQ
 
 
@@ -21,6 +24,22 @@ def test_uids(uid: str) -> None:
 @pytest.mark.parametrize("uid", ["", "1" * 65, "1.2a", "1.2 ", "../x", "1.2\0", "１", "²"])
 def test_no_uids(uid: str) -> None:
     assert not is_uid(uid)
+
+
+def test_a_uid_goes_out_without_padding() -> None:
+    assert encode_uid("1.2.3") == b"1.2.3"
+    for wrong in ("", "1.2a", "1" * 65):
+        with pytest.raises(LocalProtocolError, match="UID"):
+            encode_uid(wrong)
+
+
+@pytest.mark.parametrize(
+    ("octets", "uid"),
+    [(b"1.2", "1.2"), (b"1.2\0", "1.2"), (b"1.2 ", "1.2"), (b"\0\0", ""), (b"1\x002", "1\x002")],
+)
+def test_padding_is_taken_off_and_nothing_else(octets: bytes, uid: str) -> None:
+    assert unpadded_uid(octets) == uid
+    assert unpadded_uid(memoryview(octets)) == uid
 
 
 @pytest.mark.parametrize("title", ["", "PACS", "A" * 16, "%s", "../x", "a'; DROP", "<b>", "A B"])

@@ -67,7 +67,7 @@ async def test_only_prune_removes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
-        ({"device": []}, "unknown key 'device'"),
+        ({"device": []}, "unknown field 'device'"),
         ({"prune": "yes"}, "prune"),
         ({"devices": {}}, "devices is no list"),
         ({"devices": [1]}, "devices is no list"),

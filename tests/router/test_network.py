@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog.testing
 import trio
 import trio.testing
 
@@ -106,8 +107,13 @@ async def test_a_full_disk_does_not_end_signalling(
         monkeypatch.setattr(type(node.joined().directory), "take", full)
         monkeypatch.setattr(Node, "take_ask", full)
         whole = messages.Directory(True, (), (), (), ())
-        await made._on_directory(node.joined(), whole)
-        await made._on_ask(messages.Ask(1, CALLER.public, b""))
+        with structlog.testing.capture_logs() as logs:
+            await made._on_directory(node.joined(), whole)
+            await made._on_ask(messages.Ask(1, CALLER.public, b""))
+    assert [(line["event"], line["why"]) for line in logs] == [
+        ("directory not kept", "disk full"),
+        ("ask not kept", "disk full"),
+    ]
 
 
 async def test_one_network_only(tmp_path: Path) -> None:

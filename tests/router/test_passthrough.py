@@ -20,12 +20,12 @@ from relay.dicom.pdu import (
     AReleaseRQ,
     Atom,
 )
+from relay.dicom.rejection import TEMPORARY_CONGESTION
 from relay.dicom.upperlayer import Role
 from relay.router.contexts import granted, with_rejections
 from relay.router.guard import Guard
 from relay.router.passthrough import (
     MAXIMUM_REPLIES,
-    NO_ANSWER,
     RELEASE_WAIT,
     Ending,
     How,
@@ -152,7 +152,7 @@ async def test_no_answer_in_time_is_a_transient_rejection(
         begin = trio.current_time()
         ending = await pair.ending()
         assert trio.current_time() - begin == pytest.approx(25)
-        assert pair.requestor.sent == [NO_ANSWER]
+        assert pair.requestor.sent == [TEMPORARY_CONGESTION]
         assert pair.acceptor.aborts == [(2, 0)]
         assert ending.how is How.REJECTED
 

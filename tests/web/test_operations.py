@@ -1,11 +1,20 @@
 """One row makes the route and its description, so that they agree."""
 
 import httpx
-from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
 
-from relay.web.operations import COUNT, ERROR, TEXT, Operation, listed, record, with_document
+from relay.web.operations import (
+    COUNT,
+    ERROR,
+    TEXT,
+    Operation,
+    listed,
+    record,
+    rest_app,
+    with_document,
+)
 
 
 async def things(request: Request) -> Response:
@@ -35,12 +44,15 @@ OPERATIONS = with_document(
 
 
 async def test_document() -> None:
-    app = Starlette(routes=[operation.route for operation in OPERATIONS])
-    transport = httpx.ASGITransport(app)
+    mounted = Route("/other", remove, methods=["PUT"])
+    transport = httpx.ASGITransport(rest_app(OPERATIONS, mounted))
     async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
         document = (await client.get("/v1/openapi.json")).json()
         assert (await client.get("/v1/things/a/b")).json() == [{"name": "a/b", "size": 1}]
         assert (await client.delete("/v1/things/a/b")).status_code == 204
+        assert (await client.put("/other")).status_code == 204
+        unknown = await client.get("/v1/nothing")
+        assert (unknown.status_code, unknown.json()) == (404, {"error": "Not Found"})
     assert document["openapi"] == "3.1.0"
     assert document["info"] == {"title": "Things", "version": "1"}
     assert set(document["paths"]) == {"/v1/things/{name}", "/v1/things", "/v1/openapi.json"}

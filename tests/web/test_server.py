@@ -9,12 +9,11 @@ import httpx
 import pytest
 import trio
 import trio.testing
-import trustme
 from starlette.responses import PlainTextResponse
 
 from relay.errors import RelayError
 from relay.web import server as server_module
-from relay.web.server import listen_tcp, listen_unix, serve_asgi, server_tls
+from relay.web.server import listen_tcp, listen_unix, serve_asgi
 
 from .conftest import PATIENCE, UPGRADE, both, causes, read_all, read_until
 
@@ -217,13 +216,3 @@ def test_file_in_the_place_of_the_socket_is_kept(tmp_path: Path) -> None:
 def test_unix_path_too_long(tmp_path: Path) -> None:
     with pytest.raises(RelayError, match="107"):
         listen_unix(tmp_path / ("x" * 120))
-
-
-def test_server_tls_names_the_files(tmp_path: Path, authority: trustme.CA) -> None:
-    certificate, key = tmp_path / "relay.crt", tmp_path / "relay.key"
-    issued = authority.issue_cert("bridge.example")
-    issued.cert_chain_pems[0].write_to_path(certificate)
-    with pytest.raises(RelayError, match=r"relay\.key"):
-        server_tls(certificate, key)
-    issued.private_key_pem.write_to_path(key)
-    assert server_tls(certificate, key).minimum_version.name == "TLSv1_2"

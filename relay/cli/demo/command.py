@@ -21,8 +21,8 @@ from relay.cli.demo.images import canaries_in, digest, digests, images, study_of
 from relay.cli.demo.processes import DemoError, Processes, free_port, listens, processes
 from relay.cli.demo.spy import Spy
 from relay.cli.part10 import Part10File
-from relay.cli.reach import trusting
 from relay.errors import RelayError
+from relay.web.tls import client_tls
 
 HOST = "127.0.0.1"
 ARCHIVE, WORKSTATION = "SOUTH_PACS", "NORTH_WS"
@@ -309,7 +309,7 @@ def relay() -> list[str]:
 def answers(url: str, authority: Path) -> bool:
     """Whether a GET of `url` succeeds."""
     try:
-        with httpx.Client(verify=trusting(authority), trust_env=False) as client:
+        with httpx.Client(verify=client_tls(authority), trust_env=False) as client:
             return client.get(url).is_success
     except httpx.HTTPError:
         return False

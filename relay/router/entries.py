@@ -1,0 +1,81 @@
+"""What people enter, as JSON: each field is read and checked, and what does not hold is named.
+
+All raise Refused (400), in words for the person.
+"""
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import attrs
+
+from relay.errors import Refused
+from relay.identity import is_ae_title
+
+
+@attrs.frozen(slots=True)
+class Entry:
+    """One JSON object. `what` it describes, if that is said, stands before every complaint."""
+
+    fields: Mapping[str, Any]
+    what: str = ""
+
+    def only(self, known: Collection[str]) -> None:
+        """Refuse a field that would otherwise be ignored in silence."""
+        unknown = self.fields.keys() - set(known)
+        if unknown:
+            raise self._refused(f"unknown field {min(unknown)!r}; there are {', '.join(known)}")
+
+    def text(self, name: str) -> str:
+        """The text under `name`, which must be there."""
+        value = self.fields.get(name)
+        if not isinstance(value, str) or not value:
+            raise self._refused(f"{name} is missing, or no text")
+        return value
+
+    def texts(self, name: str) -> list[str]:
+        """The list of texts under `name`; empty if there is none."""
+        return self._list(name, str, "texts")
+
+    def entries(self, name: str) -> list[dict[str, Any]]:
+        """The list of objects under `name`; empty if there is none."""
+        return self._list(name, dict, "objects")
+
+    def flag(self, name: str, default: bool) -> bool:
+        """True or false."""
+        value = self.fields.get(name, default)
+        if not isinstance(value, bool):
+            raise self._refused(f"{name} is true or false")
+        return value
+
+    def whole(self, name: str, default: int, least: int, most: int) -> int:
+        """A whole number from `least` to `most`."""
+        value = self.fields.get(name, default)
+        if type(value) is not int or not least <= value <= most:
+            raise self._refused(f"{name} is a whole number from {least} to {most}")
+        return value
+
+    def seconds(self, name: str, default: float, most: float) -> float:
+        """A number of seconds above zero."""
+        value = self.fields.get(name, default)
+        if type(value) not in (int, float) or not 0 < value <= most:
+            raise self._refused(f"{name} is a number of seconds up to {most:.0f}")
+        return float(value)
+
+    def _list(self, name: str, kind: type, plural: str) -> list[Any]:
+        values = self.fields.get(name, [])
+        if not isinstance(values, list) or not all(isinstance(value, kind) for value in values):
+            raise self._refused(f"{name} is no list of {plural}")
+        return values
+
+    def _refused(self, words: str) -> Refused:
+        return Refused(400, f"{self.what}: {words}" if self.what else words)
+
+
+def ae_title(text: str) -> str:
+    """`text` as an AE title: spaces around it are not significant and go (PS3.5 §6.2, VR AE)."""
+    title = text.strip(" ")
+    if not is_ae_title(title):
+        raise Refused(
+            400, f"an AE title is 1 to 16 printable ASCII characters, no backslash: {text[:40]!r}"
+        )
+    return title

@@ -1,0 +1,55 @@
+"""A configuration as Relay writes it: complete, explained, and read again as it was meant."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from relay import config, example
+from relay.config import Mode, RouterConfig
+
+EXAMPLE = Path(__file__).parent.parent / "relay.toml.example"
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "relay.toml"
+    path.write_text(text)
+    return path
+
+
+def test_the_example_is_what_the_schema_says() -> None:
+    assert EXAMPLE.read_text() == example.text(), (
+        "write it anew: python -c 'from relay import example; print(example.text(), end=str())'"
+        " > relay.toml.example"
+    )
+
+
+@pytest.mark.parametrize("mode", Mode)
+def test_the_example_documents_every_key_and_parses_uncommented(tmp_path: Path, mode: Mode) -> None:
+    text = EXAMPLE.read_text()
+    table = re.split(r"(?m)^(?=\[)", text[text.index(f"[{mode.value}]") :])[1]
+    for name, key in config.keys(mode).items():
+        assert len(re.findall(rf"(?m)^#?{name} = ", table)) == 1, f"{name} is not in the example"
+        assert key.words.endswith("."), f"{name} is not explained in sentences"
+    for name in ("fullchain.pem", "privkey.pem", "ca.pem"):
+        (tmp_path / name).touch()
+    uncommented = re.sub(r"(?m)^#(\w+ = )", r"\1", table).replace("/etc/relay", str(tmp_path))
+    assert re.findall(r"(?m)^(\w+) = ", uncommented) == list(config.keys(mode))
+    loaded = config.load(written(tmp_path, uncommented))
+    assert loaded.mode is mode
+
+
+@pytest.mark.parametrize("text", ['North "A"\\', "a\nb\x7f\x00", "São João", "'"])
+def test_quoting_survives_the_parser(text: str) -> None:
+    assert tomllib.loads(f"value = {example.quote(text)}") == {"value": text}
+
+
+def test_rendering_sets_the_values_given(tmp_path: Path) -> None:
+    text = example.table(
+        Mode.ROUTER, {"name": example.quote("São João"), "data_dir": example.quote(str(tmp_path))}
+    )
+    loaded = config.load(written(tmp_path, text))
+    assert isinstance(loaded, RouterConfig)
+    assert (loaded.name, loaded.data_dir) == ("São João", tmp_path)
+    assert "#ae_title" in text
