@@ -59,7 +59,7 @@ def test_enrolment_vector(vector: Vector) -> None:
             enrol()
 
 
-NAMES = st.text(min_size=1, max_size=64).filter(lambda n: n.isprintable() and n.strip() == n)
+NAMES = st.text(min_size=1, max_size=64).filter(is_name)
 
 
 @given(NAMES)
