@@ -9,6 +9,7 @@ from relay.errors import IdentityError
 from relay.identity import (
     Identity,
     KeyStatement,
+    is_name,
 )
 from relay.invitation import (
     Contact,
