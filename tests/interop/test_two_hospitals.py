@@ -3,25 +3,24 @@
 import hashlib
 import random
 import shutil
-import signal
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-import trio
 
 from tests import images
-from tests.images import Image
+from tests.hospitals import (
+    EVERYTHING,
+    ct_image,
+    make,
+    publish,
+    two_hospitals,
+)
 from tests.interop import peers
-from tests.network import Network, network
-from tests.tap import Tap, messages, pdus, tap
+from tests.tap import messages, pdus, tap
 
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(600)]
 
 STUDY_OF_CT_SMALL = "1.3.6.1.4.1.5962.1.2.1.20040119072730.12322"
-
-EVERYTHING = "echo,store,query,retrieve"
 
 # What makes DCMTK's storescu propose a transfer syntax.
 STORESCU_OPTION = {
@@ -38,27 +37,6 @@ STORESCU_OPTION = {
     "1.2.840.10008.1.2.4.91": "-xw",
     "1.2.840.10008.1.2.5": "-xr",
 }
-
-
-@asynccontextmanager
-async def two_hospitals(
-    directory: Path, *callers: str, **options: object
-) -> AsyncIterator[Network]:
-    """Hospitals A and B; `callers` are devices of A that only call."""
-    async with network(directory, "A", "B", **options) as net:  # type: ignore[arg-type]
-        for caller in callers:
-            await net.device("A", caller)
-        yield net
-
-
-async def publish(net: Network, ae_title: str, port: int, services: str = EVERYTHING) -> None:
-    """Publish a device of B and grant A all that is published."""
-    await net.publish("B", ae_title, port, services)
-    await net.grant(owner="B", grantee="A", ae_title=ae_title, services=services)
-
-
-def ct_image() -> Image:
-    return next(i for i in images.shipped() if i.path.name == "CT_small.dcm")
 
 
 async def test_everyone_reaches_everyone(tmp_path: Path) -> None:
@@ -312,74 +290,6 @@ async def test_the_bridge_and_the_store_see_no_plaintext(tmp_path: Path) -> None
                 assert canary not in site.log.read_bytes(), f"{canary!r} in the log of {site.name}"
 
 
-async def test_a_killed_bridge_is_only_a_pause(tmp_path: Path, full_size: bool) -> None:
-    """Kill and restart the Bridge in the middle of a C-STORE of many objects: all succeed."""
-    count = 200 if full_size else 60
-    series = images.make_series(make(tmp_path / "ct"), count)
-    async with (
-        peers.storescp(tmp_path / "scp") as scp,
-        two_hospitals(tmp_path / "net", "STORESCU") as net,
-    ):
-        await publish(net, "STORESCP", scp.port)
-        async with tap(net.address("A", "STORESCP")) as near, trio.open_nursery() as nursery:
-            nursery.start_soon(send_all, near.address, tmp_path / "ct")
-            with trio.fail_after(120):
-                while len(scp.stored()) < count // 4:
-                    await trio.sleep(0.02)
-            await net.bridge.stop(signal.SIGKILL)
-            await net.bridge.start()
-        assert_all_arrived(near, scp.stored(), series)
-
-
-async def test_cut_websockets_are_only_a_pause(tmp_path: Path, full_size: bool) -> None:
-    """Cut each Router's WebSocket at random through a send of many objects: all succeed."""
-    count, seed = (500 if full_size else 80), 7
-    series = images.make_series(make(tmp_path / "ct"), count, size=256)
-    schedule = random.Random(seed)
-    async with (
-        peers.storescp(tmp_path / "scp") as scp,
-        two_hospitals(tmp_path / "net", "STORESCU") as net,
-    ):
-        await publish(net, "STORESCP", scp.port)
-        async with tap(net.address("A", "STORESCP")) as near, trio.open_nursery() as nursery:
-            sent = trio.Event()
-
-            async def send() -> None:
-                await send_all(near.address, tmp_path / "ct")
-                sent.set()
-
-            nursery.start_soon(send)
-            cuts, next_cut = 0, schedule.randint(5, 25)
-            while not sent.is_set():
-                with trio.move_on_after(0.01):
-                    await sent.wait()
-                if len(scp.stored()) >= next_cut and (live := net.wire.signalling()):
-                    schedule.choice(live).cut()
-                    cuts += 1
-                    next_cut += schedule.randint(5, 25)
-        assert cuts >= count // 30
-        assert_all_arrived(near, scp.stored(), series)
-
-
-async def send_all(target: peers.Address, directory: Path) -> None:
-    result = await peers.storescu(target, directory, deadline=400)
-    assert result.status == 0, result.output[-2000:]
-
-
-def make(directory: Path) -> Path:
-    directory.mkdir()
-    return directory
-
-
-def assert_all_arrived(near: Tap, stored: list[Path], series: list[Image]) -> None:
-    """As many successes as objects, and each object there byte for byte as it was sent."""
-    statuses = [m.status for a in near.associations for m in messages(bytes(a.answered))]
-    assert statuses == [0] * len(series)
-    there = {hashlib.sha256(peers.data_set_of(path)).digest() for path in stored}
-    assert there == {hashlib.sha256(sent).digest() for sent in near.data_sets_requested()}
-    assert len(stored) == len(series)
-
-
 async def test_a_large_object_crosses_in_little_memory(tmp_path: Path, full_size: bool) -> None:
     """One object of 3 GiB (smaller unless --all): each process's memory stays flat."""
     frames = 3072 if full_size else 256
@@ -434,35 +344,3 @@ def digest_of(path: Path) -> bytes:
         while piece := file.read(2**22):
             hasher.update(piece)
     return hasher.digest()
-
-
-async def test_a_frozen_session_delays_no_other(tmp_path: Path, full_size: bool) -> None:
-    """One association whose device stops reading, among many: the others finish."""
-    others = 99 if full_size else 12
-    series = images.make_series(make(tmp_path / "ct"), 20)
-    async with (
-        peers.pynetdicom_scp(tmp_path / "frozen", "--slow", "3600", ae_title="FROZEN") as frozen,
-        peers.storescp(tmp_path / "scp") as scp,
-        two_hospitals(tmp_path / "net", "STORESCU") as net,
-        trio.open_nursery() as nursery,
-    ):
-        await publish(net, "FROZEN", frozen.port)
-        await publish(net, "STORESCP", scp.port)
-        nursery.start_soon(peers.storescu, net.address("A", "FROZEN"), tmp_path / "ct")
-        with trio.fail_after(30):
-            while not (await net.routers["A"].ask("status"))["associations"]:
-                await trio.sleep(0.1)
-        frozen.process.send_signal(signal.SIGSTOP)
-        limiter = trio.CapacityLimiter(8)  # processes of storescu on two cores
-
-        async def send_one(image: Image) -> None:
-            async with limiter:
-                result = await peers.storescu(net.address("A", "STORESCP"), image.path)
-                assert result.status == 0
-
-        async with trio.open_nursery() as senders:
-            for number in range(others):
-                senders.start_soon(send_one, series[number % len(series)])
-        assert len({path.name for path in scp.stored()}) >= min(others, len(series))
-        frozen.process.send_signal(signal.SIGKILL)
-        nursery.cancel_scope.cancel()
