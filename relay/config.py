@@ -23,7 +23,6 @@ from relay.values import (
     AE_TITLE,
     FILE,
     FLAG,
-    NAME,
     ORIGINS,
     PATH,
     PROXY,
@@ -185,15 +184,6 @@ class RouterConfig:
 
     mode: ClassVar[Mode] = Mode.ROUTER
 
-    name: Annotated[
-        str,
-        Key(
-            NAME,
-            "What the other hospitals see this one as.",
-            example='"North Hospital"',
-            required=True,
-        ),
-    ]
     ae_title: Annotated[
         str,
         Key(
@@ -295,7 +285,17 @@ def load(path: Path, mode: Mode | None = None) -> Config:
 
     Raises ConfigurationError: one line with the file, the key and what was expected.
     """
-    document = _parse(path)
+    try:
+        with path.open("rb") as file:
+            source = file.read(MAXIMUM_FILE + 1)
+    except OSError as error:
+        raise ConfigurationError(str(path), "", f"cannot be read: {reason(error)}") from error
+    return read(source, path, mode)
+
+
+def read(source: bytes, path: Path, mode: Mode | None = None) -> Config:
+    """Like `load`, of what the file at `path` holds, or is going to."""
+    document = _parse(source, path)
     names = [m.value for m in Mode]
     for name, value in document.items():
         if name not in names:
@@ -308,19 +308,23 @@ def load(path: Path, mode: Mode | None = None) -> Config:
             raise ConfigurationError(str(path), "", f"has {found}: say which with --mode")
         mode = Mode(next(iter(document)))
     if mode.value not in document:
-        raise ConfigurationError(str(path), "", f"expected a [{mode.value}] table")
+        if not document:
+            raise ConfigurationError(str(path), "", f"expected a [{mode.value}] table")
+        [other] = document
+        raise ConfigurationError(
+            str(path),
+            "",
+            f"this is a {other.capitalize()}'s configuration; this command is for a"
+            f" {mode.value.capitalize()}'s",
+        )
     return _table(path, mode, document[mode.value])
 
 
-def _parse(path: Path) -> dict[str, Any]:
+def _parse(source: bytes, path: Path) -> dict[str, Any]:
+    if len(source) > MAXIMUM_FILE:
+        raise ConfigurationError(str(path), "", f"larger than {MAXIMUM_FILE} bytes")
     try:
-        with path.open("rb") as file:
-            source = file.read(MAXIMUM_FILE + 1)
-        if len(source) > MAXIMUM_FILE:
-            raise ConfigurationError(str(path), "", f"larger than {MAXIMUM_FILE} bytes")
         return tomllib.loads(source.decode())
-    except OSError as error:
-        raise ConfigurationError(str(path), "", f"cannot be read: {reason(error)}") from error
     except UnicodeDecodeError as error:
         raise ConfigurationError(str(path), "", "expected TOML in UTF-8") from error
     except tomllib.TOMLDecodeError as error:

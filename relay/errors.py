@@ -20,6 +20,8 @@
 Messages name what is wrong, where, and what to do. They never hold patient data.
 """
 
+import socket
+import ssl
 from collections.abc import Iterator
 from enum import IntEnum
 from typing import TypeVar
@@ -168,3 +170,30 @@ def leaves(group: BaseExceptionGroup[E]) -> Iterator[E]:
             yield from leaves(error)
         else:
             yield error
+
+
+def connection_fault(error: BaseException, host: str, authority: str = "") -> str | None:
+    """Why there is no HTTPS to `host`, in words, if TLS or the system has said so.
+
+    HTTP libraries wrap that, often without a word of their own. `authority` says what to do for a
+    certificate of an authority that is not known.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, BaseExceptionGroup):
+            cause = next(leaves(cause))
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            words = f"its certificate does not hold: {cause.verify_message}"
+            return f"{words}; {authority}" if authority else words
+        if isinstance(cause, ssl.SSLError):
+            # Those that Python raises itself have no reason, only words.
+            why = getattr(cause, "reason", None) or cause.strerror
+            return f"no TLS there ({why}): is the address right?"
+        if isinstance(cause, socket.gaierror):
+            return f"no such host: {host}; check the URL and this machine's name server"
+        if isinstance(cause, ConnectionRefusedError):
+            return "nobody listens there: is it running?"
+        if isinstance(cause, OSError) and cause.strerror:
+            return cause.strerror
+        cause = cause.__cause__ or cause.__context__
+    return None

@@ -60,7 +60,9 @@ class _Exchanged(Packed):
         # Mail programs break long lines; nothing in the alphabet is white space.
         string = string.translate(_WHITE_SPACE)
         if not string.startswith(cls._prefix()):
-            raise IdentityError(f"not a {cls.WHAT} string: those begin with {cls._prefix()}")
+            raise IdentityError(
+                f"not {cls._article()} {cls.WHAT} string: those begin with {cls._prefix()}"
+            )
         letters = string.removeprefix(cls._prefix())
         try:
             data = base64.b64decode(letters + "=" * (-len(letters) % 4), b"-_", validate=True)
@@ -71,6 +73,10 @@ class _Exchanged(Packed):
         if _letters(payload + cls._checksum(payload)) != letters:
             raise IdentityError(f"{cls.WHAT} string is damaged; copy it again")
         return cls.unpack(payload)
+
+    @classmethod
+    def _article(cls) -> str:
+        return "an" if cls.WHAT[0] in "aeiou" else "a"
 
     @classmethod
     def _prefix(cls) -> str:
@@ -149,7 +155,10 @@ class _Enrolment(Packed):
 
 @attrs.frozen(slots=True)
 class EnrolmentRequest(Packed):
-    """A Router asks the Bridge to be let in. The code itself is never sent, only its MAC."""
+    """A Router asks the Bridge to be let in. The code itself is never sent, only its MAC.
+
+    `name` is what the Router calls itself (its AE title). The Bridge goes by the invitation's name.
+    """
 
     WHAT = "enrolment-request"
     LIMIT = MAXIMUM_ENROLMENT
@@ -186,15 +195,15 @@ class ReceivedEnrolmentRequest:
             raise IdentityError(f"{request.WHAT}: the HPKE key is another Router's")
         return key
 
-    def answer(self, identity: Identity, code: bytes) -> bytes:
-        """The Bridge's answer to exactly this request; call after `verify`."""
+    def answer(self, identity: Identity, code: bytes, name: str) -> bytes:
+        """The Bridge's answer to exactly this request: it is `name` now. Call after `verify`."""
         request = self.request
         answer = EnrolmentAnswer(
             request.network,
             request.invitation_id,
             identity.public,
             request.router,
-            request.name,
+            name,
             hashlib.sha256(self._data).digest(),
         )
         return _Enrolment.seal(answer.WHAT, identity, code, answer.pack(), request.router)

@@ -89,7 +89,12 @@ def size(least: int) -> Kind:
             raise ValueError
         return value
 
-    return Kind(f'expected a size of at least {least} bytes, such as 65536 or "64 KiB"', read)
+    unit, factor = max(
+        ((unit, factor) for unit, factor in _UNITS.items() if least % factor == 0),
+        key=lambda row: row[1],
+    )
+    words = f'such as {least} or "{least // factor} {unit}"'
+    return Kind(f"expected a size of at least {least} bytes, {words}", read)
 
 
 def _flag(value: Any, folder: Path) -> bool:
@@ -164,13 +169,6 @@ def _ae_title(value: Any, folder: Path) -> str:
     return title
 
 
-def _name(value: Any, folder: Path) -> str:
-    name = _text(value).strip()
-    if not 0 < len(name) <= 64 or not name.isprintable():
-        raise ValueError
-    return name
-
-
 def _secret(value: Any, folder: Path) -> Secret:
     where, colon, name = _text(value).partition(":")
     if not colon or not name or where not in ("env", "file"):
@@ -221,7 +219,6 @@ ADDRESSES = Kind('expected "HOST:PORT", or a list of them', _addresses)
 URL = Kind('expected an https URL without a path, such as "https://relay.example.org"', _url)
 ORIGINS = Kind('expected a list of https origins, such as ["https://store.example.org"]', _origins)
 AE_TITLE = Kind("expected an AE title of 1 to 16 ASCII characters without a backslash", _ae_title)
-NAME = Kind("expected a name of 1 to 64 printable characters", _name)
 PROXY = Kind('expected "http://HOST:PORT", or env:NAME or file:PATH of one', _proxy)
 
 

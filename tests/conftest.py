@@ -6,7 +6,7 @@ was not run was not shown.
 """
 
 import os
-from collections.abc import Generator, Iterator, MutableMapping
+from collections.abc import Callable, Generator, Iterator, MutableMapping
 from typing import Any
 
 import hypothesis
@@ -61,3 +61,19 @@ def logs() -> Iterator[list[MutableMapping[str, Any]]]:
     """The log lines of this test as dictionaries: `event`, `log_level` and the line's own keys."""
     with structlog.testing.capture_logs() as entries:
         yield entries
+
+
+_FIGURES: list[str] = []
+
+
+@pytest.fixture
+def figure(request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """Tell a figure that was measured on the way; all are shown at the end of the run."""
+    return lambda words: _FIGURES.append(f"{request.node.name}: {words}")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if _FIGURES:
+        terminalreporter.section("figures")
+        for line in _FIGURES:
+            terminalreporter.line(line)

@@ -256,7 +256,6 @@ async def network(
                 site,
                 "router",
                 {
-                    "name": site.name,
                     "ae_title": f"RELAY_{hospital}",
                     "listen": f"{LOOPBACK}:{site.port}",
                     "data_dir": "data",

@@ -14,11 +14,10 @@ def write(folder: Path, text: str) -> Path:
     return path
 
 
-def test_a_router_needs_only_its_name(tmp_path: Path) -> None:
-    loaded = config.load(write(tmp_path, '[router]\nname = "North Hospital"\n'))
+def test_a_router_needs_nothing_said(tmp_path: Path) -> None:
+    loaded = config.load(write(tmp_path, "[router]\n"))
     assert isinstance(loaded, RouterConfig)
     assert loaded == RouterConfig(
-        name="North Hospital",
         ae_title="RELAY",
         data_dir=Path("/var/lib/relay"),
         listen=(Address("0.0.0.0", 11112),),
@@ -67,36 +66,34 @@ def test_a_bridge_needs_its_url_and_a_certificate(tmp_path: Path) -> None:
         ("[ruter]", "ruter", "unknown table; did you mean router?"),
         ("router = 1", "router", "expected a table"),
         ("", "", "has neither [bridge] nor [router]"),
-        ('[router]\nname="N"\n[bridge]\n', "", "has both [bridge] and [router]: say which"),
-        ("[router]", "router.name", "expected a name of 1 to 64"),
-        ('[router]\nname="N"\nae_titel="X"', "router.ae_titel", "did you mean ae_title?"),
-        ('[router]\nname="N"\nzzz=1', "router.zzz", "unknown key; expected one of name, ae_title"),
-        ('[router]\nname="N"\nae_title="A\\\\B"', "router.ae_title", "expected an AE title"),
-        ('[router]\nname="N"\nae_title="  "', "router.ae_title", "expected an AE title"),
-        ('[router]\nname="N"\nae_title="SEVENTEEN_LETTERS"', "router.ae_title", "1 to 16"),
-        ('[router]\nname="N\\u001b[2J"', "router.name", "printable"),
-        ('[router]\nname="N"\nlisten="here"', "router.listen", '"HOST:PORT"'),
-        ('[router]\nname="N"\nlisten="h:65536"', "router.listen", '"HOST:PORT"'),
-        ('[router]\nname="N"\nlisten=[]', "router.listen", '"HOST:PORT"'),
-        ('[router]\nname="N"\nlisten=104', "router.listen", '"HOST:PORT"'),
-        ('[router]\nname="N"\ntrust="all"', "router.trust", '"first-use", "contacts"'),
-        ('[router]\nname="N"\ntrust=[]', "router.trust", '"first-use", "contacts"'),
-        ('[router]\nname="N"\nmaximum_associations=0', "router.maximum_associations", "1 to 10000"),
-        ('[router]\nname="N"\nmaximum_associations=true', "router.maximum_associations", "whole"),
-        ('[router]\nname="N"\ngrace_period="30"', "router.grace_period", "a number of seconds"),
-        ('[router]\nname="N"\ngrace_period=nan', "router.grace_period", "a number of seconds"),
-        ('[router]\nname="N"\ndata_dir=""', "router.data_dir", "expected a path"),
+        ("[router]\n[bridge]\n", "", "has both [bridge] and [router]: say which"),
+        ('[router]\nae_titel="X"', "router.ae_titel", "did you mean ae_title?"),
+        ("[router]\nzzz=1", "router.zzz", "unknown key; expected one of ae_title"),
+        ('[router]\nae_title="A\\\\B"', "router.ae_title", "expected an AE title"),
+        ('[router]\nae_title="  "', "router.ae_title", "expected an AE title"),
+        ('[router]\nae_title="SEVENTEEN_LETTERS"', "router.ae_title", "1 to 16"),
+        ('[router]\nlisten="here"', "router.listen", '"HOST:PORT"'),
+        ('[router]\nlisten="h:65536"', "router.listen", '"HOST:PORT"'),
+        ("[router]\nlisten=[]", "router.listen", '"HOST:PORT"'),
+        ("[router]\nlisten=104", "router.listen", '"HOST:PORT"'),
+        ('[router]\ntrust="all"', "router.trust", '"first-use", "contacts"'),
+        ("[router]\ntrust=[]", "router.trust", '"first-use", "contacts"'),
+        ("[router]\nmaximum_associations=0", "router.maximum_associations", "1 to 10000"),
+        ("[router]\nmaximum_associations=true", "router.maximum_associations", "whole"),
+        ('[router]\ngrace_period="30"', "router.grace_period", "a number of seconds"),
+        ("[router]\ngrace_period=nan", "router.grace_period", "a number of seconds"),
+        ('[router]\ndata_dir=""', "router.data_dir", "expected a path"),
         (
-            '[router]\nname="N"\nca_file="no.pem"',
+            '[router]\nca_file="no.pem"',
             "router.ca_file",
             "no.pem cannot be read: No such",
         ),
-        ('[router]\nname="N"\nproxy="socks://h:1"', "router.proxy", '"http://HOST:PORT"'),
-        ('[router]\nname="N"\nproxy="http://u:p@h:1"', "router.proxy", "env:NAME or file:PATH"),
-        ('[router]\nname="N"\nproxy="env:RELAY_UNSET"', "router.proxy", "RELAY_UNSET is not set"),
-        ('[router]\nname="N"\nproxy="file:no"', "router.proxy", "no cannot be read: No such file"),
-        ('[router]\nname="N"\nallowed_origins=["http://h"]', "router.allowed_origins", "https"),
-        ('[router]\nname="N"\nallowed_origins="https://h"', "router.allowed_origins", "a list"),
+        ('[router]\nproxy="socks://h:1"', "router.proxy", '"http://HOST:PORT"'),
+        ('[router]\nproxy="http://u:p@h:1"', "router.proxy", "env:NAME or file:PATH"),
+        ('[router]\nproxy="env:RELAY_UNSET"', "router.proxy", "RELAY_UNSET is not set"),
+        ('[router]\nproxy="file:no"', "router.proxy", "no cannot be read: No such file"),
+        ('[router]\nallowed_origins=["http://h"]', "router.allowed_origins", "https"),
+        ('[router]\nallowed_origins="https://h"', "router.allowed_origins", "a list"),
         ('[bridge]\nurl="http://h"\nbehind_proxy=true', "bridge.url", "expected an https URL"),
         ('[bridge]\nurl="https://h/x"\nbehind_proxy=true', "bridge.url", "without a path"),
         ('[bridge]\nurl="https://u@h"\nbehind_proxy=true', "bridge.url", "https URL"),
@@ -109,7 +106,11 @@ def test_a_bridge_needs_its_url_and_a_certificate(tmp_path: Path) -> None:
         ),
         ('[bridge]\nurl="https://h"\nbehind_proxy=1', "bridge.behind_proxy", "true or false"),
         ('[bridge]\nurl="https://h"\nblob_space="20 GB"', "bridge.blob_space", "expected a size"),
-        ('[bridge]\nurl="https://h"\nblob_space=1', "bridge.blob_space", "expected a size"),
+        (
+            '[bridge]\nurl="https://h"\nblob_space=1',
+            "bridge.blob_space",
+            'such as 67108864 or "64 MiB"',
+        ),
     ],
 )
 def test_an_error_is_one_line_with_file_key_and_expectation(
@@ -140,18 +141,27 @@ def test_files_that_are_no_configuration(tmp_path: Path) -> None:
 
 
 def test_the_mode_chooses_the_table(tmp_path: Path) -> None:
-    path = write(tmp_path, '[router]\nname="N"\n[bridge]\nurl="https://h"\nbehind_proxy=true\n')
+    path = write(tmp_path, '[router]\n[bridge]\nurl="https://h"\nbehind_proxy=true\n')
     assert isinstance(config.load(path, Mode.ROUTER), RouterConfig)
     assert isinstance(config.load(path, Mode.BRIDGE), BridgeConfig)
+    with pytest.raises(
+        ConfigurationError, match="a Router's configuration; this command is for a Bridge's"
+    ):
+        config.load(write(tmp_path, "[router]\n"), Mode.BRIDGE)
+    bridge = write(tmp_path, '[bridge]\nurl="https://h"\nbehind_proxy=true\n')
+    with pytest.raises(
+        ConfigurationError, match="a Bridge's configuration; this command is for a Router's"
+    ):
+        config.load(bridge, Mode.ROUTER)
     with pytest.raises(ConfigurationError, match=r"expected a \[bridge\] table"):
-        config.load(write(tmp_path, '[router]\nname="N"\n'), Mode.BRIDGE)
+        config.load(write(tmp_path, ""), Mode.BRIDGE)
 
 
 def test_a_proxy_may_be_a_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RELAY_PROXY", "http://user:pass@proxy:3128\n")
     (tmp_path / "proxy").write_text("http://user:pass@proxy:3128\n")
     for source in ("env:RELAY_PROXY", "file:proxy"):
-        loaded = config.load(write(tmp_path, f'[router]\nname="N"\nproxy="{source}"'))
+        loaded = config.load(write(tmp_path, f'[router]\nproxy="{source}"'))
         assert isinstance(loaded, RouterConfig)
         assert loaded.proxy is not None
         assert loaded.proxy.reveal() == "http://user:pass@proxy:3128"

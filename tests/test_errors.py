@@ -1,5 +1,7 @@
 import inspect
 import re
+import socket
+import ssl
 
 import pytest
 
@@ -42,3 +44,36 @@ def test_the_leaves_of_a_group_however_deep() -> None:
     first, second, third = errors.Refused(404, ""), ValueError(), errors.DatabaseError()
     group = ExceptionGroup("", [first, ExceptionGroup("", [ExceptionGroup("", [second]), third])])
     assert list(errors.leaves(group)) == [first, second, third]
+
+
+def chained(outer: Exception, inner: BaseException) -> Exception:
+    outer.__cause__ = inner
+    return outer
+
+
+@pytest.mark.parametrize(
+    ("inner", "words"),
+    [
+        (ssl.SSLError(1, "wrong version"), "no TLS there"),
+        (socket.gaierror(-2, "unknown"), "no such host: h"),
+        (ConnectionRefusedError(111, "refused"), "nobody listens there"),
+        (ExceptionGroup("all", [ConnectionRefusedError(111, "refused")]), "nobody listens there"),
+        (OSError(113, "No route to host"), "No route to host"),
+    ],
+)
+def test_a_connection_fault_is_found_behind_what_wraps_it(inner: BaseException, words: str) -> None:
+    error = chained(RuntimeError(), chained(OSError("all attempts failed"), inner))
+    assert words in str(errors.connection_fault(error, "h"))
+
+
+def test_a_certificate_fault_says_what_to_do() -> None:
+    inner = ssl.SSLCertVerificationError(1, "x")
+    inner.verify_message = "self-signed certificate"
+    error = chained(RuntimeError(), inner)
+    words = "its certificate does not hold: self-signed certificate"
+    assert errors.connection_fault(error, "h") == words
+    assert errors.connection_fault(error, "h", "trust it") == f"{words}; trust it"
+
+
+def test_what_nobody_explains_is_no_connection_fault() -> None:
+    assert errors.connection_fault(RuntimeError(), "h") is None

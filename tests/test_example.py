@@ -47,9 +47,9 @@ def test_quoting_survives_the_parser(text: str) -> None:
 
 def test_rendering_sets_the_values_given(tmp_path: Path) -> None:
     text = example.table(
-        Mode.ROUTER, {"name": example.quote("São João"), "data_dir": example.quote(str(tmp_path))}
+        Mode.ROUTER, {"ae_title": example.quote("MARY"), "data_dir": example.quote(str(tmp_path))}
     )
     loaded = config.load(written(tmp_path, text))
     assert isinstance(loaded, RouterConfig)
-    assert (loaded.name, loaded.data_dir) == ("São João", tmp_path)
-    assert "#ae_title" in text
+    assert (loaded.ae_title, loaded.data_dir) == ("MARY", tmp_path)
+    assert "#listen" in text

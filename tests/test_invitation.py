@@ -142,12 +142,13 @@ def test_enrolment() -> None:
     e = Enrolment()
     assert e.received.request == e.request
     assert e.received.verify(NETWORK, e.invitation.code, BRIDGE.public) == KEY
-    answer = e.received.answer(BRIDGE, e.invitation.code)
+    answer = e.received.answer(BRIDGE, e.invitation.code, "Hospital A")
     opened = EnrolmentAnswer.open(answer, e.invitation, e.sealed, ROUTER.public)
     assert opened.name == "Hospital A"
     # Sent again, it is the same request and gets the same answer.
     assert e.request.seal(ROUTER, e.invitation.code, BRIDGE.public) == e.sealed
-    assert ReceivedEnrolmentRequest.parse(e.sealed).answer(BRIDGE, e.invitation.code) == answer
+    again = ReceivedEnrolmentRequest.parse(e.sealed)
+    assert again.answer(BRIDGE, e.invitation.code, "Hospital A") == answer
     assert e.invitation.code not in e.sealed
 
 
@@ -182,7 +183,7 @@ def test_enrolment_with_another_routers_key() -> None:
 
 def test_enrolment_answer_to_another_request() -> None:
     e = Enrolment()
-    answer = e.received.answer(BRIDGE, e.invitation.code)
+    answer = e.received.answer(BRIDGE, e.invitation.code, "Hospital A")
     for invitation, request, router in [
         (e.invitation, e.sealed + b"x", ROUTER.public),
         (e.invitation, e.sealed, BRIDGE.public),
@@ -192,3 +193,12 @@ def test_enrolment_answer_to_another_request() -> None:
     ]:
         with pytest.raises(IdentityError):
             EnrolmentAnswer.open(answer, invitation, request, router)
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [(Contact, "not a contact string"), (Invitation, "not an invitation string")],
+)
+def test_what_is_another_string_is_said(kind: type[Contact] | type[Invitation], words: str) -> None:
+    with pytest.raises(IdentityError, match=words):
+        kind.parse("hello")

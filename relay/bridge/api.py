@@ -69,7 +69,7 @@ def network_operations(
             media=BYTES,
             body=BINARY,
             body_media=BYTES,
-            refusals=(403, 408, 413, 415),
+            refusals=(403, 408, 409, 413, 415),
         ),
         Operation("GET", "/healthz", healthz, "The process lives.", answer=STATE),
         Operation("GET", "/readyz", readyz, "It can serve.", answer=STATE, refusals=(503,)),

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import attrs
 import structlog
@@ -34,7 +35,7 @@ from relay.signalling.hub import Hub, Timeouts
 from relay.signalling.messages import MAXIMUM_MESSAGE
 from relay.web.operations import rest_app
 from relay.web.server import GRACE, listen_tcp, listen_unix, serve_asgi
-from relay.web.tls import client_tls, server_tls
+from relay.web.tls import client_tls, covers, names_in, server_tls
 
 log = structlog.get_logger()
 
@@ -102,7 +103,7 @@ async def run_bridge(
     store may hold `blob_space` bytes. Requests in progress get `grace` seconds at the end. Raises
     RelayError if it cannot start.
     """
-    tls = _tls(certificate, key, behind_proxy)
+    tls = _tls(certificate, key, behind_proxy, url)
     _make_folders(data_dir)
     # First of all: it finds out whether another Bridge is running on this folder.
     control = listen_unix(data_dir / CONTROL_SOCKET)
@@ -212,12 +213,19 @@ def _make_folders(data_dir: Path) -> None:
         raise RelayError(f"{data_dir}: cannot be made: {error.strerror}") from error
 
 
-def _tls(certificate: Path | None, key: Path | None, behind_proxy: bool) -> ssl.SSLContext | None:
+def _tls(
+    certificate: Path | None, key: Path | None, behind_proxy: bool, url: str
+) -> ssl.SSLContext | None:
     if behind_proxy:
         return None
     if certificate is None or key is None:
         raise RelayError("a Bridge needs a certificate and its key, or behind_proxy = true")
-    return server_tls(certificate, key)
+    tls = server_tls(certificate, key)
+    host, names = urlsplit(url).hostname or "", names_in(certificate)
+    if not covers(names, host):
+        # It may run all the same: clients may come by another name, through a tunnel or a NAT.
+        log.warning("certificate is not for the url's host", host=host, names=names)
+    return tls
 
 
 @asynccontextmanager

@@ -44,7 +44,6 @@ INVITATION_ROW = record(
 ROUTER = record(
     fingerprint=TEXT,
     name=TEXT,
-    invited_as=TEXT,
     enrolled=COUNT,
     revoked=FLAG,
     connected=FLAG,
@@ -175,7 +174,8 @@ class Administration:
         name = request.path_params["name"]
         provider = self.providers.get(name)
         if provider is None:
-            raise Refused(404, f"no object store {name}: there are {', '.join(self.providers)}")
+            there = ", ".join(self.providers) or "none"
+            raise Refused(404, f"no object store {name[:80]!r}; there is: {there}")
         with trio.move_on_after(CHECK_TIMEOUT):
             findings = await provider.check()
             return JSONResponse({"findings": [attrs.asdict(finding) for finding in findings]})
@@ -203,7 +203,7 @@ def control_operations(over: Administration) -> list[Operation]:
                 answer=INVITATION,
                 status=201,
                 body={**options(name=TEXT, lifetime=COUNT), "required": ["name"]},
-                refusals=(400, 413, 415, 429),
+                refusals=(400, 409, 413, 415, 429),
             ),
             Operation(
                 "GET",

@@ -1,4 +1,8 @@
-"""Invitations, and how a Router comes into the network with one."""
+"""Invitations, and how a Router comes into the network with one.
+
+The name in the directory is the invitation's: what a Router calls itself counts for nothing, or the
+guest of one hospital could pass as another.
+"""
 
 import secrets
 from collections.abc import Callable
@@ -51,9 +55,10 @@ class Enrolment:
         self._clock = clock
 
     async def invite(self, name: str, lifetime: int = DEFAULT_LIFETIME) -> Invitation:
-        """A new invitation for one Router, valid for `lifetime` seconds.
+        """A new invitation for one Router, to be called `name`, valid for `lifetime` seconds.
 
-        Raises Refused (400) for a bad name or lifetime, (429) where too many are open.
+        Raises Refused (400) for a bad name or lifetime, (409) for a name that is another's, (429)
+        where too many are open.
         """
         name = name.strip()
         if not 0 < len(name) <= MAXIMUM_NAME or not name.isprintable():
@@ -74,6 +79,7 @@ class Enrolment:
 
         def write(db: apsw.Connection) -> None:
             _erase(db, now)
+            _check_free(db, name, now)
             open_now = db.execute("SELECT count(*) FROM invitation WHERE used IS NULL").get
             if open_now >= MAXIMUM_INVITATIONS:
                 raise Refused(429, f"{open_now} invitations are open: let some expire")
@@ -89,7 +95,8 @@ class Enrolment:
         """Let in the Router whose request this is.
 
         Raises IdentityError if it does not hold, Refused (403) if the invitation is unknown,
-        expired or used by another Router, or the Router was revoked.
+        expired or used by another Router, or the Router was revoked, (409) if the name has become
+        another Router's since the invitation was used.
         """
         received = ReceivedEnrolmentRequest.parse(data)
         now = int(self._clock())
@@ -103,9 +110,9 @@ class Enrolment:
             # One answer for all three, so that a stranger learns nothing.
             if row is None or row[1] is None or row[2] not in (None, request.router):
                 raise Refused(403, "the invitation is unknown, expired or used: ask for a new one")
-            invited_as, code, _ = row
+            name, code, _ = row
             key = received.verify(self._network.network, code, self._identity.public)
-            _let_in(db, request.router, request.name, invited_as, request.key_statement, key, now)
+            _let_in(db, request.router, name, request.key_statement, key, now)
             db.execute(
                 "UPDATE invitation SET used = ifnull(used, ?), router = ? WHERE id = ?",
                 (now, request.router, request.invitation_id),
@@ -114,7 +121,7 @@ class Enrolment:
                 "SELECT identity, name, key_statement FROM router WHERE identity = ?",
                 (request.router,),
             )
-            return Enrolled(received.answer(self._identity, code), router)
+            return Enrolled(received.answer(self._identity, code, name), router)
 
         return await self._database.run(write)
 
@@ -150,7 +157,6 @@ def _let_in(
     db: apsw.Connection,
     router: bytes,
     name: str,
-    invited_as: str,
     statement: bytes,
     key: KeyStatement,
     now: int,
@@ -158,18 +164,53 @@ def _let_in(
     held = db.execute("SELECT revoked FROM router WHERE identity = ?", (router,)).fetchone()
     if held is not None and held[0] is not None:
         raise Refused(403, "this Router was revoked: it needs a new identity and a new invitation")
+    if _named(db, name) not in (None, router):
+        raise Refused(
+            409, f"another Router is enrolled as {name!r} by now: ask for a new invitation"
+        )
     newest = db.execute(
         "SELECT serial FROM serial WHERE owner = ? AND subject = ''", (router,)
     ).fetchone()
     if newest is not None and key.serial < newest[0]:
         raise IdentityError("enrolment-request: a newer HPKE key of this Router is known here")
     db.execute(
-        "INSERT INTO router (identity, name, invited_as, key_statement, enrolled)"
-        " VALUES (?, ?, ?, ?, ?) ON CONFLICT (identity) DO UPDATE"
+        "INSERT INTO router (identity, name, key_statement, enrolled)"
+        " VALUES (?, ?, ?, ?) ON CONFLICT (identity) DO UPDATE"
         " SET name = excluded.name, key_statement = excluded.key_statement",
-        (router, name, invited_as, statement, now),
+        (router, name, statement, now),
     )
     db.execute("INSERT OR REPLACE INTO serial VALUES (?, '', ?)", (router, key.serial))
+
+
+def _check_free(db: apsw.Connection, name: str, now: int) -> None:
+    """Raise Refused (409) if a Router has this name, or an open invitation gives it away."""
+    holder = _named(db, name)
+    if holder is not None:
+        raise Refused(
+            409,
+            f"name: a Router is enrolled as {name!r} ({fingerprint(holder)}): choose another name,"
+            " or `relay router revoke` that one first",
+        )
+    for (invited,) in db.execute(
+        "SELECT name FROM invitation WHERE used IS NULL AND expires > ?", (now,)
+    ):
+        if _same(invited, name):
+            raise Refused(
+                409,
+                f"name: an invitation for {invited!r} is open still: use that one, choose another"
+                " name, or wait until it expires",
+            )
+
+
+def _named(db: apsw.Connection, name: str) -> bytes | None:
+    """The Router that is enrolled under this name and not revoked."""
+    rows = db.execute("SELECT identity, name FROM router WHERE revoked IS NULL")
+    return next((identity for identity, held in rows if _same(held, name)), None)
+
+
+def _same(one: str, other: str) -> bool:
+    """Whether people would read both as one name."""
+    return one.strip().casefold() == other.strip().casefold()
 
 
 def _erase(db: apsw.Connection, now: int) -> None:

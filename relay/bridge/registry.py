@@ -119,8 +119,8 @@ class Registry:
         if held is not None and held[0] != router:
             raise _TitleRefused(
                 title,
-                f"{title} is published by {held[1]} already: give the device an alias that is"
-                " unique in the network",
+                f"{title} is published by {held[1]} already: choose another AE title,"
+                " one that is unique in the network",
             )
         if held is not None and held[2] == statement:
             return title, False
@@ -192,7 +192,7 @@ class Registry:
     async def list_routers(self) -> list[dict[str, Any]]:
         """Every Router that ever enrolled, with what it publishes."""
         rows = await self._rows(
-            "SELECT identity, name, invited_as, enrolled, revoked,"
+            "SELECT identity, name, enrolled, revoked,"
             " (SELECT json_group_array(ae_title) FROM publication WHERE owner = identity)"
             " FROM router ORDER BY name, identity"
         )
@@ -200,12 +200,11 @@ class Registry:
             {
                 "fingerprint": fingerprint(identity),
                 "name": name,
-                "invited_as": invited_as,
                 "enrolled": enrolled,
                 "revoked": revoked is not None,
                 "ae_titles": sorted(json.loads(titles)),
             }
-            for identity, name, invited_as, enrolled, revoked, titles in rows
+            for identity, name, enrolled, revoked, titles in rows
         ]
 
     async def list_publications(self) -> list[dict[str, Any]]:

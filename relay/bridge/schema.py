@@ -89,6 +89,11 @@ MIGRATIONS = (
     ) STRICT, WITHOUT ROWID;
     CREATE INDEX session_ended ON session (ended) WHERE ended IS NOT NULL;
     """,
+    # A Router is called what its invitation says; before, it could name itself.
+    """
+    UPDATE router SET name = invited_as;
+    ALTER TABLE router DROP COLUMN invited_as;
+    """,
 )
 
 

@@ -10,6 +10,7 @@ import click
 from relay.cli.context import Command, Failure, Invocation, json_option
 from relay.cli.output import print_json, say
 from relay.cli.router import control, resolve
+from relay.errors import Refused
 
 # Some hundred devices with all their grants, written out, are a tenth of this.
 MAXIMUM_FILE = 1024 * 1024
@@ -28,17 +29,26 @@ def apply(invocation: Invocation, file: Path, prune: bool, as_json: bool) -> Non
     """
     document = _read(file)
     process = control(invocation)
-    for grant in document.get("grants", []):
+    for index, grant in enumerate(document.get("grants", [])):
         if isinstance(grant, dict) and isinstance(grant.get("peer"), str):
-            grant["peer"] = resolve(process, grant["peer"])["fingerprint"]
+            try:
+                grant["peer"] = resolve(process, grant["peer"])["fingerprint"]
+            except Refused as error:
+                raise Failure(f"{file}: grants[{index}]: {error}", 1) from error
     if prune:
         document["prune"] = True
-    changes = process.post("/v1/apply", document)["changes"]
+    try:
+        answer = process.post("/v1/apply", document)
+    except Refused as error:
+        raise Failure(f"{file}: {error}", 1) from error
+    changes, refusals = answer["changes"], answer["refusals"]
     if as_json:
         print_json(changes)
-        return
-    for change in changes or ["nothing to change"]:
-        say(change)
+    else:
+        for change in changes or ["nothing to change"]:
+            say(change)
+    if refusals:
+        raise Failure(f"not published: {'; '.join(refusals)}", 1)
 
 
 def _read(file: Path) -> dict[str, Any]:

@@ -1,9 +1,11 @@
 """An association through the running Router, as a device would make it: echo, find and send."""
 
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import attrs
+import trio
 
 from relay import scu
 from relay.association import Association, connect_unix
@@ -11,7 +13,11 @@ from relay.cli.context import Invocation
 from relay.cli.control import DICOM_SOCKET, Control, NotRunning
 from relay.dicom.negotiation import AcceptedContext, accepted_contexts, propose, request
 from relay.dicom.status import Status, is_warning
-from relay.errors import AssociationAborted
+from relay.errors import AssociationAborted, AssociationRejected, RelayError
+
+# The Router notes why a far hospital said no only after the A-ASSOCIATE-RJ has gone out.
+CAUSE_TRIES = 5
+CAUSE_PAUSE = 0.1  # seconds
 
 # PS3.7 Annex C, and PS3.4 §B.2.3, §C.4: what people meet most, in words.
 _STATUSES: dict[int, str] = {
@@ -58,12 +64,34 @@ async def associate(
         rq = request(
             called, config.ae_title, propose([(abstract, [syntax]) for abstract, syntax in pairs])
         )
-        ac = await scu.negotiate(association, rq)
+        called_at = time.time()
+        try:
+            ac = await scu.negotiate(association, rq)
+        except AssociationRejected as error:
+            await association.aclose()
+            why = await _why(Control(config, invocation.file), called, called_at)
+            if why is None:
+                raise
+            raise AssociationRejected(error.result, error.source, error.reason, why) from error
         accepted = accepted_contexts(rq, ac).values()
         yield Associated(association, {(c.abstract_syntax, c.transfer_syntax): c for c in accepted})
         await scu.release(association)
     finally:
         await association.aclose()
+
+
+async def _why(control: Control, called: str, since: float) -> str | None:
+    """What the Router knows of the call to `called` that it refused after `since`."""
+    for _ in range(CAUSE_TRIES):
+        try:
+            refusals = await trio.to_thread.run_sync(control.get, "/v1/refusals")
+        except RelayError:
+            return None  # the numbers that DICOM has must do
+        for refusal in refusals:
+            if refusal["called"] == called and refusal["time"] >= since:
+                return str(refusal["why"])
+        await trio.sleep(CAUSE_PAUSE)
+    return None
 
 
 def status_in_words(status: int) -> str:

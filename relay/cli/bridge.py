@@ -61,8 +61,14 @@ def router_list(invocation: Invocation, as_json: bool) -> None:
 @click.pass_obj
 def router_revoke(invocation: Invocation, fingerprint: str) -> None:
     """Shut the Router with FINGERPRINT out, at once and for good."""
-    control(invocation).post(f"/v1/routers/{quoted(fingerprint)}/revoke")
-    say(f"{fingerprint} is revoked; its sessions end within 5 seconds")
+    process, wanted = control(invocation), fingerprint.strip().lower()
+    routers = process.get("/v1/routers")
+    before = any(r["revoked"] for r in routers if r["fingerprint"] == wanted)
+    process.post(f"/v1/routers/{quoted(fingerprint)}/revoke")
+    if before:
+        say(f"{wanted} was revoked already")
+    else:
+        say(f"{wanted} is revoked; its sessions end within 5 seconds")
 
 
 @click.group(cls=Group)

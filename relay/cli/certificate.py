@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from relay.providers import Finding
+from relay.web.tls import certificate_names, covers
 
 # Long enough for a person to renew by hand, and to notice that the robot did not.
 SOON = datetime.timedelta(days=14)
@@ -26,33 +27,12 @@ def examine(path: Path, host: str) -> Iterator[Finding]:
     left = certificate.not_valid_after_utc - _now()
     until = f"certificate {path} holds until {certificate.not_valid_after_utc:%Y-%m-%d}"
     yield Finding(until, left > SOON, "" if left > SOON else "renew it, and restart the Bridge")
-    names = _names(certificate)
+    names = certificate_names(certificate)
     yield Finding(
         f"certificate is for {host}",
-        _covers(names, host),
-        ""
-        if _covers(names, host)
-        else f"it is for {', '.join(names) or 'no name'}; see bridge.url",
+        covers(names, host),
+        "" if covers(names, host) else f"it is for {', '.join(names) or 'no name'}; see bridge.url",
     )
-
-
-def _names(certificate: x509.Certificate) -> list[str]:
-    try:
-        extension = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
-    except x509.ExtensionNotFound:
-        return []
-    names = extension.value
-    return [
-        *names.get_values_for_type(x509.DNSName),
-        *map(str, names.get_values_for_type(x509.IPAddress)),
-    ]
-
-
-def _covers(names: list[str], host: str) -> bool:
-    """RFC 6125 §6.4: the name itself, or a wildcard in place of its first label."""
-    host = host.lower()
-    wildcard = "*." + host.partition(".")[2]
-    return any(name.lower() in (host, wildcard) for name in names)
 
 
 def make(folder: Path, host: str) -> tuple[Path, Path, Path]:

@@ -6,6 +6,7 @@ itself.
 
 import os
 import shutil
+import socket
 import stat
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -27,11 +28,17 @@ from relay.database import open_database
 from relay.dicom.negotiation import accepted_contexts, propose, request
 from relay.dicom.status import Status
 from relay.dicom.uids import IMPLICIT_VR_LITTLE_ENDIAN, VERIFICATION
-from relay.errors import AssociationRejected, ConfigurationError, RelayError
+from relay.errors import (
+    AssociationAborted,
+    AssociationRejected,
+    ConfigurationError,
+    RelayError,
+)
 from relay.providers import Finding
 from relay.router import membership
 from relay.router.devices import Device, DeviceTable
 from relay.router.schema import DATABASE_FILE, MIGRATIONS
+from relay.web.tls import server_tls
 
 # Databases, logs and the Bridge's own store get into trouble together when a disk is full.
 LEAST_FREE_SPACE = 1024**3
@@ -129,6 +136,8 @@ async def _bridge(
         host = urlsplit(config.url).hostname or ""
         for finding in certificate.examine(config.certificate, host):
             yield finding
+        if config.private_key is not None:
+            yield _key(config.certificate, config.private_key)
     for finding in await trio.to_thread.run_sync(
         lambda: list(reach.bridge(config.url, proxy=None, ca_file=config.certificate))
     ):
@@ -141,6 +150,15 @@ async def _bridge(
             yield Finding(**row)
 
 
+def _key(chain: Path, key: Path) -> Finding:
+    what = f"private key {key} is the certificate's"
+    try:
+        server_tls(chain, key)
+    except RelayError as error:
+        return Finding(what, False, str(error))
+    return Finding(what, True)
+
+
 # --- the Router ---------------------------------------------------------------------------------
 
 
@@ -150,7 +168,9 @@ async def _router(
     joined, devices = await _known(config)
     if joined is None:
         yield Finding(
-            "not enrolled", False, "ask the Bridge's administrator for an invitation: relay enroll"
+            "not enrolled: the way to the Bridge is in the invitation, and not tested before",
+            False,
+            "ask the Bridge's administrator for an invitation: relay enroll INVITATION",
         )
     else:
         yield Finding(f"enrolled at {joined.url} as {joined.name}", True)
@@ -161,12 +181,17 @@ async def _router(
             yield Finding(
                 "connected to the Bridge",
                 status["connected"],
-                "" if status["connected"] else "the log says why: lines of the signalling",
+                "" if status["connected"] else _not_connected(status),
             )
     if not devices:
         yield Finding("no devices yet", True, "relay device add AE_TITLE HOST PORT")
     for device in devices:
         yield await _device(device, config)
+
+
+def _not_connected(status: dict[str, Any]) -> str:
+    why = status.get("last_failure")
+    return str(why) if why else "it is being tried: look again in a minute"
 
 
 async def _known(config: RouterConfig) -> tuple[membership.Membership | None, list[Device]]:
@@ -183,7 +208,12 @@ async def _device(device: Device, config: RouterConfig) -> Finding:
     what = f"device {device.ae_title} at {device.host}:{device.port} answers a C-ECHO"
     pairs = [(VERIFICATION, [IMPLICIT_VR_LITTLE_ENDIAN])]
     try:
-        association = await connect(device.host, device.port)
+        try:
+            association = await connect(device.host, device.port)
+        except AssociationAborted as error:
+            if device.services or isinstance(error.__cause__, socket.gaierror):
+                raise
+            return Finding(f"device {device.ae_title} only calls out: {error}", True)
         try:
             rq = request(device.ae_title, config.ae_title, propose(pairs))
             contexts = accepted_contexts(rq, await scu.negotiate(association, rq))

@@ -1,7 +1,6 @@
-"""`relay init`: writes a commented configuration, and never over one that is there."""
+"""`relay init`: writes a commented configuration that holds, and never over one that is there."""
 
 import os
-import socket
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -16,13 +15,15 @@ from relay.example import quote
 # The file may hold a proxy's address and paths of keys: nobody else's business.
 _FILE_MODE = 0o600
 
+# Plain HTTP, which nobody but the proxy on the same machine is to reach.
+BEHIND_PROXY = "127.0.0.1:8080"
+
 
 @click.command("init", cls=Command)
 @click.option("--url", help="Bridge: the https address at which Routers reach it.")
 @click.option("--certificate", type=click.Path(), help="Bridge: its TLS certificate chain, PEM.")
 @click.option("--private-key", type=click.Path(), help="Bridge: the certificate's key, PEM.")
 @click.option("--behind-proxy", is_flag=True, help="Bridge: a reverse proxy does the TLS.")
-@click.option("--name", help="Router: the hospital's name (default: this machine's).")
 @click.option("--ae-title", help="Router: its own AE title (default: RELAY).")
 @click.option("--proxy", metavar="URL", help="Router: the hospital's outbound proxy.")
 @click.option("--ca-file", type=click.Path(), help="Router: more authorities to trust, PEM.")
@@ -35,7 +36,6 @@ def init(
     certificate: str | None,
     private_key: str | None,
     behind_proxy: bool,
-    name: str | None,
     ae_title: str | None,
     proxy: str | None,
     ca_file: str | None,
@@ -50,7 +50,6 @@ def init(
         "url": url,
         "certificate": certificate,
         "private_key": private_key,
-        "name": name,
         "ae_title": ae_title,
         "proxy": proxy,
         "ca_file": ca_file,
@@ -61,18 +60,18 @@ def init(
     if invocation.mode is Mode.BRIDGE:
         if url is None:
             raise click.UsageError("a Bridge needs --url https://…, where Routers will reach it")
-        values.setdefault("listen", quote(_listen(url)))
+        values.setdefault("listen", quote(_listen(url, behind_proxy)))
         if behind_proxy:
             values["behind_proxy"] = "true"
-    else:
-        values.setdefault("name", quote(socket.gethostname()[:64]))
     foreign = values.keys() - config.keys(invocation.mode)
     if foreign:
         option = min(foreign).replace("_", "-")
         raise click.UsageError(f"a {invocation.mode.value.capitalize()} takes no --{option}")
-    _write(path, example.table(invocation.mode, values))
+    text = example.table(invocation.mode, values)
+    config.read(text.encode(), path, invocation.mode)  # a mistake is said before anything is there
+    _write(path, text)
     say(f"wrote {path}")
-    _next(invocation.mode, path, complete=behind_proxy or bool(certificate and private_key))
+    _next(invocation.mode, path)
 
 
 def _data_dir() -> str | None:
@@ -81,7 +80,10 @@ def _data_dir() -> str | None:
     return None if os.geteuid() == 0 else "data"
 
 
-def _listen(url: str) -> str:
+def _listen(url: str, behind_proxy: bool) -> str:
+    """The port of `url`; behind a proxy, which has that one, a port for the proxy alone."""
+    if behind_proxy:
+        return BEHIND_PROXY
     try:
         port = urlsplit(url).port
     except ValueError:
@@ -93,22 +95,19 @@ def _write(path: Path, text: str) -> None:
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _FILE_MODE)
     except FileExistsError as error:
-        raise Failure(f"{path} is there already, and is not overwritten", 1) from error
+        raise Failure(
+            f"{path} is there already, and is not overwritten: edit it, or move it away", 1
+        ) from error
     except OSError as error:
         raise Failure(f"{path}: cannot be written: {error.strerror}", 1) from error
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         file.write(text)
 
 
-def _next(mode: Mode, path: Path, complete: bool) -> None:
-    """What to do now; a mistake in what was given is said at once, by the reader itself."""
-    start = f"relay --mode {mode.value} --config {path}"
-    if mode is Mode.BRIDGE and not complete:
-        say("next: set certificate and private_key in it (or behind_proxy = true), then:")
-    else:
-        config.load(path, mode)
-        say("next:")
-    say(f"  {start}")
+def _next(mode: Mode, path: Path) -> None:
+    """What to do now."""
+    say("next:")
+    say(f"  relay --mode {mode.value} --config {path}")
     if mode is Mode.BRIDGE:
         say(f"  relay invite HOSPITAL --config {path}")
     else:

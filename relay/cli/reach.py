@@ -1,6 +1,5 @@
 """Can this machine reach the Bridge? One request, and every way in which it fails, in words."""
 
-import ssl
 import time
 from collections.abc import Iterator
 from email.utils import parsedate_to_datetime
@@ -10,9 +9,9 @@ from urllib.parse import urlsplit
 import httpx
 
 from relay.config import RouterConfig
-from relay.errors import RelayError
+from relay.errors import RelayError, connection_fault
 from relay.providers import Finding
-from relay.web.tls import client_tls
+from relay.web.tls import PRIVATE_AUTHORITY, client_tls
 
 # A person waits for this. A proxy that has to ask another takes a few seconds.
 TIMEOUT = 10.0
@@ -80,22 +79,8 @@ def _clock(answer: httpx.Response, now: float) -> Iterator[Finding]:
 
 
 def _why(error: Exception, host: str) -> str:
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            return (
-                f"its certificate does not hold: {cause.verify_message}; if a proxy opens TLS, or"
-                " the Bridge has its own authority, give that authority as ca_file"
-            )
-        if isinstance(cause, ssl.SSLError):
-            return f"no TLS there ({cause.reason}): is this the address of the Bridge?"
-        cause = cause.__cause__ or cause.__context__
-    words = str(error)
-    if "Name or service" in words or "getaddrinfo" in words or "name resolution" in words:
-        return f"no such host: {host}; check the URL and this machine's name server"
-    if "refused" in words:
-        return "nobody listens there: is the Bridge running?"
-    return f"{type(error).__name__}: {words}"
+    words = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    return connection_fault(error, host, PRIVATE_AUTHORITY) or words
 
 
 def _shown(proxy: str) -> str:

@@ -5,7 +5,7 @@ from typing import Any
 import click
 from pydicom.uid import UID
 
-from relay.cli.context import Command, Group, Invocation, json_option
+from relay.cli.context import Command, Failure, Group, Invocation, json_option
 from relay.cli.control import Control
 from relay.cli.output import print_findings, print_json, print_table, quoted, say
 from relay.errors import Refused
@@ -33,7 +33,8 @@ def words(text: str) -> list[str]:
 def enroll(invocation: Invocation, invitation: str) -> None:
     """Join the network that INVITATION (from `relay invite` at the Bridge) is for."""
     answer = control(invocation).post("/v1/enrolment", {"invitation": invitation})
-    say(f"enrolled at {answer['bridge']}")
+    enrolled = "already enrolled" if answer.get("already") else "enrolled"
+    say(f"{enrolled} at {answer['bridge']} as {answer['name']}")
     say("your contact string, for other hospitals to verify you by:")
     say(f"  {answer['contact']}")
 
@@ -49,49 +50,93 @@ def device() -> None:
 @device.command("add")
 @click.argument("ae_title")
 @click.argument("host")
-@click.argument("port", type=click.IntRange(1, 65535), default=104)
+@click.argument("port", type=click.IntRange(1, 65535), required=False)
 @click.option(
     "--publish",
     "services",
     metavar="SERVICES",
-    default="",
-    help=f"Publish it with these services, by commas: {SERVICES}. Without: it calls out, and"
-    " nobody sees it.",
+    help=f"Publish it with these services, by commas: {SERVICES}. `none`: it calls out, and nobody"
+    " sees it.",
 )
 @click.option("--maximum-associations", type=int, help="How many it may have open at once.")
 @click.option("--answer-wait", type=float, help="Seconds to wait for a far association.")
 @click.option("--resume-window", type=float, help="Seconds to wait for a lost tunnel.")
-@click.option("--any-address", is_flag=True, help="Let its name come from any address.")
-@click.option("--user-identity", is_flag=True, help="Let its user identity leave the hospital.")
+@click.option(
+    "--any-address/--own-address",
+    default=None,
+    help="Let its name come from any address, or from its host's only.",
+)
+@click.option(
+    "--user-identity/--no-user-identity",
+    default=None,
+    help="Let its user identity leave the hospital.",
+)
 @click.pass_obj
 def device_add(
     invocation: Invocation,
     ae_title: str,
     host: str,
-    port: int,
-    services: str,
+    port: int | None,
+    services: str | None,
     maximum_associations: int | None,
     answer_wait: float | None,
     resume_window: float | None,
-    any_address: bool,
-    user_identity: bool,
+    any_address: bool | None,
+    user_identity: bool | None,
 ) -> None:
-    """Add the device AE_TITLE at HOST (PORT 104 unless given), or change it."""
-    entry: dict[str, Any] = {
+    """Add the device AE_TITLE at HOST (PORT 104 unless given), or change it: what is not given
+    stays as it was, or as usual."""
+    given: dict[str, Any] = {
         "ae_title": ae_title,
         "host": host,
         "port": port,
-        "services": words(services),
+        "services": _published(services),
         "maximum_associations": maximum_associations,
         "answer_wait": answer_wait,
         "resume_window": resume_window,
-        "check_address": not any_address,
+        "check_address": None if any_address is None else not any_address,
         "user_identity": user_identity,
     }
-    entry = {name: value for name, value in entry.items() if value is not None}
-    control(invocation).post("/v1/devices", entry)
-    published = f"published with {services}" if services else "not published"
-    say(f"{ae_title} at {host}:{port}, {published}; try `relay device test {ae_title}`")
+    process = control(invocation)
+    known = [d for d in process.get("/v1/devices") if d["ae_title"] == ae_title.strip()]
+    before = {name: value for d in known for name, value in d.items() if name != "refusal"}
+    entry = before | {name: value for name, value in given.items() if value is not None}
+    answer = process.post("/v1/devices", entry)
+    if answer.get("refusal"):
+        raise Failure(_taken(ae_title, answer["refusal"]), 1)
+    if answer["services"]:
+        advice = f"published with {_listed(answer['services'])}; try `relay device test {ae_title}`"
+    else:
+        advice = "not published: it may call out, and nobody sees it"
+    say(f"{ae_title} at {answer['host']}:{answer['port']}, {advice}")
+    if before:
+        say(f"changed: {_changes(before, answer) or 'nothing'}")
+
+
+def _published(services: str | None) -> list[str] | None:
+    """What `--publish` says; None if it was not given."""
+    if services is None:
+        return None
+    return [] if services.strip().lower() == "none" else words(services)
+
+
+def _listed(value: object) -> str:
+    return ", ".join(map(str, value)) or "none" if isinstance(value, list) else str(value)
+
+
+def _changes(before: dict[str, Any], after: dict[str, Any]) -> str:
+    return "; ".join(
+        f"{name.replace('_', ' ')}: {_listed(before[name])} -> {_listed(after[name])}"
+        for name in before
+        if name in after and before[name] != after[name]
+    )
+
+
+def _taken(ae_title: str, refusal: str) -> str:
+    return (
+        f"{ae_title} is set, but not published: {refusal.rstrip('.')}; add the device under that"
+        f" AE title, then `relay device remove {ae_title}`"
+    )
 
 
 @device.command("list")
@@ -106,7 +151,13 @@ def device_list(invocation: Invocation, as_json: bool) -> None:
     print_table(
         ("AE title", "host", "port", "published services", "associations at most"),
         (
-            (d["ae_title"], d["host"], d["port"], d["services"], d["maximum_associations"])
+            (
+                d["ae_title"],
+                d["host"],
+                d["port"],
+                "not published: taken" if d.get("refusal") else d["services"],
+                d["maximum_associations"],
+            )
             for d in devices
         ),
         empty="no devices; add one with `relay device add AE_TITLE HOST PORT`",
@@ -142,9 +193,16 @@ def device_test(ctx: click.Context, ae_title: str, everything: bool, as_json: bo
 @click.argument("ae_title")
 @click.pass_obj
 def device_remove(invocation: Invocation, ae_title: str) -> None:
-    """Forget the device AE_TITLE; its associations end."""
-    control(invocation).delete(f"/v1/devices/{quoted(ae_title)}")
+    """Forget the device AE_TITLE and what is granted of it; its associations end."""
+    answer = control(invocation).delete(f"/v1/devices/{quoted(ae_title)}")
     say(f"{ae_title} removed")
+    for g in answer["grants_removed"]:
+        say(f"grant {g['id']} removed: {_listed(g['services'])} to {_whom(g)}")
+
+
+def _whom(granted: dict[str, Any]) -> str:
+    """The peer of a grant or an ask: its name is its own word, its fingerprint is not."""
+    return f"{granted['name'] or 'unknown'} ({granted['peer']})"
 
 
 # --- peers --------------------------------------------------------------------------------------
@@ -160,20 +218,48 @@ def peer() -> None:
 @click.pass_obj
 def peer_list(invocation: Invocation, as_json: bool) -> None:
     """Show the other hospitals, and which of them have been verified."""
-    peers = with_titles(control(invocation))
+    process = control(invocation)
+    peers = with_titles(process)
     if as_json:
         print_json(peers)
         return
     print_table(
         ("name", "state", "connected", "fingerprint", "publishes", "claims"),
         (
-            (p["name"], p["state"], p["connected"], p["fingerprint"], p["publishes"], p["claims"])
+            (
+                p["name"],
+                _state(p),
+                p["connected"],
+                p["fingerprint"],
+                p["publishes"],
+                p["claims"],
+            )
             for p in peers
         ),
         empty="no other hospital has enrolled yet",
     )
-    if any(p["state"] == "unverified" for p in peers):
+    states = [_state(p) for p in peers]
+    if any("unverified" in state for state in states):
         say("unverified: ask for their contact string by other means, then `relay peer verify`")
+    if any("changed" in state for state in states):
+        say(
+            "changed: it claims AE titles that were another hospital's, to which no call goes until"
+            " you have compared fingerprints and `relay peer accept` it"
+        )
+    if any("gone" in state for state in states):
+        say("gone: not in the network now: revoked, or not enrolled yet")
+    if peers and not process.get("/v1/status")["connected"]:
+        say("no connection to the Bridge: the states are as last known")
+
+
+def _state(p: dict[str, Any]) -> str:
+    """Verified or not, and what else is to be known of the peer."""
+    words = ["verified" if p["verified"] else "unverified"]
+    if p["state"] == "changed":
+        words.append("changed")
+    if not p["enrolled"]:
+        words.append("gone")
+    return ", ".join(words)
 
 
 def with_titles(process: Control) -> list[dict[str, Any]]:
@@ -221,9 +307,15 @@ def peer_verify(invocation: Invocation, contact: str) -> None:
 def peer_accept(invocation: Invocation, peer: str) -> None:
     """Accept that AE titles which were another hospital's now belong to PEER."""
     process = control(invocation)
-    fingerprint = resolve(process, peer)["fingerprint"]
+    chosen = resolve(process, peer)
+    fingerprint = chosen["fingerprint"]
+    claims = [row for row in process.get("/v1/directory") if row["claimed_by"] == fingerprint]
+    former = {row["ae_title"]: f"{row['name'] or 'unknown'} ({row['peer']})" for row in claims}
     answer = process.post(f"/v1/peers/{quoted(fingerprint)}/accept")
-    say(f"accepted: {', '.join(answer['ae_titles'])}")
+    trust = "verified" if chosen["verified"] else "unverified"
+    say(f"accepted of {chosen['name']} ({trust}, {fingerprint}):")
+    for title in answer["ae_titles"]:
+        say(f"  {title}, formerly of {former.get(title, 'another hospital')}")
 
 
 # --- grants -------------------------------------------------------------------------------------
@@ -316,20 +408,36 @@ def grant_list(invocation: Invocation, as_json: bool) -> None:
         print_json({"grants": grants, "asks": asks})
         return
     print_table(
-        ("grant", "peer", "device", "services", "calling"),
-        ((g["id"], g["peer"], g["ae_title"], g["services"], g["calling"]) for g in grants),
-        empty="nothing is granted to anybody; `relay grant add PEER AE_TITLE SERVICE…` does",
+        ("grant", "peer", "fingerprint", "device", "services", "calling"),
+        ((g["id"], g["name"], g["peer"], g["ae_title"], _granted(g), g["calling"]) for g in grants),
+        empty="nothing is granted to anybody;"
+        " `relay grant add PEER AE_TITLE --services SERVICES` does",
     )
     if asks:
         say("asked for:")
         print_table(
-            ("ask", "peer", "device", "services", "calling", "note"),
+            ("ask", "peer", "fingerprint", "device", "services", "calling", "note"),
             (
-                (a["id"], a["peer"], a["ae_title"], a["services"], a["calling"], a["note"])
+                (
+                    a["id"],
+                    a["name"],
+                    a["peer"],
+                    a["ae_title"],
+                    a["services"],
+                    a["calling"],
+                    a["note"],
+                )
                 for a in asks
             ),
             empty="",
         )
+
+
+def _granted(g: dict[str, Any]) -> list[str]:
+    """The services of a grant; those that are no longer published hold for nothing."""
+    return [
+        f"{word} (not published)" if word in g["unpublished"] else word for word in g["services"]
+    ]
 
 
 @grant.command("accept")
@@ -338,7 +446,10 @@ def grant_list(invocation: Invocation, as_json: bool) -> None:
 def grant_accept(invocation: Invocation, number: int) -> None:
     """Grant what ask NUMBER (see `grant list`) asks for."""
     answer = control(invocation).post(f"/v1/asks/{number}/accept")
-    say(f"grant {answer['id']}: {', '.join(answer['services'])} of {answer['ae_title']}")
+    say(
+        f"grant {answer['id']}: {_whom(answer)} may use {_listed(answer['services'])} of"
+        f" {answer['ae_title']}"
+    )
 
 
 @grant.command("decline")

@@ -69,7 +69,6 @@ async def _serve(config: Config, stopping: trio.Event) -> None:
         case RouterConfig():
             await run_router(
                 data_dir=config.data_dir,
-                name=config.name,
                 ae_title=config.ae_title,
                 listen=[(address.host, address.port) for address in config.listen],
                 ca_file=config.ca_file,

@@ -37,7 +37,10 @@ DEFAULT_LIMIT = 100
 @json_option
 @click.pass_obj
 def echo(invocation: Invocation, ae_title: str, count: int, as_json: bool) -> None:
-    """C-ECHO the device AE_TITLE, here or in another hospital, as this Router."""
+    """C-ECHO the device AE_TITLE in another hospital, as this Router.
+
+    For a device of this hospital there is `relay device test`.
+    """
     times = trio.run(_echo, invocation, ae_title, count)
     if as_json:
         print_json({"ae_title": ae_title, "milliseconds": times})
@@ -96,7 +99,7 @@ def find(
     answers, status = trio.run(_find, invocation, ae_title, MODELS[model], query, limit)
     if as_json:
         print_json([answer.to_json_dict() for answer in answers])
-    else:
+    elif answers or status == Status.SUCCESS:
         columns = identifier.keywords(query)
         print_table(
             columns,

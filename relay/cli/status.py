@@ -1,5 +1,6 @@
 """`relay status`: what the running process says of itself."""
 
+from datetime import datetime, timedelta
 from typing import Any
 
 import click
@@ -20,10 +21,26 @@ def status(invocation: Invocation, as_json: bool) -> None:
     if as_json:
         print_json(answer)
         return
-    rows = list(_rows("", answer))
+    rows = list(_rows("", _for_people(answer)))
     width = max(len(name) for name, _ in rows)
     for name, value in rows:
         console().print(Text.assemble((f"{name:<{width}}", "bold"), "  ", escape(value)))
+
+
+def _for_people(answer: dict[str, Any]) -> dict[str, Any]:
+    """Unix seconds as a time and the uptime, the clocks' difference in tenths of a second."""
+    shown: dict[str, Any] = {}
+    for name, value in answer.items():
+        if name == "started" and value is not None:
+            started = datetime.fromtimestamp(value).astimezone()
+            up = datetime.now().astimezone() - started
+            shown[name] = started.isoformat(timespec="seconds")
+            shown["uptime"] = str(timedelta(seconds=int(up.total_seconds())))
+        elif name == "clock_offset" and value is not None:
+            shown[name] = f"{value:.1f} s"
+        else:
+            shown[name] = value
+    return shown
 
 
 def _rows(prefix: str, answer: dict[str, Any]) -> list[tuple[str, str]]:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import httpx
 
-from relay.errors import ProviderError
+from relay.errors import ProviderError, connection_fault
 from relay.providers import Finding, Provider, SignedRequest
 
 PROBE_SIZE = 1024
@@ -50,11 +50,13 @@ async def probe(provider: Provider, client: httpx.AsyncClient) -> Sequence[Findi
         findings.append(_found("the object is gone", answer.status_code == 404, answer))
     except httpx.HTTPError as error:
         # Not the error's own words: they may hold the signed URL.
+        host = httpx.URL(put.url).host
         findings.append(
             Finding(
-                f"reach {httpx.URL(put.url).host}",
+                f"reach {host}",
                 False,
-                f"{type(error).__name__}: check address, firewall and certificate",
+                f"{connection_fault(error, host) or type(error).__name__}; check address, firewall"
+                " and certificate",
             )
         )
     return findings

@@ -20,25 +20,27 @@ from relay.router.apply import apply, parse_grant
 from relay.router.asks import Ask
 from relay.router.devices import Device
 from relay.router.entries import Entry
-from relay.router.grants import parse_calling
+from relay.router.grants import Grant, parse_calling
 from relay.router.node import Node
 from relay.router.schemas import (
     APPLY,
     ASK,
     ASK_ENTRY,
     ASSOCIATION,
-    DEVICE,
     DEVICE_ENTRY,
+    DEVICE_SHOWN,
     FINDINGS,
     GRANT,
     GRANT_ENTRY,
     OBJECT,
     PEER,
+    REFUSAL,
     TITLE,
 )
 from relay.tunnel.ask import MAXIMUM_NOTE
 from relay.web.answers import read_json
 from relay.web.operations import (
+    FLAG,
     TEXT,
     Operation,
     listed,
@@ -50,7 +52,8 @@ from relay.web.operations import (
 # A file for `relay apply` may describe every device of a large hospital.
 MAXIMUM_APPLY = 1024 * 1024
 
-Enrol = Callable[[Invitation], Awaitable[None]]
+# Whether it is new: False for the invitation that the Router came with.
+Enrol = Callable[[Invitation], Awaitable[bool]]
 
 
 def control_operations(node: Node, enrol: Enrol) -> list[Operation]:
@@ -63,17 +66,17 @@ def control_operations(node: Node, enrol: Enrol) -> list[Operation]:
             "/v1/enrolment",
             do.enrolment,
             "Join the network of an invitation.",
-            record(bridge=TEXT, name=TEXT, contact=TEXT),
+            record(bridge=TEXT, name=TEXT, contact=TEXT, already=FLAG),
             body=record(invitation=TEXT),
             refusals=(400, 403, 409, 502),
         ),
-        Operation("GET", "/v1/devices", do.devices, "All devices.", listed(DEVICE)),
+        Operation("GET", "/v1/devices", do.devices, "All devices.", listed(DEVICE_SHOWN)),
         Operation(
             "POST",
             "/v1/devices",
             do.put_device,
             "Add a device, or change it.",
-            DEVICE,
+            DEVICE_SHOWN,
             body=DEVICE_ENTRY,
             refusals=(400, 409),
         ),
@@ -90,8 +93,8 @@ def control_operations(node: Node, enrol: Enrol) -> list[Operation]:
             "DELETE",
             "/v1/devices/{ae_title:path}",
             do.remove_device,
-            "Forget a device; its associations end.",
-            OBJECT,
+            "Forget a device and what is granted of it; its associations end.",
+            record(grants_removed=listed(GRANT)),
             refusals=(404,),
         ),
         Operation(
@@ -174,11 +177,18 @@ def control_operations(node: Node, enrol: Enrol) -> list[Operation]:
             "/v1/apply",
             do.apply,
             "Bring devices and grants to what a document says; repeatable.",
-            record(changes=listed(TEXT)),
+            record(changes=listed(TEXT), refusals=listed(TEXT)),
             body=APPLY,
             refusals=(400, 404, 409, 413),
         ),
         Operation("GET", "/v1/associations", do.associations, "What runs.", listed(ASSOCIATION)),
+        Operation(
+            "GET",
+            "/v1/refusals",
+            do.refusals,
+            "Why calls of this hospital were refused, the newest first.",
+            listed(REFUSAL),
+        ),
     ]
     return with_document("Relay Router", relay.__version__, rows)
 
@@ -198,10 +208,8 @@ class _Routes:
         answer: dict[str, Any] = {
             "version": relay.__version__,
             "mode": "router",
-            "name": node.contact.name,
             "ae_title": node.ae_title,
             "fingerprint": node.identity.fingerprint,
-            "contact": node.contact.to_string(),
             "listening": [{"host": host, "port": port} for host, port in node.listening],
             "devices": len(list(node.devices)),
             "associations": len(node.live),
@@ -212,6 +220,8 @@ class _Routes:
             network = node.network
             statistics = network.client.statistics()
             answer |= {
+                "name": network.membership.name,
+                "contact": node.contact.to_string(),
                 "bridge": network.membership.url,
                 "network": network.membership.network.hex(),
                 "connected": statistics.connected,
@@ -229,29 +239,30 @@ class _Routes:
             invitation = Invitation.parse(text)
         except IdentityError as error:
             raise Refused(400, str(error)) from None
-        await self.enrol(invitation)
+        new = await self.enrol(invitation)
         membership = self.node.joined().membership
         return JSONResponse(
             {
                 "bridge": membership.url,
                 "name": membership.name,
                 "contact": self.node.contact.to_string(),
+                "already": not new,
             }
         )
 
     # --- devices ------------------------------------------------------------------------------
 
     async def devices(self, request: Request) -> Response:
-        return JSONResponse([device.to_json() for device in self.node.devices])
+        return JSONResponse([self._device(device) for device in self.node.devices])
 
     async def put_device(self, request: Request) -> Response:
         device = Device.from_json(await read_json(request))
         await self.node.put_device(device)
-        return JSONResponse(device.to_json())
+        return JSONResponse(self._device(device))
 
     async def remove_device(self, request: Request) -> Response:
-        await self.node.remove_device(request.path_params["ae_title"])
-        return JSONResponse({})
+        gone = await self.node.remove_device(request.path_params["ae_title"])
+        return JSONResponse({"grants_removed": [self._grant(grant) for grant in gone]})
 
     async def test_device(self, request: Request) -> Response:
         title = request.path_params["ae_title"]
@@ -287,18 +298,20 @@ class _Routes:
     # --- grants -------------------------------------------------------------------------------
 
     async def grants(self, request: Request) -> Response:
-        return JSONResponse([grant.to_json() for grant in self.node.grants])
+        return JSONResponse([self._grant(grant) for grant in self.node.grants])
 
     async def add_grant(self, request: Request) -> Response:
         grant = await self.node.add_grant(parse_grant(self.node, await read_json(request)))
-        return JSONResponse(grant.to_json(), 201)
+        return JSONResponse(self._grant(grant), 201)
 
     async def remove_grant(self, request: Request) -> Response:
         await self.node.remove_grant(request.path_params["number"])
         return JSONResponse({})
 
     async def asks(self, request: Request) -> Response:
-        return JSONResponse([ask.to_json() for ask in await self.node.asks.all()])
+        return JSONResponse(
+            [ask.to_json() | {"name": self._name(ask.asker)} for ask in await self.node.asks.all()]
+        )
 
     async def ask(self, request: Request) -> Response:
         asked = Entry(await read_json(request), "ask")
@@ -318,7 +331,7 @@ class _Routes:
 
     async def accept_ask(self, request: Request) -> Response:
         grant = await self.node.accept_ask(request.path_params["number"])
-        return JSONResponse(grant.to_json(), 201)
+        return JSONResponse(self._grant(grant), 201)
 
     async def remove_ask(self, request: Request) -> Response:
         await self.node.asks.remove(request.path_params["number"])
@@ -328,7 +341,31 @@ class _Routes:
 
     async def apply(self, request: Request) -> Response:
         changes = await apply(self.node, await read_json(request, MAXIMUM_APPLY))
-        return JSONResponse({"changes": changes})
+        refusals = [self.node.title_refusal(device) for device in self.node.devices]
+        return JSONResponse(
+            {"changes": changes, "refusals": [words for words in refusals if words]}
+        )
 
     async def associations(self, request: Request) -> Response:
         return JSONResponse([entry.to_json() for entry in self.node.live])
+
+    async def refusals(self, request: Request) -> Response:
+        return JSONResponse([refusal.to_json() for refusal in self.node.refusals])
+
+    # --- for people ---------------------------------------------------------------------------
+
+    def _device(self, device: Device) -> dict[str, Any]:
+        return device.to_json() | {"refusal": self.node.title_refusal(device)}
+
+    def _grant(self, grant: Grant) -> dict[str, Any]:
+        device = self.node.devices.published_as(grant.ae_title)
+        gone = grant.services - (device.services if device is not None else frozenset())
+        return grant.to_json() | {
+            "name": self._name(grant.grantee),
+            "unpublished": list(services.ordered(gone)),
+        }
+
+    def _name(self, identity: bytes) -> str:
+        network = self.node.network
+        peer = network.peers.get(identity) if network is not None else None
+        return peer.name if peer is not None else ""

@@ -54,7 +54,6 @@ KEY_CHECK = 3600.0
 async def run_router(
     *,
     data_dir: Path,
-    name: str,
     ae_title: str,
     listen: Sequence[tuple[str, int]],
     ca_file: Path | None = None,
@@ -69,9 +68,8 @@ async def run_router(
 ) -> None:
     """Run a Router on `data_dir` until `stopping` is set; started once its sockets listen.
 
-    `name` is what it asks to be enrolled as; `ca_file` holds more certificate authorities to trust
-    for the Bridge and the stores; `trust` is "first-use" or "contacts". Raises RelayError if it
-    cannot start.
+    `ca_file` holds more certificate authorities to trust for the Bridge and the stores; `trust` is
+    "first-use" or "contacts". Raises RelayError if it cannot start.
     """
     _make_private(data_dir)
     outside = Outside(
@@ -97,7 +95,6 @@ async def run_router(
         node = Node(
             database=database,
             identity=identity,
-            name=name,
             ae_title=ae_title,
             keyring=await Keyring.load(database, identity, unix_time()),
             devices=await DeviceTable.load(database),

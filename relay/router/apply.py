@@ -7,7 +7,9 @@ What the document does not name stays as it is, unless `prune` is true. Everythi
 before anything is changed.
 """
 
-from typing import Any
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeVar
 
 import attrs
 
@@ -19,6 +21,8 @@ from relay.router.entries import Entry
 from relay.router.grants import Grant, parse_calling
 from relay.router.node import Node
 
+T = TypeVar("T")
+
 _FIELDS = ("devices", "grants", "prune")
 _GRANT_FIELDS = ("peer", "ae_title", "services", "calling", "user_identity")
 
@@ -28,9 +32,9 @@ async def apply(node: Node, document: dict[str, Any]) -> list[str]:
     wanted = Entry(document)
     wanted.only(_FIELDS)
     prune = wanted.flag("prune", False)
-    devices = [Device.from_json(entry) for entry in wanted.entries("devices")]
+    devices = _read("devices", wanted.entries("devices"), Device.from_json)
     _check_unique([device.ae_title for device in devices])
-    grants = [parse_grant(node, entry) for entry in wanted.entries("grants")]
+    grants = _read("grants", wanted.entries("grants"), partial(parse_grant, node))
     changes = []
     async with node.together():
         for device in devices:
@@ -42,6 +46,18 @@ async def apply(node: Node, document: dict[str, Any]) -> list[str]:
         if prune:
             changes += await _prune(node, document, devices, grants)
     return changes
+
+
+def _read(name: str, entries: list[dict[str, Any]], read: Callable[[dict[str, Any]], T]) -> list[T]:
+    """Each entry as `read` has it. Raises Refused naming the entry that does not hold."""
+    values = []
+    for index, entry in enumerate(entries):
+        try:
+            values.append(read(entry))
+        except Refused as error:
+            complaint = str(error).removeprefix(f"{name[:-1]}: ")
+            raise Refused(error.status, f"{name}[{index}]: {complaint}") from error
+    return values
 
 
 def parse_grant(node: Node, entry: dict[str, Any]) -> Grant:
@@ -70,7 +86,7 @@ async def _apply_grant(node: Node, grant: Grant) -> list[str]:
     ]
     for known in replaced:
         await node.remove_grant(known.id)
-    return [f"grant {_words(grant)} {'changed' if replaced else 'added'}"]
+    return [f"grant {_words(node, grant)} {'changed' if replaced else 'added'}"]
 
 
 async def _prune(
@@ -80,12 +96,13 @@ async def _prune(
     if "grants" in document:
         for grant in [known for known in node.grants if known not in grants]:
             await node.remove_grant(grant.id)
-            changes.append(f"grant {_words(grant)} removed")
+            changes.append(f"grant {_words(node, grant)} removed")
     if "devices" in document:
         named = {device.ae_title for device in devices}
         for device in [known for known in node.devices if known.ae_title not in named]:
-            await node.remove_device(device.ae_title)
+            gone = await node.remove_device(device.ae_title)
             changes.append(f"device {device.ae_title} removed")
+            changes += [f"grant {_words(node, grant)} removed" for grant in gone]
     return changes
 
 
@@ -99,8 +116,9 @@ def _subject(grant: Grant) -> Grant:
     return attrs.evolve(grant, services=frozenset(), user_identity=False, id=0)
 
 
-def _words(grant: Grant) -> str:
+def _words(node: Node, grant: Grant) -> str:
+    peer = node.network.peers.get(grant.grantee) if node.network is not None else None
     return (
-        f"{grant.ae_title} to {fingerprint(grant.grantee)[:14]}: "
+        f"{grant.ae_title} to {peer.name if peer else 'unknown'} ({fingerprint(grant.grantee)}): "
         f"{', '.join(services.ordered(grant.services))}"
     )

@@ -15,16 +15,19 @@ from relay.association import TCPAssociation
 from relay.dicom import pdu
 from relay.dicom.pdu import AAssociateRJ, AAssociateRQ
 from relay.dicom.rejection import (
+    CALLED_AE_TITLE_NOT_RECOGNIZED,
     CALLING_AE_TITLE_NOT_RECOGNIZED,
     LOCAL_LIMIT_EXCEEDED,
     NO_REASON_GIVEN,
     TEMPORARY_CONGESTION,
+    in_words,
     rejected,
 )
 from relay.errors import (
     AbortSource,
     AssociationRejected,
     HandshakeError,
+    Refusal,
     RemoteProtocolError,
     SignallingError,
 )
@@ -34,10 +37,12 @@ from relay.router.directory import Route
 from relay.router.guard import Guard
 from relay.router.live import LiveAssociation, Side, log_ending, number
 from relay.router.node import Network, Node, unix_time
-from relay.router.passthrough import join
+from relay.router.passthrough import Ending, How, join
 from relay.scu import respond_to_echo
+from relay.signalling.messages import EndReason
 from relay.tunnel.handshake import PendingOpening, Purpose, open_session
 from relay.tunnel.session import TunnelTimeouts, open_tunnel
+from relay.tunnel.verdict import words
 
 log = structlog.get_logger()
 
@@ -78,6 +83,7 @@ async def serve_device(node: Node, near: TCPAssociation, *, local: bool = False)
         log.info(
             "association rejected", calling=request.calling, called=request.called, why=str(error)
         )
+        node.refusals.note(request.calling, request.called, str(error))
         await near.send(AAssociateRJ(error.result, error.source, error.reason))
     else:
         await _relay(node, near, call)
@@ -121,8 +127,18 @@ async def _caller(
 def _prepare(node: Node, device: Device | None, request: AAssociateRQ) -> _Call:
     """Everything that a call needs. Raises AssociationRejected or RemoteProtocolError."""
     network = node.network
+    if device is None and node.devices.get(request.called) is not None:
+        owner = network.directory.owner(request.called) if network is not None else None
+        if owner in (None, node.identity.public):
+            raise rejected(
+                CALLED_AE_TITLE_NOT_RECOGNIZED,
+                f"{request.called} is a local device, of this hospital:"
+                f" use `relay device test {request.called}`",
+            )
     if network is None:
-        raise rejected(TEMPORARY_CONGESTION, "this Router is not enrolled")
+        raise rejected(
+            TEMPORARY_CONGESTION, "this Router is not enrolled: `relay enroll INVITATION` first"
+        )
     if not network.client.connected:
         raise rejected(TEMPORARY_CONGESTION, "no connection to the Bridge")
     route = network.directory.resolve(request.called, unix_time())
@@ -178,10 +194,40 @@ async def _relay(node: Node, near: TCPAssociation, call: _Call) -> None:
                     answer_wait=limits.answer_wait,
                     answered=partial(contexts.with_rejections, original=request, proposed=request),
                 )
+                if ending.how is How.REJECTED:
+                    ending = attrs.evolve(ending, why=_cause(call, ending))
+                    node.refusals.note(entry.calling, entry.called, ending.why)
                 log_ending(entry, ending)
     except SignallingError as error:  # more sessions than one Router may hold
         log.warning("association rejected", association=entry.number, why=str(error))
+        node.refusals.note(entry.calling, entry.called, str(error))
         await near.send(LOCAL_LIMIT_EXCEEDED)
+
+
+def _cause(call: _Call, ending: Ending) -> str:
+    """Why the far hospital does not take the call, and what can be done."""
+    name, title = call.route.peer.name, call.route.ae_title
+    # What the Bridge or the far Router says; a rejection that crossed the tunnel has none.
+    said = ending.why.rpartition(": ")[2]
+    if said == words(EndReason.NOT_GRANTED):
+        return (
+            f"{name} has granted this Router nothing of {title}:"
+            f" ask with `relay grant ask {title} --services …`"
+        )
+    if said == words(Refusal.UNTRUSTED_PEER):
+        return f"{name} has not verified this Router: give them the contact of `relay status`"
+    if said == words(Refusal.BUSY):
+        return f"{title} of {name} is busy or does not answer its Router: try again later"
+    if ending.why:
+        return f"{title} of {name}: {ending.why}"
+    rejection = AAssociateRJ(*ending.numbers)
+    if rejection == CALLING_AE_TITLE_NOT_RECOGNIZED:
+        return (
+            f"{name} has granted this Router nothing of {title} that this call needs: ask with"
+            f" `relay grant ask {title} --services …`; or {title} itself does not know the calling"
+            f" AE title {call.request.calling}"
+        )
+    return f"{title} of {name} answers: {in_words(rejection)}"
 
 
 def _entry(node: Node, call: _Call, ae_title: str) -> LiveAssociation:

@@ -201,6 +201,7 @@ class Directory:
             yield {
                 "fingerprint": peer.fingerprint,
                 "name": peer.name,
+                "verified": peer.verified,
                 "state": self.standing(peer).value,
                 "connected": self._connected.get(peer.identity, False),
                 "enrolled": peer.identity in self._connected,

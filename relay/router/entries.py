@@ -4,12 +4,16 @@ All raise Refused (400), in words for the person.
 """
 
 from collections.abc import Collection, Mapping
+from difflib import get_close_matches
 from typing import Any
 
 import attrs
 
 from relay.errors import Refused
 from relay.identity import is_ae_title
+
+# How like a field's name must be that one suggests it: `aet` is to `ae_title`.
+ALIKE = 0.5
 
 
 @attrs.frozen(slots=True)
@@ -23,7 +27,10 @@ class Entry:
         """Refuse a field that would otherwise be ignored in silence."""
         unknown = self.fields.keys() - set(known)
         if unknown:
-            raise self._refused(f"unknown field {min(unknown)!r}; there are {', '.join(known)}")
+            wrong = min(unknown)
+            close = get_close_matches(wrong, known, 1, ALIKE)
+            hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(known)}"
+            raise self._refused(f"unknown field {wrong!r}; {hint}")
 
     def text(self, name: str) -> str:
         """The text under `name`, which must be there."""

@@ -12,12 +12,16 @@ from urllib.parse import urlsplit
 import apsw
 import attrs
 import httpx
+import structlog
 
 from relay.database import Database
-from relay.errors import Refused
+from relay.errors import Refused, connection_fault
 from relay.identity import Identity
 from relay.invitation import EnrolmentAnswer, EnrolmentRequest, Invitation
 from relay.router.schema import get_setting, put_setting
+from relay.web.tls import PRIVATE_AUTHORITY
+
+log = structlog.get_logger()
 
 # TCP, a slow outbound proxy, TLS, and the Bridge's disk.
 ENROLMENT_TIMEOUT = 20.0
@@ -30,12 +34,16 @@ MAXIMUM_WORDS = 500
 
 @attrs.frozen(slots=True)
 class Membership:
-    """The network that this Router is enrolled in; `name` is its own there."""
+    """The network that this Router is enrolled in; `name` is its own there.
+
+    `invitation` is the id of the invitation that it came with.
+    """
 
     network: bytes
     bridge: bytes
     url: str
     name: str
+    invitation: bytes = b""
 
     @property
     def origin(self) -> str:
@@ -54,7 +62,8 @@ async def load(database: Database) -> Membership | None:
         name = get_setting(connection, "name")
         if network is None or bridge is None or url is None or name is None:
             return None
-        return Membership(network, bridge, url.decode(), name.decode())
+        invitation = get_setting(connection, "invitation") or b""
+        return Membership(network, bridge, url.decode(), name.decode(), invitation)
 
     return await database.run(read)
 
@@ -67,6 +76,7 @@ async def save(database: Database, membership: Membership) -> None:
         put_setting(connection, "bridge", membership.bridge)
         put_setting(connection, "url", membership.url.encode())
         put_setting(connection, "name", membership.name.encode())
+        put_setting(connection, "invitation", membership.invitation)
 
     await database.run(write)
 
@@ -74,24 +84,30 @@ async def save(database: Database, membership: Membership) -> None:
 async def enrol(
     invitation: Invitation,
     identity: Identity,
-    name: str,
+    ae_title: str,
     key_statement: bytes,
     *,
     ssl_context: ssl.SSLContext | None,
     proxy: str | None,
 ) -> Membership:
-    """Ask the Bridge that made `invitation` to let this Router in as `name`.
+    """Ask the Bridge that made `invitation` to let this Router in; it says under which name.
 
     Raises Refused if the Bridge says no or cannot be reached, IdentityError if the answer is not
     from the Bridge of the invitation. May be repeated: the Bridge knows the same Router again.
     """
     request = EnrolmentRequest(
-        invitation.network, invitation.invitation_id, identity.public, name, key_statement
+        invitation.network, invitation.invitation_id, identity.public, ae_title, key_statement
     ).seal(identity, invitation.code, invitation.bridge)
     url = invitation.url.rstrip("/") + "/v1/enrolments"
     answer = await _post(url, request, ssl_context, proxy)
     accepted = EnrolmentAnswer.open(answer, invitation, request, identity.public)
-    return Membership(invitation.network, invitation.bridge, invitation.url, accepted.name)
+    return Membership(
+        invitation.network,
+        invitation.bridge,
+        invitation.url,
+        accepted.name,
+        invitation.invitation_id,
+    )
 
 
 async def _post(
@@ -115,11 +131,9 @@ async def _post(
             received = await _read(response)
             status = response.status_code
     except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
-        raise Refused(
-            502,
-            f"the Bridge cannot be reached at {url}: {type(error).__name__}: {error};"
-            " check the address, the proxy and ca_file",
-        ) from error
+        why = _why(error, url)
+        log.warning("enrolment failed", url=url, why=why)
+        raise Refused(502, f"the Bridge cannot be reached at {url}: {why}") from error
     if httpx.codes.is_success(status):
         return bytes(received)
     try:
@@ -127,6 +141,15 @@ async def _post(
     except (ValueError, KeyError, TypeError):
         raise Refused(502, f"HTTP {status} from what is no Bridge") from None
     raise Refused(status, f"the Bridge refuses: {words}")
+
+
+def _why(error: Exception, url: str) -> str:
+    """Never empty, as the library's own words may be."""
+    if isinstance(error, httpx.TimeoutException):
+        return f"no answer in {ENROLMENT_TIMEOUT:g} s; check the address, the proxy and firewalls"
+    fault = connection_fault(error, urlsplit(url).hostname or url, PRIVATE_AUTHORITY)
+    words = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    return fault or f"{words}; check the address and the proxy"
 
 
 async def _read(response: httpx.Response) -> bytes:

@@ -24,6 +24,7 @@ from relay.router.opening import serve_opening
 from relay.router.peers import PeerTable, Trust
 from relay.router.publications import Publisher
 from relay.signalling import messages
+from relay.signalling.authentication import NOT_LET_IN
 from relay.signalling.client import SignallingClient
 from relay.tunnel.handshake import refuse_opening
 from relay.tunnel.store import ObjectClient, open_object_client
@@ -59,22 +60,22 @@ class NetworkSide:
         self._joined = trio.Event()
         self._enrolling = trio.Lock()
 
-    async def enrol(self, invitation: Invitation) -> None:
-        """Join the network of `invitation`. Raises Refused (409) if we are in another one."""
+    async def enrol(self, invitation: Invitation) -> bool:
+        """Join the network of `invitation`; False if we came with this very invitation before.
+
+        Raises Refused (409) if we are in a network by another one.
+        """
         async with self._enrolling:
             node, outside = self._node, self._outside
             if node.network is not None:
-                known = node.network.membership
-                if (known.network, known.bridge) != (invitation.network, invitation.bridge):
-                    raise Refused(
-                        409,
-                        f"enrolled at {known.url} already; another network needs another data_dir",
-                    )
-                return
+                known = node.network.membership.invitation
+                if known == invitation.invitation_id and not _cut_off(node.network):
+                    return False
+                raise Refused(409, _enrolled_already(node.network))
             joined = await membership.enrol(
                 invitation,
                 node.identity,
-                node.name,
+                node.ae_title,
                 node.keyring.statement(invitation.network),
                 ssl_context=outside.ssl_context,
                 proxy=outside.proxy,
@@ -83,6 +84,7 @@ class NetworkSide:
             log.info("enrolled", bridge=joined.url, name=joined.name)
             self._enrolled.set()
             await self._joined.wait()
+            return True
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Once enrolled, keep the connection and serve sessions, for ever."""
@@ -186,3 +188,24 @@ class NetworkSide:
     async def _refuse(self, network: Network, message: messages.Open, reason: Refusal) -> None:
         refusal = refuse_opening(self._node.identity, message.opening, reason)
         await network.client.send(messages.Refuse(message.session, refusal))
+
+
+def _cut_off(network: Network) -> bool:
+    """Whether the Bridge shuts us out, as it does whom it has revoked."""
+    statistics = network.client.statistics()
+    return not statistics.connected and statistics.last_failure.startswith(NOT_LET_IN)
+
+
+def _enrolled_already(network: Network) -> str:
+    """What to tell a person who enrols once more."""
+    known, statistics = network.membership, network.client.statistics()
+    words = f"this Router is enrolled already, at {known.url} as {known.name}"
+    if _cut_off(network):
+        return (
+            f"{words}, but the Bridge does not let it in: most likely it was revoked. To come back"
+            " as a new one, stop it, move its data_dir away, start it, and enroll it with a new"
+            " invitation"
+        )
+    if not statistics.connected and statistics.last_failure:
+        words += f", and not connected: {statistics.last_failure}"
+    return f"{words}; another network needs another data_dir"

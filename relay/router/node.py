@@ -33,6 +33,7 @@ from relay.router.live import LiveRegister
 from relay.router.membership import Membership
 from relay.router.peers import Peer, PeerTable
 from relay.router.publications import Publisher
+from relay.router.refusals import Refusals
 from relay.signalling import messages
 from relay.signalling.client import SignallingClient
 from relay.tunnel.ask import open_ask, seal_ask
@@ -66,7 +67,6 @@ class Node:
 
     database: Database
     identity: Identity
-    name: str
     ae_title: str
     keyring: Keyring
     devices: DeviceTable
@@ -75,14 +75,15 @@ class Node:
     live: LiveRegister
     listening: Sequence[tuple[str, int]] = ()
     network: Network | None = None
+    refusals: Refusals = attrs.field(factory=Refusals)
     _together: int = 0
     _publishing: trio.Lock = attrs.field(factory=trio.Lock)
 
     @property
     def contact(self) -> Contact:
-        """What people of other hospitals compare."""
-        name = self.network.membership.name if self.network else self.name
-        return Contact(self.identity.public, name)
+        """What people of other hospitals compare. Raises Refused (409) while not enrolled: the
+        name comes with the enrolment."""
+        return Contact(self.identity.public, self.joined().membership.name)
 
     def joined(self) -> Network:
         """The network. Raises Refused (409) while the Router is not enrolled."""
@@ -112,11 +113,24 @@ class Node:
             await self._devices_changed()
         return changed
 
-    async def remove_device(self, ae_title: str) -> None:
-        """Forget a device; its associations end. Its grants stay, and hold for nothing."""
+    async def remove_device(self, ae_title: str) -> list[Grant]:
+        """Forget a device and what is granted of it, which is returned; its associations end."""
+        device = self.devices.get(ae_title)
         await self.devices.remove(ae_title)
         log.info("device removed", ae_title=ae_title)
+        # Later, another device of that AE title must not be open to whoever could use this one.
+        gone = [g for g in self.grants if device is not None and g.ae_title == device.published]
+        for grant in gone:
+            await self.grants.remove(grant.id)
+            log.info("grant removed", grant=grant.id, ae_title=grant.ae_title)
         await self._devices_changed()
+        return gone
+
+    def title_refusal(self, device: Device) -> str | None:
+        """Why the Bridge does not publish `device`, if it said so; as of the last connection."""
+        if self.network is None or not device.services:
+            return None
+        return self.network.publisher.refusal_of(device.published)
 
     # --- grants -------------------------------------------------------------------------------
 
@@ -154,6 +168,14 @@ class Node:
         except AssociationRejected as error:
             raise Refused(409, str(error)) from None
         peer = route.peer
+        missing = ask.services - route.services
+        if missing:
+            raise Refused(
+                409,
+                f"{ask.ae_title} of {peer.name} does not publish"
+                f" {', '.join(services.ordered(missing))}; it publishes"
+                f" {', '.join(services.ordered(route.services))}",
+            )
         try:
             sealed = seal_ask(
                 self.identity,

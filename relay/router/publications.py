@@ -74,6 +74,13 @@ class Publisher:
         )
         self.refusals = refused
 
+    def refusal_of(self, title: str) -> str | None:
+        """What the Bridge said against publishing `title`, when it was told last."""
+        for words in self.refusals:
+            if words.startswith((f"{title} is published by ", f"{title}: ")):
+                return words
+        return None
+
     def _statements(self, serial: int) -> list[bytes]:
         return [
             Publication(

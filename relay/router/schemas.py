@@ -26,6 +26,8 @@ DEVICE = record(
     check_address=FLAG,
     user_identity=FLAG,
 )
+# `refusal`: why the Bridge does not publish it.
+DEVICE_SHOWN = record(**DEVICE["properties"], refusal=TEXT_OR_NULL)
 DEVICE_ENTRY = dict(DEVICE) | {"required": ["ae_title", "host"]}
 FINDINGS = record(
     findings=listed(FINDING),
@@ -43,6 +45,7 @@ TITLE = record(
 PEER = record(
     fingerprint=TEXT,
     name=TEXT,
+    verified=FLAG,
     state={"enum": [standing.value for standing in Standing]},
     connected=FLAG,
     enrolled=FLAG,
@@ -54,9 +57,10 @@ _USE: dict[str, Schema] = {
     "services": listed(TEXT),
     "calling": listed(TEXT),
 }
-GRANT = record(id=COUNT, peer=TEXT, **_USE, user_identity=FLAG)
+# `unpublished`: the services among them that the device does not publish any more.
+GRANT = record(id=COUNT, peer=TEXT, name=TEXT, **_USE, user_identity=FLAG, unpublished=listed(TEXT))
 GRANT_ENTRY = options(peer=TEXT, **_USE, user_identity=FLAG)
-ASK = record(id=COUNT, peer=TEXT, **_USE, note=TEXT, received=COUNT)
+ASK = record(id=COUNT, peer=TEXT, name=TEXT, **_USE, note=TEXT, received=COUNT)
 ASK_ENTRY = options(**_USE, note=TEXT)
 APPLY = options(devices=listed(DEVICE_ENTRY), grants=listed(GRANT_ENTRY), prune=FLAG)
 ASSOCIATION = record(
@@ -68,4 +72,5 @@ ASSOCIATION = record(
     peer=TEXT,
     seconds=SECONDS,
 )
+REFUSAL = record(time=SECONDS, calling=TEXT, called=TEXT, why=TEXT)
 OBJECT: Schema = {"type": "object"}

@@ -65,6 +65,10 @@ async def challenge(socket: Socket, identity: Identity, network: bytes, within: 
     return Proven(said.router, encode(welcome))
 
 
+# How the failure begins that a revoked Router meets.
+NOT_LET_IN = "the Bridge did not let this Router in"
+
+
 async def introduce(
     socket: Socket, identity: Identity, network: bytes, bridge: bytes, within: float
 ) -> int:
@@ -92,9 +96,7 @@ async def introduce(
     try:
         welcome = await _expect(socket, Welcome, within)
     except SignallingError as error:
-        raise SignallingError(
-            f"the Bridge did not let this Router in ({error}): is it enrolled and not revoked?"
-        ) from error
+        raise SignallingError(f"{NOT_LET_IN} ({error}): is it enrolled and not revoked?") from error
     try:
         verify(bridge, BRIDGE_DOMAIN, body, welcome.signature)
     except IdentityError as error:

@@ -3,7 +3,14 @@
 import ssl
 from pathlib import Path
 
+from cryptography import x509
+
 from relay.errors import RelayError
+
+# What to do about a certificate whose authority is not known.
+PRIVATE_AUTHORITY = (
+    "if it comes from a private authority, or a proxy opens TLS, give that authority as ca_file"
+)
 
 
 def client_tls(ca_file: Path | None = None) -> ssl.SSLContext:
@@ -35,3 +42,34 @@ def server_tls(certificate: Path, key: Path) -> ssl.SSLContext:
             f"cannot use certificate {certificate} with key {key}: {error.strerror or error}"
         ) from error
     return context
+
+
+def certificate_names(certificate: x509.Certificate) -> list[str]:
+    """The DNS names and IP addresses that it is for."""
+    try:
+        extension = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+    except x509.ExtensionNotFound:
+        return []
+    names = extension.value
+    return [
+        *names.get_values_for_type(x509.DNSName),
+        *map(str, names.get_values_for_type(x509.IPAddress)),
+    ]
+
+
+def covers(names: list[str], host: str) -> bool:
+    """Whether one of `names` is the name of `host`.
+
+    RFC 6125 §6.4: the name itself, or a wildcard in place of its first label.
+    """
+    host = host.lower()
+    wildcard = "*." + host.partition(".")[2]
+    return any(name.lower() in (host, wildcard) for name in names)
+
+
+def names_in(path: Path) -> list[str]:
+    """What the first certificate of the chain in `path` (PEM) is for. Raises RelayError."""
+    try:
+        return certificate_names(x509.load_pem_x509_certificates(path.read_bytes())[0])
+    except (OSError, ValueError) as error:
+        raise RelayError(f"{path}: no certificate in PEM: {error}") from error

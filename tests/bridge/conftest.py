@@ -270,7 +270,7 @@ async def connected(
 ) -> AsyncIterator[Connected]:
     """`router` on the Bridge's WebSocket, publishing and granting these."""
     info = await bridge.get("/v1/status")
-    bridge_identity = (await bridge.invite()).bridge
+    bridge_identity = (await bridge.invite(os.urandom(8).hex())).bridge
     client = SignallingClient(
         bridge.url, router.identity, bytes.fromhex(info["network"]), bridge_identity
     )

@@ -128,6 +128,18 @@ async def test_tls_and_its_own_check(data_dir: Path, issued) -> None:
         assert len(findings) > 5
 
 
+async def test_a_certificate_for_another_host_is_warned_of(data_dir: Path, issued) -> None:
+    _, certificate, key = issued
+    warned = []
+    for host in ("127.0.0.1", "relay.example.org"):
+        settings = {"behind_proxy": False, "certificate": certificate, "key": key}
+        with structlog.testing.capture_logs() as logs:
+            async with running(data_dir, url=f"https://{host}", **settings):
+                pass
+        warned.append([line["names"] for line in logs if "certificate" in line["event"]])
+    assert warned == [[], [["127.0.0.1"]]]
+
+
 async def test_stopping_closes_websockets_at_once(data_dir: Path) -> None:
     async with running(data_dir, grace=30) as bridge:
         router = await bridge.enrol()

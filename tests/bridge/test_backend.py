@@ -155,7 +155,7 @@ async def test_title_taken_is_told_to_the_second(bridge: Bridge) -> None:
     async with pair(bridge) as (caller, _):
         statement = caller.router.publication("PACS")
         reply = await caller.client.request(lambda n: Publish(n, (statement,)))
-        assert "alias" in reply.refusals[0]
+        assert "choose another AE title" in reply.refusals[0]
 
 
 async def test_callee_that_is_away(bridge: Bridge) -> None:

@@ -110,7 +110,7 @@ async def test_not_found(bridge: Bridge) -> None:
     assert answer.status_code == 404
     answer = await bridge.control.post("/v1/providers/floppy/check")
     conforms(document, "POST", "/v1/providers/{name}/check", answer)
-    assert "disk" in answer.json()["error"]
+    assert answer.json()["error"] == "no object store 'floppy'; there is: disk"
     assert (await bridge.control.get("/v1/nothing")).json() == {"error": "Not Found"}
 
 

@@ -23,11 +23,57 @@ async def test_an_invitation_lets_one_router_in(rooms: Rooms) -> None:
     request = router.enrolment(invitation)
     enrolled = await rooms.enrolment.enrol(request)
     answer = EnrolmentAnswer.open(enrolled.answer, invitation, request, router.id)
-    assert answer.name == "North Hospital"
-    assert enrolled.router[:2] == (router.id, "North Hospital")
+    assert answer.name == "North"
+    assert enrolled.router[:2] == (router.id, "North")
     await rooms.registry.admit(router.id)
     [row] = await rooms.registry.list_routers()
-    assert (row["name"], row["invited_as"]) == ("North Hospital", "North")
+    assert row["name"] == "North"
+
+
+async def test_a_router_cannot_pass_as_another_hospital(rooms: Rooms) -> None:
+    await rooms.router("Hospital B")
+    invitation = await rooms.enrolment.invite("Hospital C")
+    impostor = Router(rooms.network.network, "Hospital B")
+    request = impostor.enrolment(invitation)
+    enrolled = await rooms.enrolment.enrol(request)
+    assert enrolled.router[:2] == (impostor.id, "Hospital C")
+    answer = EnrolmentAnswer.open(enrolled.answer, invitation, request, impostor.id)
+    assert answer.name == "Hospital C"
+    rows = await rooms.registry.list_routers()
+    assert [row["name"] for row in rows] == ["Hospital B", "Hospital C"]
+
+
+@pytest.mark.parametrize("name", ["Straße", " strasse ", "STRASSE"])
+async def test_a_name_is_given_once(rooms: Rooms, name: str) -> None:
+    invitation = await rooms.enrolment.invite("Straße", lifetime=600)
+    with pytest.raises(Refused, match="open still") as caught:
+        await rooms.enrolment.invite(name)
+    assert caught.value.status == 409
+    router = Router(rooms.network.network)
+    await rooms.enrolment.enrol(router.enrolment(invitation))
+    with pytest.raises(Refused, match="a Router is enrolled as") as caught:
+        await rooms.enrolment.invite(name)
+    assert caught.value.status == 409
+    await rooms.registry.revoke(router.id)
+    await rooms.enrolment.invite(name)
+
+
+async def test_the_name_of_an_expired_invitation_is_free(rooms: Rooms) -> None:
+    await rooms.enrolment.invite("North", lifetime=60)
+    rooms.clock.now += 60
+    await rooms.enrolment.invite("North")
+
+
+async def test_a_used_invitation_does_not_bring_back_a_name_that_was_given_on(
+    rooms: Rooms,
+) -> None:
+    first = await rooms.enrolment.invite("North")
+    router = Router(rooms.network.network)
+    await rooms.enrolment.enrol(router.enrolment(first))
+    await rooms.enrolment.enrol(router.enrolment(await rooms.enrolment.invite("Far North")))
+    await rooms.router("North")
+    with pytest.raises(Refused, match="another Router is enrolled as 'North'"):
+        await rooms.enrolment.enrol(router.enrolment(first))
 
 
 async def test_a_lost_answer_may_be_asked_for_again(rooms: Rooms) -> None:
@@ -107,8 +153,7 @@ async def test_a_revoked_router_stays_out(rooms: Rooms) -> None:
 
 async def test_an_enrolled_router_may_come_again_under_a_new_name(rooms: Rooms) -> None:
     router = await rooms.router()
-    router.name = "Great North Hospital"
-    invitation = await rooms.enrolment.invite("North again")
+    invitation = await rooms.enrolment.invite("Great North Hospital")
     await rooms.enrolment.enrol(router.enrolment(invitation))
     [row] = await rooms.registry.list_routers()
     assert row["name"] == "Great North Hospital"
@@ -136,8 +181,8 @@ async def test_bad_lifetimes(rooms: Rooms, lifetime: int) -> None:
 
 async def test_open_invitations_are_bounded(rooms: Rooms, monkeypatch) -> None:
     monkeypatch.setattr("relay.bridge.enrolment.MAXIMUM_INVITATIONS", 2)
-    for _ in range(2):
-        await rooms.enrolment.invite("North")
+    for name in ("North", "South"):
+        await rooms.enrolment.invite(name)
     with pytest.raises(Refused, match="2 invitations") as caught:
-        await rooms.enrolment.invite("North")
+        await rooms.enrolment.invite("West")
     assert caught.value.status == 429

@@ -48,7 +48,7 @@ async def test_a_title_has_one_owner(rooms: Rooms) -> None:
     assert change.publications == (south.publication("CT2"),)
     [line] = change.refusals
     assert "North" in line
-    assert "alias" in line
+    assert "choose another AE title" in line
     assert await titles(rooms) == {"PACS": "North", "CT2": "South"}
     # Once it is free, another may have it.
     await rooms.registry.publish(north.id, [])

@@ -48,3 +48,15 @@ async def test_database_without_its_identity(tmp_path: Path) -> None:
         await load_network(database, tmp_path)
         with pytest.raises(IdentityError, match="missing"):
             await load_network(database, tmp_path / "restored")
+
+
+async def test_routers_that_named_themselves_are_called_what_they_were_invited_as(
+    tmp_path: Path,
+) -> None:
+    async with open_database(tmp_path / "bridge.db", MIGRATIONS[:1]) as database:
+        await database.run(
+            lambda db: db.execute("INSERT INTO router VALUES (x'01', 'B', 'C', x'02', 3, NULL)")
+        )
+    async with open_database(tmp_path / "bridge.db", MIGRATIONS) as database:
+        rows = await database.run(lambda db: list(db.execute("SELECT * FROM router")))
+    assert rows == [(b"\x01", "C", b"\x02", 3, None)]

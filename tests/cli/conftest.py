@@ -89,11 +89,11 @@ class _Handler(BaseHTTPRequestHandler):
 
 def _write_configuration(folder: Path, mode: str) -> None:
     table = {
-        "router": '[router]\nname = "North Hospital"\nae_title = "NORTH"\n',
+        "router": '[router]\nae_title = "NORTH"\n',
         "bridge": '[bridge]\nurl = "https://relay.example.org"\nbehind_proxy = true\n',
     }[mode]
     (folder / "relay.toml").write_text(f'{table}data_dir = "data"\n')
-    (folder / "data").mkdir(mode=0o700)
+    (folder / "data").mkdir(mode=0o700, exist_ok=True)
 
 
 @pytest.fixture

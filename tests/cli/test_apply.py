@@ -24,7 +24,7 @@ DOCUMENT = {
 @pytest.mark.parametrize("suffix", [".toml", ".json"])
 def test_a_file_is_applied_and_its_changes_are_shown(router: FakeProcess, suffix: str) -> None:
     router.will("GET", "/v1/peers", [PEER])
-    router.will("POST", "/v1/apply", {"changes": ["device PACS added"]})
+    router.will("POST", "/v1/apply", {"changes": ["device PACS added"], "refusals": []})
     file = router.folder / f"hospital{suffix}"
     file.write_text(TOML if suffix == ".toml" else json.dumps(DOCUMENT))
     result = router.relay("apply", str(file))
@@ -34,7 +34,7 @@ def test_a_file_is_applied_and_its_changes_are_shown(router: FakeProcess, suffix
 
 
 def test_nothing_to_change_is_said(router: FakeProcess) -> None:
-    router.will("POST", "/v1/apply", {"changes": []})
+    router.will("POST", "/v1/apply", {"changes": [], "refusals": []})
     file = router.folder / "empty.toml"
     file.touch()
     assert router.relay("apply", str(file), "--prune").stdout == "nothing to change\n"
@@ -62,3 +62,15 @@ def test_a_file_that_is_none_was_given_wrongly(
 
 def test_a_file_that_is_not_there_is_said(router: FakeProcess) -> None:
     assert "No such file" in router.relay("apply", "/none.toml").stderr
+
+
+def test_errors_name_the_file_and_the_entry(router: FakeProcess) -> None:
+    file = router.folder / "lab.toml"
+    file.write_text('[[devices]]\naet = "PACS"\n')
+    router.will("POST", "/v1/apply", {"error": "devices[0]: unknown field 'aet'"}, status=400)
+    result = router.relay("apply", str(file))
+    assert result.exit_code == 1
+    assert f"{file}: devices[0]: unknown field 'aet'" in result.stderr
+    router.will("POST", "/v1/apply", {"changes": [], "refusals": ["PACS is taken"]})
+    result = router.relay("apply", str(file))
+    assert (result.exit_code, result.stderr) == (1, "relay: not published: PACS is taken\n")

@@ -1,3 +1,5 @@
+import time
+
 import pytest
 
 from relay import scu
@@ -6,7 +8,7 @@ from relay.cli.context import Invocation
 from relay.cli.control import NotRunning
 from relay.dicom.pdu import AAssociateRJ
 from relay.errors import AssociationRejected
-from tests.cli.conftest import FakeProcess
+from tests.cli.conftest import Behind, FakeProcess
 from tests.cli.scp import Device, listening
 
 CT, MR = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.4"
@@ -65,3 +67,13 @@ async def test_a_router_that_is_down_says_how_to_start_it(stopped: FakeProcess) 
 )
 def test_a_status_has_its_number_and_words(status: int, words: str) -> None:
     assert status_in_words(status) == words
+
+
+def test_a_rejection_says_what_the_router_knows(router: FakeProcess, behind: Behind) -> None:
+    why = "South has granted this Router nothing of SOUTH_PACS"
+    late = time.time() + 60
+    refusal = {"time": late, "calling": "NORTH", "called": "SOUTH_PACS", "why": why}
+    router.will("GET", "/v1/refusals", [refusal | {"called": "OTHER", "why": "no"}, refusal])
+    with behind(Device(rejects=AAssociateRJ(1, 1, 3))):
+        result = router.relay("echo", "SOUTH_PACS")
+    assert (result.exit_code, result.stderr) == (1, f"relay: {why}\n")

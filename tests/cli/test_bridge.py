@@ -24,10 +24,13 @@ def test_routers_are_listed_and_revoked(bridge: FakeProcess) -> None:
         "ae_titles": ["NORTH_WS"],
     }
     bridge.will("GET", "/v1/routers", [row])
-    bridge.will("POST", "/v1/routers/abcd-efgh/revoke", b"", status=204)
+    for typed in ("abcd-efgh", "ABCD-efgh"):
+        bridge.will("POST", f"/v1/routers/{typed}/revoke", b"", status=204)
     assert "NORTH_WS" in bridge.relay("router", "list").stdout
     assert json.loads(bridge.relay("router", "list", "--json").stdout) == [row]
-    assert "revoked" in bridge.relay("router", "revoke", "abcd-efgh").stdout
+    assert "abcd-efgh is revoked" in bridge.relay("router", "revoke", "abcd-efgh").stdout
+    bridge.will("GET", "/v1/routers", [row | {"revoked": True}])
+    assert "was revoked already" in bridge.relay("router", "revoke", "ABCD-efgh").stdout
 
 
 @pytest.mark.parametrize(("fine", "status"), [(True, 0), (False, 1)])
@@ -47,4 +50,4 @@ def test_a_provider_is_listed_and_checked(bridge: FakeProcess, fine: bool, statu
 def test_a_router_is_no_bridge(router: FakeProcess) -> None:
     result = router.relay("invite", "N")
     assert result.exit_code == 2
-    assert "expected a [bridge] table" in result.stderr
+    assert "this command is for a Bridge's" in result.stderr

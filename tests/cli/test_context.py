@@ -80,7 +80,7 @@ def test_the_environment_names_the_file_where_nobody_else_does(
 
 def test_a_file_with_both_tables_serves_the_commands_of_both(tmp_path: Path) -> None:
     path = tmp_path / "relay.toml"
-    path.write_text('[router]\nname="N"\n[bridge]\nurl="https://h"\nbehind_proxy=true\n')
+    path.write_text('[router]\n[bridge]\nurl="https://h"\nbehind_proxy=true\n')
     invocation = Invocation(None, path)
     assert isinstance(invocation.router(), RouterConfig)
     assert isinstance(invocation.bridge(), BridgeConfig)

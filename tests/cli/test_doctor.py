@@ -98,7 +98,9 @@ async def test_devices_that_are_wrong_are_told_apart(stopped: FakeProcess) -> No
             RouterDevice("REJECTS", "127.0.0.1", rejecting),
             RouterDevice("FAILS", "127.0.0.1", failing),
             RouterDevice("NO_ECHO", "127.0.0.1", no_echo),
-            RouterDevice("SILENT", "127.0.0.1", silent),
+            RouterDevice("SILENT", "127.0.0.1", silent, services=frozenset({"store"})),
+            RouterDevice("CALLS_OUT", "127.0.0.1", silent),
+            RouterDevice("NOWHERE", "ct.invalid", silent),
         )
         found = await findings(stopped)
         nursery.cancel_scope.cancel()
@@ -109,11 +111,28 @@ async def test_devices_that_are_wrong_are_told_apart(stopped: FakeProcess) -> No
     assert "C000H" in advice["FAILS"]
     assert advice["NO_ECHO"] == ""
     assert "is it switched on" in advice["SILENT"]
+    assert "is it switched on" in advice["NOWHERE"]
+    (note,) = [what for what in found if what.startswith("device CALLS_OUT only calls out")]
+    assert found[note].ok
 
 
 async def test_a_router_that_never_started(stopped: FakeProcess) -> None:
     found = await findings(stopped)
-    assert wrong(found) == ["the Router is not running", "not enrolled"]
+    down, not_enrolled = wrong(found)
+    assert down == "the Router is not running"
+    assert "not tested before" in not_enrolled
+    assert "relay enroll" in found[not_enrolled].advice
+
+
+async def test_a_router_that_is_cut_off_says_why(router: FakeProcess) -> None:
+    await fill(router)
+    router.will("GET", "/v1/status", {"connected": False, "last_failure": "it was not let in"})
+    found = await findings(router)
+    assert found["connected to the Bridge"] == Finding(
+        "connected to the Bridge", False, "it was not let in"
+    )
+    router.will("GET", "/v1/status", {"connected": False, "last_failure": ""})
+    assert "look again" in (await findings(router))["connected to the Bridge"].advice
 
 
 async def test_folders_that_are_wrong_are_said(stopped: FakeProcess) -> None:
@@ -129,10 +148,10 @@ async def test_folders_that_are_wrong_are_said(stopped: FakeProcess) -> None:
 
 
 async def test_a_wrong_configuration_is_the_only_finding(stopped: FakeProcess) -> None:
-    stopped.configuration.write_text("[router]\n")
+    stopped.configuration.write_text("[router]\ntrust = 1\n")
     found = await findings(stopped)
     assert list(found) == ["configuration"]
-    assert "router.name" in found["configuration"].advice
+    assert "router.trust" in found["configuration"].advice
 
 
 def test_a_bridge_is_asked_for_its_providers(bridge: FakeProcess) -> None:
@@ -163,3 +182,15 @@ def test_a_bridges_certificate_is_looked_at(stopped: FakeProcess, tmp_path: Path
     result = stopped.relay("doctor")
     assert result.exit_code == 1
     assert "FAIL certificate is for relay.example.org" in result.stdout
+    assert f"ok   private key {key} is the certificate's" in result.stdout
+
+
+def test_a_private_key_of_another_certificate_is_said(tmp_path: Path) -> None:
+    from relay.cli import certificate
+
+    (tmp_path / "other").mkdir()
+    _, chain, _ = certificate.make(tmp_path, "relay.example.org")
+    _, _, key = certificate.make(tmp_path / "other", "relay.example.org")
+    finding = doctor._key(chain, key)
+    assert not finding.ok
+    assert str(key) in finding.advice

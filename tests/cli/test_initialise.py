@@ -19,20 +19,19 @@ def test_a_router_asks_for_nothing(tmp_path: Path) -> None:
     assert f"relay --mode router --config {tmp_path / 'relay.toml'}" in result.stdout
     loaded = config.load(tmp_path / "relay.toml")
     assert isinstance(loaded, RouterConfig)
-    assert loaded.name
     assert (tmp_path / "relay.toml").stat().st_mode & 0o777 == 0o600
 
 
 def test_what_is_given_is_set_and_the_rest_is_there_to_read(tmp_path: Path) -> None:
     result = init(
         tmp_path,
-        *("--mode", "router", "--name", 'St "Mary"', "--ae-title", "MARY"),
+        *("--mode", "router", "--ae-title", "MARY"),
         *("--listen", "10.0.0.1:104", "--data-dir", "d", "--proxy", "http://proxy:3128"),
     )
     assert result.exit_code == 0, result.output
     loaded = config.load(tmp_path / "relay.toml")
     assert isinstance(loaded, RouterConfig)
-    assert (loaded.name, loaded.ae_title) == ('St "Mary"', "MARY")
+    assert loaded.ae_title == "MARY"
     assert loaded.listen == (Address("10.0.0.1", 104),)
     assert loaded.data_dir == tmp_path / "d"
     assert loaded.proxy is not None
@@ -47,13 +46,21 @@ def test_a_bridge_behind_a_proxy_is_complete(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     loaded = config.load(tmp_path / "relay.toml")
     assert isinstance(loaded, BridgeConfig)
-    assert loaded.listen == (Address("0.0.0.0", 8443),)
+    assert loaded.listen == (Address("127.0.0.1", 8080),)
 
 
-def test_a_bridge_without_a_certificate_says_what_is_next(tmp_path: Path) -> None:
-    result = init(tmp_path, "--mode", "bridge", "--url", "https://relay.example.org")
+def test_a_bridge_with_a_certificate_listens_on_the_port_of_its_url(tmp_path: Path) -> None:
+    for name in ("chain.pem", "key.pem"):
+        (tmp_path / name).touch()
+    result = init(
+        tmp_path,
+        *("--mode", "bridge", "--url", "https://relay.example.org:8443"),
+        *("--certificate", "chain.pem", "--private-key", "key.pem"),
+    )
     assert result.exit_code == 0, result.output
-    assert "certificate and private_key" in result.stdout
+    loaded = config.load(tmp_path / "relay.toml")
+    assert isinstance(loaded, BridgeConfig)
+    assert loaded.listen == (Address("0.0.0.0", 8443),)
 
 
 @pytest.mark.parametrize(
@@ -65,19 +72,25 @@ def test_a_bridge_without_a_certificate_says_what_is_next(tmp_path: Path) -> Non
         (["--mode", "bridge", "--url", "https://h", "--ae-title", "A"], 2, "no --ae-title"),
         (["--mode", "router", "--ae-title", "A" * 17], 2, "router.ae_title: expected an AE title"),
         (["--mode", "bridge", "--url", "http://h", "--behind-proxy"], 2, "bridge.url: expected"),
+        (["--mode", "bridge", "--url", "https://h"], 2, "or behind_proxy = true"),
+        (["--mode", "router", "--listen", "10.0.0.1"], 2, "router.listen: expected"),
+        (["--mode", "router", "--ca-file", "no.pem"], 2, "no.pem cannot be read"),
     ],
 )
-def test_mistakes_are_said(tmp_path: Path, arguments: list[str], status: int, words: str) -> None:
+def test_mistakes_are_said_and_nothing_is_written(
+    tmp_path: Path, arguments: list[str], status: int, words: str
+) -> None:
     result = init(tmp_path, *arguments)
     assert result.exit_code == status
     assert words in result.stderr
+    assert not list(tmp_path.iterdir())
 
 
 def test_nothing_is_overwritten(tmp_path: Path) -> None:
     (tmp_path / "relay.toml").write_text("mine")
     result = init(tmp_path, "--mode", "router")
     assert result.exit_code == 1
-    assert "is there already" in result.stderr
+    assert "is there already, and is not overwritten: edit it, or move it away" in result.stderr
     assert (tmp_path / "relay.toml").read_text() == "mine"
 
 

@@ -130,7 +130,7 @@ def test_nobody_there_is_said() -> None:
         url = f"https://{HOST}:{free.getsockname()[1]}"
         (finding,) = reach.bridge(url, proxy=None, ca_file=None)
     assert not finding.ok
-    assert "is the Bridge running?" in finding.advice
+    assert "is it running?" in finding.advice
 
 
 def test_a_host_that_is_none_is_said() -> None:

@@ -41,7 +41,7 @@ def test_an_unknown_command_was_asked_wrongly() -> None:
 
 def test_a_configuration_error_is_one_line_and_status_2(tmp_path: Path) -> None:
     path = tmp_path / "relay.toml"
-    path.write_text('[router]\nname = "N"\nlisen = "x"\n')
+    path.write_text('[router]\nlisen = "x"\n')
     for arguments in (["--mode", "router"], ["status"]):
         result = CliRunner().invoke(main, [*arguments, "--config", str(path)])
         assert result.exit_code == 2

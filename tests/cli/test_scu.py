@@ -76,6 +76,7 @@ def test_a_query_that_fails_is_status_1(stopped: FakeProcess, behind: Behind) ->
         result = stopped.relay("find", "SOUTH_PACS", "PatientID=1")
     assert result.exit_code == 1
     assert "A700H, out of resources" in result.stderr
+    assert result.stdout == ""
     with behind(Device(refused_classes=frozenset(MODELS.values()))):
         assert (
             "does not offer this query" in stopped.relay("find", "SOUTH_PACS", "PatientID").stderr

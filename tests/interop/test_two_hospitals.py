@@ -3,6 +3,7 @@
 import hashlib
 import random
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -290,7 +291,9 @@ async def test_the_bridge_and_the_store_see_no_plaintext(tmp_path: Path) -> None
                 assert canary not in site.log.read_bytes(), f"{canary!r} in the log of {site.name}"
 
 
-async def test_a_large_object_crosses_in_little_memory(tmp_path: Path, full_size: bool) -> None:
+async def test_a_large_object_crosses_in_little_memory(
+    tmp_path: Path, full_size: bool, figure: Callable[[str], None]
+) -> None:
     """One object of 3 GiB (smaller unless --all): each process's memory stays flat."""
     frames = 3072 if full_size else 256
     file = tmp_path / "large.dcm"
@@ -306,7 +309,7 @@ async def test_a_large_object_crosses_in_little_memory(tmp_path: Path, full_size
         (received,) = scp.stored()
         assert digest_of(received) == digest
         for site in sites:
-            print(f"{site.name}: peak {site.peak_memory() / 2**20:.0f} MiB")
+            figure(f"{frames} MiB, {site.name}: peak {site.peak_memory() / 2**20:.0f} MiB")
             assert site.peak_memory() < 200 * 2**20, site.name
 
 

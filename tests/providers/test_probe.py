@@ -108,3 +108,12 @@ async def test_store_that_cannot_sign() -> None:
     async with httpx.AsyncClient() as client:
         [finding] = await probe(signer, client)
     assert (finding.ok, finding.advice) == (False, "credentials have expired")
+
+
+async def test_unreachable_says_the_systems_cause() -> None:
+    def refuse(request: httpx.Request) -> httpx.Response:
+        raise httpx.ConnectError("") from ConnectionRefusedError(111, "refused")
+
+    async with httpx.AsyncClient(transport=httpx.MockTransport(refuse)) as client:
+        [finding] = await probe(Signer(), client)
+    assert "nobody listens there" in finding.advice

@@ -252,7 +252,6 @@ async def hospital(
         node = Node(
             database=database,
             identity=identity,
-            name=f"Hospital {ae_title}",
             ae_title=ae_title,
             keyring=await Keyring.load(database, identity, now),
             devices=await DeviceTable.load(database),
@@ -263,7 +262,9 @@ async def hospital(
         if enrolled:
             peers = await PeerTable.load(database, trust, NETWORK)
             node.network = Network(
-                membership=Membership(NETWORK, bytes(32), "https://bridge.example", node.name),
+                membership=Membership(
+                    NETWORK, bytes(32), "https://bridge.example", f"Hospital {ae_title}"
+                ),
                 peers=peers,
                 directory=await Directory.load(database, peers, NETWORK, identity.public),
                 publisher=Publisher(
@@ -277,7 +278,7 @@ async def hospital(
 
 def router_row(node: Node, *, connected: bool = True) -> tuple[bytes, str, bytes, bool]:
     """A node as the directory shows it."""
-    return (node.identity.public, node.name, node.keyring.statement(NETWORK), connected)
+    return (node.identity.public, node.contact.name, node.keyring.statement(NETWORK), connected)
 
 
 def publication(node: Node, ae_title: str, *services: str, serial: int = 1) -> bytes:

@@ -37,8 +37,9 @@ class Client:
 async def client(tmp_path: Path, *, enrolled: bool = True) -> AsyncIterator[Client]:
     invitations: list[Invitation] = []
 
-    async def enrol(invitation: Invitation) -> None:
+    async def enrol(invitation: Invitation) -> bool:
         invitations.append(invitation)
+        return len(invitations) == 1
 
     async with (
         hospital(tmp_path / "me", enrolled=enrolled) as node,
@@ -53,7 +54,7 @@ async def test_status_before_and_after_enrolment(tmp_path: Path) -> None:
     async with client(tmp_path, enrolled=False) as call:
         status = await call("GET", "/status")
         assert (status["enrolled"], status["connected"]) == (False, False)
-        assert status["contact"].startswith("relay-contact:")
+        assert "contact" not in status
         for path in ("/peers", "/directory"):
             answer = await call("GET", path, status=409)
             assert "relay enroll" in answer["error"]
@@ -70,6 +71,9 @@ async def test_enrolment_takes_an_invitation(tmp_path: Path) -> None:
     async with client(tmp_path) as call:
         answer = await call("POST", "/enrolment", {"invitation": invitation.to_string()})
         assert call.invitations == [invitation]
+        assert answer["already"] is False
+        again = await call("POST", "/enrolment", {"invitation": invitation.to_string()})
+        assert again["already"] is True
         assert answer["contact"].startswith("relay-contact:")
         await call("POST", "/enrolment", {"invitation": "relay-invitation:x"}, 400)
         await call("POST", "/enrolment", {}, 400)
@@ -113,7 +117,7 @@ async def test_peers_directory_and_grants(tmp_path: Path) -> None:
         (peer,) = await call("GET", "/peers")
         assert (peer["state"], peer["connected"]) == ("unverified", True)
         contact = {"contact": north.contact.to_string()}
-        assert (await call("POST", "/peers", contact))["name"] == north.name
+        assert (await call("POST", "/peers", contact))["name"] == north.contact.name
         (peer,) = await call("GET", "/peers")
         assert peer["state"] == "verified"
         await call("POST", "/peers", {"contact": "relay-contact:x"}, 400)

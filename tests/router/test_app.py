@@ -18,6 +18,7 @@ from relay.dicom import uids
 from relay.dicom.negotiation import accepted_contexts
 from relay.dicom.pdu import AAbort, AAssociateAC, AAssociateRJ
 from relay.errors import RelayError
+from relay.invitation import Contact
 from relay.router.app import CONTROL_SOCKET, DICOM_SOCKET, run_router
 from relay.router.node import Node
 from relay.scu import echo, negotiate, release, store
@@ -53,7 +54,6 @@ async def router(folder: Path, ae_title: str, **options: Any) -> AsyncIterator[S
         start = partial(
             run_router,
             data_dir=folder,
-            name=f"Hospital {ae_title}",
             ae_title=ae_title,
             listen=[("127.0.0.1", 0)],
             grace_period=1,
@@ -94,7 +94,9 @@ async def network(tmp_path: Path) -> AsyncIterator[tuple[Site, Site]]:
                     for name, site in (("North", a), ("South", b)):
                         made = await people.post("/v1/invitations", json={"name": name})
                         invitation = {"invitation": made.json()["invitation"]}
-                        await site("POST", "/enrolment", invitation)
+                        joined = await site("POST", "/enrolment", invitation)
+                        assert joined["name"] == name
+                        assert Contact.parse(joined["contact"]).name == name
                         await site("POST", "/enrolment", invitation)  # once more is no harm
                 for site in (a, b):
                     await site.until("/status", lambda status: status["connected"])
@@ -201,7 +203,9 @@ async def test_what_outlasts_the_grace_period_is_aborted(tmp_path: Path) -> None
 async def test_unenrolled_it_serves_its_sockets_and_rejects_calls(tmp_path: Path) -> None:
     with trio.fail_after(30):
         async with router(tmp_path / "a", "RELAY_A") as a:
-            assert (await a("GET", "/status"))["enrolled"] is False
+            status = await a("GET", "/status")
+            assert status["enrolled"] is False
+            assert not {"name", "contact"} & status.keys()  # they come with the enrolment
             await a("POST", "/devices", {"ae_title": "WS", "host": "127.0.0.1"})
             host, port = a.node.listening[0]
             for called, expected in (("PACS", AAssociateRJ), ("RELAY_A", AAssociateAC)):
@@ -217,7 +221,6 @@ async def test_a_second_router_on_the_same_folder_does_not_start(tmp_path: Path)
             with pytest.raises(RelayError, match="running already"):
                 await run_router(
                     data_dir=tmp_path / "a",
-                    name="Second",
                     ae_title="SECOND",
                     listen=[("127.0.0.1", 0)],
                     stopping=trio.Event(),
@@ -230,7 +233,6 @@ async def test_a_bad_ca_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(RelayError, match=r"ca\.pem"):
         await run_router(
             data_dir=tmp_path / "a",
-            name="A",
             ae_title="A",
             listen=[],
             ca_file=wrong,

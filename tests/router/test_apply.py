@@ -69,6 +69,10 @@ async def test_only_prune_removes(tmp_path: Path) -> None:
     [
         ({"device": []}, "unknown field 'device'"),
         ({"prune": "yes"}, "prune"),
+        (
+            {"devices": [{"ae_title": "A", "host": "h"}, {"aet": "B"}]},
+            r"^devices\[1\]: unknown field 'aet'; did you mean ae_title\?",
+        ),
         ({"devices": {}}, "devices is no list"),
         ({"devices": [1]}, "devices is no list"),
         ({"devices": [{"ae_title": "A", "host": "h"}] * 2}, "named twice"),

@@ -204,3 +204,20 @@ async def test_an_association_ends_when_its_device_is_removed(tmp_path: Path) ->
             assert isinstance(await device.receive(), AAbort)
             await both.b.live.wait_empty()
         await device.aclose()
+
+
+async def test_why_a_call_is_refused_is_kept_for_people(tmp_path: Path) -> None:
+    async with two_hospitals(tmp_path, yes_to_all, published=["store"]) as both:
+        for rq, local, words in (
+            (proposal(CT), False, "Hospital RELAY_B has granted this Router nothing of PACS"),
+            (proposal(CT, called="NOBODY"), False, "not published"),
+            (proposal(CT, calling="RELAY_A", called="WS"), True, "relay device test WS"),
+        ):
+            device, answer = await both.call(rq, local=local)
+            assert isinstance(answer, AAssociateRJ)
+            await device.aclose()
+            await both.a.live.wait_empty()
+            await trio.testing.wait_all_tasks_blocked()
+            newest = next(iter(both.a.refusals))
+            assert words in newest.why
+            assert newest.called == rq.called

@@ -1,13 +1,17 @@
 """Enrolment over real HTTP, against a Bridge that knows the protocol or does not."""
 
 import secrets
+import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import attrs
 import pytest
+import structlog.testing
 import trio
+import trustme
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
@@ -32,13 +36,13 @@ KEY = KeyStatement(NETWORK, HPKEKeyPair.from_seed(bytes(96)).public, 1, 10**10).
 def accepting(body: bytes) -> Response:
     received = ReceivedEnrolmentRequest.parse(body)
     received.verify(NETWORK, CODE, BRIDGE.public)
-    answer = received.answer(BRIDGE, CODE)
+    answer = received.answer(BRIDGE, CODE, "North")
     return Response(answer, 201)
 
 
 def forged(body: bytes) -> Response:
     received = ReceivedEnrolmentRequest.parse(body)
-    answer = received.answer(Identity.generate(), secrets.token_bytes(16))
+    answer = received.answer(Identity.generate(), secrets.token_bytes(16), "North")
     return Response(answer, 201)
 
 
@@ -64,7 +68,7 @@ async def bridge(answer: Callable[[bytes], Response]) -> AsyncIterator[Invitatio
 async def enrol(invitation: Invitation) -> Membership:
     with trio.fail_after(20):
         return await membership.enrol(
-            invitation, ROUTER, "North", KEY, ssl_context=None, proxy=None
+            invitation, ROUTER, "RELAY", KEY, ssl_context=None, proxy=None
         )
 
 
@@ -102,13 +106,34 @@ async def test_what_else_may_answer(
 
 async def test_nobody_there() -> None:
     invitation = Invitation("http://127.0.0.1:1", NETWORK, bytes(16), BRIDGE.public, CODE, 0)
-    with pytest.raises(Refused, match="cannot be reached") as caught:
+    with pytest.raises(Refused, match=r"cannot be reached at .*nobody listens there") as caught:
         await enrol(invitation)
     assert caught.value.status == 502
 
 
+async def test_a_certificate_that_is_not_trusted_is_the_cause(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    sockets = await listen_tcp([("127.0.0.1", 0)])
+    stopping = trio.Event()
+    url = f"https://127.0.0.1:{sockets[0].getsockname()[1]}"
+    invitation = Invitation(url, NETWORK, bytes(16), BRIDGE.public, CODE, 10**10)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(
+            partial(serve_asgi, Starlette(), sockets, stopping=stopping, ssl_context=context)
+        )
+        with structlog.testing.capture_logs() as logs, pytest.raises(Refused) as caught:
+            await enrol(invitation)
+        stopping.set()
+    assert "its certificate does not hold: " in str(caught.value)
+    assert "as ca_file" in str(caught.value)
+    (line,) = [line for line in logs if line["event"] == "enrolment failed"]
+    assert "its certificate does not hold" in line["why"]
+
+
 async def test_the_membership_is_kept(tmp_path: Path) -> None:
-    joined = Membership(NETWORK, BRIDGE.public, "https://bridge.example:8443/x", "Nörth")
+    joined = Membership(NETWORK, BRIDGE.public, "https://bridge.example:8443/x", "Nörth", b"i" * 16)
     assert joined.origin == "https://bridge.example:8443"
     async with open_database(tmp_path / "db", MIGRATIONS) as database:
         assert await membership.load(database) is None

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 import structlog.testing
 import trio
@@ -19,6 +20,7 @@ from relay.router.network import NetworkSide, Outside
 from relay.router.node import Node, unix_time
 from relay.router.peers import Trust
 from relay.signalling import messages
+from relay.signalling.authentication import NOT_LET_IN
 from relay.tunnel.handshake import PendingOpening, Purpose, open_session
 from tests.router.fakes import NETWORK, hospital
 
@@ -116,10 +118,38 @@ async def test_a_full_disk_does_not_end_signalling(
     ]
 
 
-async def test_one_network_only(tmp_path: Path) -> None:
-    async with side(tmp_path) as (_, made, _):
-        other = Invitation("https://b.example", b"x" * 16, bytes(16), bytes(32), bytes(16), 1)
-        with pytest.raises(Refused, match="enrolled at"):
-            await made.enrol(other)
-        same = Invitation("https://b.example", NETWORK, bytes(16), bytes(32), bytes(16), 1)
-        await made.enrol(same)
+def invitation(network: bytes, number: int) -> Invitation:
+    return Invitation("https://b.example", network, bytes([number]) * 16, bytes(32), bytes(16), 1)
+
+
+async def test_who_is_enrolled_is_told_so(tmp_path: Path) -> None:
+    async with side(tmp_path) as (node, made, _):
+        joined = node.joined()
+        mine = attrs.evolve(joined.membership, invitation=bytes([1]) * 16)
+        node.network = attrs.evolve(joined, membership=mine)
+        assert await made.enrol(invitation(NETWORK, 1)) is False
+        for other in (invitation(b"x" * 16, 2), invitation(NETWORK, 2)):
+            with pytest.raises(Refused, match=r"enrolled already, at https://bridge\.example as"):
+                await made.enrol(other)
+
+
+async def test_who_was_revoked_is_told_how_to_come_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with side(tmp_path) as (node, made, _):
+        joined = node.joined()
+        mine = attrs.evolve(joined.membership, invitation=bytes([1]) * 16)
+        node.network = attrs.evolve(joined, membership=mine)
+        offline = attrs.evolve(
+            joined.client.statistics(), connected=False, last_failure="no route to host"
+        )
+        monkeypatch.setattr(joined.client, "statistics", lambda: offline)
+        assert await made.enrol(invitation(NETWORK, 1)) is False
+        with pytest.raises(Refused, match="not connected: no route"):
+            await made.enrol(invitation(NETWORK, 2))
+        shut_out = attrs.evolve(offline, last_failure=f"{NOT_LET_IN} (it hung up)")
+        monkeypatch.setattr(joined.client, "statistics", lambda: shut_out)
+        for number in (1, 2):
+            with pytest.raises(Refused, match=r"it was revoked\. .* move its data_dir") as caught:
+                await made.enrol(invitation(NETWORK, number))
+            assert caught.value.status == 409

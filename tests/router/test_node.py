@@ -154,3 +154,27 @@ async def test_one_cannot_verify_oneself(tmp_path: Path) -> None:
     async with hospital(tmp_path / "me") as me:
         with pytest.raises(Refused, match="own contact"):
             await me.verify_peer(me.contact)
+
+
+async def test_what_is_granted_of_a_device_goes_with_it(tmp_path: Path) -> None:
+    async with hospital(tmp_path / "me") as me:
+        await me.put_device(Device("PACS", "192.0.2.2", services=STORE))
+        grant = await me.add_grant(Grant(b"n" * 32, "PACS", STORE))
+        assert await me.remove_device("PACS") == [grant]
+        assert list(me.grants) == []
+
+
+async def test_what_the_bridge_does_not_publish_is_known(tmp_path: Path) -> None:
+    async with hospital(tmp_path / "me") as me:
+        words = "PACS is published by South already"
+        me.joined().client.refusals = (words,)
+        await me.put_device(Device("PACS", "192.0.2.2", services=STORE))
+        assert [me.title_refusal(device) for device in me.devices] == [words]
+        assert me.title_refusal(Device("PAC", "192.0.2.2", services=STORE)) is None
+
+
+async def test_only_what_is_published_can_be_asked_for(tmp_path: Path) -> None:
+    async with hospital(tmp_path / "a") as a, hospital(tmp_path / "b") as b:
+        await a.joined().directory.take(listing(b, publications=[publication(b, "PACS", "store")]))
+        with pytest.raises(Refused, match="does not publish query; it publishes store"):
+            await a.ask(Ask(a.identity.public, "PACS", frozenset({"query"})))

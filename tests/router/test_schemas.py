@@ -9,6 +9,7 @@ from relay.router.devices import Device
 from relay.router.grants import Grant
 from relay.router.live import LiveAssociation, Side
 from relay.router.probe import Finding, Report
+from relay.router.refusals import Refusal
 from tests.router.fakes import hospital, listing, publication
 
 
@@ -18,8 +19,12 @@ def same(answer: dict[str, Any], schema: Any) -> bool:
 
 async def test_answers_are_as_described(tmp_path: Path) -> None:
     assert same(Device("PACS", "h").to_json(), schemas.DEVICE)
-    assert same(Grant(bytes(32), "PACS", frozenset({"echo"})).to_json(), schemas.GRANT)
-    assert same(Ask(bytes(32), "PACS", frozenset({"echo"})).to_json(), schemas.ASK)
+    assert same(
+        Grant(bytes(32), "PACS", frozenset({"echo"})).to_json() | {"name": "", "unpublished": []},
+        schemas.GRANT,
+    )
+    assert same(Ask(bytes(32), "PACS", frozenset({"echo"})).to_json() | {"name": ""}, schemas.ASK)
+    assert same(Refusal(0, "WS", "PACS", "why").to_json(), schemas.REFUSAL)
     assert same(Report([Finding("it answers", True)]).to_json(), schemas.FINDINGS)
     live = LiveAssociation("1", Side.CALLER, "WS", "WS", "PACS", "peer", lambda: True)
     assert same(live.to_json(), schemas.ASSOCIATION)

@@ -327,7 +327,7 @@ def enrolments() -> None:
         NETWORK, invitation.invitation_id, CALLEE.public, "Hospital B", statement
     )
     sealed = request.seal(CALLEE, invitation.code, BRIDGE.public)
-    answer = ReceivedEnrolmentRequest.parse(sealed).answer(BRIDGE, invitation.code)
+    answer = ReceivedEnrolmentRequest.parse(sealed).answer(BRIDGE, invitation.code, request.name)
     EnrolmentAnswer.open(answer, invitation, sealed, CALLEE.public)
 
     def enrolment(name: str, outcome: str, sealed=sealed, answer=answer, code=invitation.code):
@@ -353,7 +353,7 @@ def enrolments() -> None:
     enrolment(
         "-answer-by-another",
         "refused",
-        answer=ReceivedEnrolmentRequest.parse(sealed).answer(OTHER, invitation.code),
+        answer=ReceivedEnrolmentRequest.parse(sealed).answer(OTHER, invitation.code, request.name),
     )
 
     def requested(**changes) -> bytes:
@@ -434,7 +434,7 @@ def enrolments() -> None:
         "refused",
         answer=ReceivedEnrolmentRequest.parse(
             other.seal(CALLEE, invitation.code, BRIDGE.public)
-        ).answer(BRIDGE, invitation.code),
+        ).answer(BRIDGE, invitation.code, other.name),
     )
 
 

@@ -22,6 +22,7 @@ from relay.cli.demo.processes import DemoError, Processes, free_port, listens, p
 from relay.cli.demo.spy import Spy
 from relay.cli.part10 import Part10File
 from relay.errors import RelayError
+from relay.log import escape
 from relay.web.tls import client_tls
 
 HOST = "127.0.0.1"
@@ -119,7 +120,7 @@ class _Story:
         hospital.folder.mkdir()
         self._init(
             hospital,
-            *("--mode", "router", "--name", hospital.name, "--ae-title", ae_title),
+            *("--mode", "router", "--ae-title", ae_title),
             *("--listen", f"{HOST}:{hospital.port}", "--ca-file", str(self._authority)),
         )
         self._start(hospital, "router", lambda: listens(hospital.port))
@@ -281,7 +282,8 @@ class _Story:
 
     def _did(self, what: str, words: str) -> None:
         self._done.append((what, words))
-        output.say(f"  {what}: {words}")
+        # Off a terminal stdout is for the result, which the table tells once.
+        click.echo(escape(f"  {what}: {words}"), err=not sys.stdout.isatty())
 
     @contextmanager
     def _timed(self, what: str, words: str) -> Iterator[None]:

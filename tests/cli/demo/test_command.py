@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from relay.cli.demo.command import relay
+from relay.cli.demo.command import _Story, relay
 from relay.cli.demo.devices import DCMTK
 
 
@@ -42,8 +42,18 @@ def test_the_whole_demonstration(tmp_path: Path) -> None:
         "no process is left running",
     ):
         assert words in done.stdout
+    assert done.stdout.count("sent and stored: ") == 1, "told once"
     assert processes_in(str(tmp_path)) == []
 
 
 def test_it_runs_the_relay_that_it_is_part_of() -> None:
     assert relay()[0] == sys.executable
+
+
+def test_off_a_terminal_progress_stays_off_stdout(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    story = _Story(tmp_path, None, None)  # type: ignore[arg-type]
+    story._did("Bytes", "sent and stored")
+    printed = capsys.readouterr()
+    assert (printed.out, printed.err) == ("", "  Bytes: sent and stored\n")
