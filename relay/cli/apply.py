@@ -9,7 +9,8 @@ import click
 
 from relay.cli.context import Command, Failure, Invocation, json_option
 from relay.cli.output import print_json, say
-from relay.cli.router import control, resolve
+from relay.cli.peer import resolve
+from relay.cli.router import control
 from relay.errors import Refused
 
 # Some hundred devices with all their grants, written out, are a tenth of this.

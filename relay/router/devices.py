@@ -7,6 +7,7 @@ with the next association.
 import ipaddress
 import socket
 from collections.abc import Iterable, Iterator, Sequence
+from enum import Enum
 from typing import Any
 
 import apsw
@@ -31,6 +32,12 @@ DEFAULT_ANSWER_WAIT = 25.0
 # Below the 30 s to 60 s for which most devices wait for a response (DESIGN §5).
 DEFAULT_RESUME_WINDOW = 20.0
 LONGEST_WAIT = 600.0
+# A place is free again within a second or two where a device takes one association after the other.
+# It counts against the patience of the device that calls, as `answer_wait` does.
+DEFAULT_PLACE_WAIT = 5.0
+LONGEST_PLACE_WAIT = 60.0
+# A device takes the release as the end of a study: it must not be held back for long.
+LONGEST_LINGER = 60.0
 
 # As many as one Router may publish (relay.signalling.messages.MAXIMUM_PUBLICATIONS).
 MAXIMUM_DEVICES = 512
@@ -44,6 +51,13 @@ MAXIMUM_HOST = 253  # RFC 1035 §2.3.4, without the final dot
 RESOLVE_DEADLINE = 5.0
 
 
+class MoveVia(Enum):
+    """To whom a device sends what a C-MOVE asks for (DESIGN §4)."""
+
+    DEVICE = "device"  # to the Move Destination by its name, for which it has an entry
+    ROUTER = "router"  # to its own Router, the only one that it has an entry for
+
+
 @attrs.frozen(slots=True)
 class Device:
     """One DICOM application entity of this hospital."""
@@ -51,7 +65,8 @@ class Device:
     ae_title: str
     host: str
     port: int = DEFAULT_PORT
-    # The title by which the network knows it. Equal to `ae_title` until there are aliases.
+    # The title by which the network knows it: unique there, so another one where two hospitals own
+    # devices of the same AE title.
     published: str = attrs.field(
         default=attrs.Factory(lambda self: self.ae_title, takes_self=True), kw_only=True
     )
@@ -64,6 +79,17 @@ class Device:
     check_address: bool = attrs.field(default=True, kw_only=True)
     # Whether its user identity (PS3.7 §D.3.3.7) may leave the hospital with its calls.
     user_identity: bool = attrs.field(default=False, kw_only=True)
+    # Whether it is called over TLS, and which name its certificate must have; empty: its host.
+    tls: bool = attrs.field(default=False, kw_only=True)
+    tls_name: str = attrs.field(default="", kw_only=True)
+    # Where it sends what a C-MOVE of another hospital asks for.
+    move_via: MoveVia = attrs.field(default=MoveVia.DEVICE, kw_only=True)
+    # The one calling AE title under which all other hospitals' devices call it; empty: their own.
+    present_as: str = attrs.field(default="", kw_only=True)
+    # How long a call waits for a place where the device has its maximum of associations.
+    place_wait: float = attrs.field(default=DEFAULT_PLACE_WAIT, kw_only=True)  # seconds
+    # How long an association to it stays open after its release, for the next call of its kind.
+    linger: float = attrs.field(default=0.0, kw_only=True)  # seconds
 
     @classmethod
     def from_json(cls, entry: dict[str, Any]) -> "Device":
@@ -88,16 +114,30 @@ class Device:
             resume_window=device.seconds("resume_window", DEFAULT_RESUME_WINDOW, LONGEST_WAIT),
             check_address=device.flag("check_address", True),
             user_identity=device.flag("user_identity", False),
+            published=device.title("published_as", ae_title(device.text("ae_title"))),
+            tls=device.flag("tls", False),
+            tls_name=_host(device.text("tls_name")) if device.fields.get("tls_name") else "",
+            move_via=device.choice("move_via", MoveVia.DEVICE),
+            present_as=device.title("present_as"),
+            place_wait=device.seconds(
+                "place_wait", DEFAULT_PLACE_WAIT, LONGEST_PLACE_WAIT, may_be_zero=True
+            ),
+            linger=device.seconds("linger", 0, LONGEST_LINGER, may_be_zero=True),
         )
 
     def to_json(self) -> dict[str, Any]:
         """The same description, complete."""
         entry = attrs.asdict(self)
-        del entry["published"]
-        return entry | {"services": list(services.ordered(self.services))}
+        entry["published_as"] = entry.pop("published")
+        return entry | {
+            "services": list(services.ordered(self.services)),
+            "move_via": self.move_via.value,
+        }
 
 
-_FIELDS = [field.name for field in attrs.fields(Device) if field.name != "published"]
+_FIELDS = [
+    "published_as" if field.name == "published" else field.name for field in attrs.fields(Device)
+]
 
 
 class DeviceTable:
@@ -196,53 +236,32 @@ def _size(device: Device) -> int:
     return _STATEMENT_OVERHEAD + sum(len(word) + 2 for word in device.services)
 
 
+# The table's columns, in the order in which rows are read and written.
+_COLUMNS = [field.name for field in attrs.fields(Device)]
+
+
 def _read(connection: apsw.Connection) -> list[Device]:
-    rows = connection.execute(
-        "SELECT ae_title, host, port, published, services, maximum_associations, answer_wait,"
-        " resume_window, check_address, user_identity FROM device"
-    )
-    return [
-        Device(
-            ae_title=title,
-            host=host,
-            port=port,
-            published=published,
-            services=frozenset(words.split()),
-            maximum_associations=maximum,
-            answer_wait=answer_wait,
-            resume_window=resume_window,
-            check_address=bool(check),
-            user_identity=bool(identity),
-        )
-        for (
-            title,
-            host,
-            port,
-            published,
-            words,
-            maximum,
-            answer_wait,
-            resume_window,
-            check,
-            identity,
-        ) in rows
-    ]
+    devices = []
+    for row in connection.execute(f"SELECT {', '.join(_COLUMNS)} FROM device"):
+        entry = dict(zip(_COLUMNS, row, strict=True))
+        entry["services"] = frozenset(entry["services"].split())
+        entry["move_via"] = MoveVia(entry["move_via"])
+        for flag in ("check_address", "user_identity", "tls"):
+            entry[flag] = bool(entry[flag])
+        devices.append(Device(**entry))
+    return devices
 
 
 def _write(connection: apsw.Connection, device: Device) -> None:
-    row = (
-        device.ae_title,
-        device.published,
-        device.host,
-        device.port,
-        " ".join(services.ordered(device.services)),
-        device.maximum_associations,
-        device.answer_wait,
-        device.resume_window,
-        int(device.check_address),
-        int(device.user_identity),
+    entry = attrs.asdict(device) | {
+        "services": " ".join(services.ordered(device.services)),
+        "move_via": device.move_via.value,
+    }
+    connection.execute(
+        f"INSERT OR REPLACE INTO device ({', '.join(_COLUMNS)})"
+        f" VALUES ({', '.join('?' * len(_COLUMNS))})",
+        [entry[column] for column in _COLUMNS],
     )
-    connection.execute("INSERT OR REPLACE INTO device VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
 
 
 def _host(text: str) -> str:

@@ -5,12 +5,15 @@ All raise Refused (400), in words for the person.
 
 from collections.abc import Collection, Mapping
 from difflib import get_close_matches
-from typing import Any
+from enum import Enum
+from typing import Any, TypeVar
 
 import attrs
 
 from relay.errors import Refused
 from relay.identity import is_ae_title
+
+E = TypeVar("E", bound=Enum)
 
 # How like a field's name must be that one suggests it: `aet` is to `ae_title`.
 ALIKE = 0.5
@@ -61,12 +64,33 @@ class Entry:
             raise self._refused(f"{name} is a whole number from {least} to {most}")
         return value
 
-    def seconds(self, name: str, default: float, most: float) -> float:
-        """A number of seconds above zero."""
+    def seconds(
+        self, name: str, default: float, most: float, *, may_be_zero: bool = False
+    ) -> float:
+        """A number of seconds, above zero unless `may_be_zero`."""
         value = self.fields.get(name, default)
-        if type(value) not in (int, float) or not 0 < value <= most:
+        allowed = type(value) in (int, float) and (
+            0 < value <= most or (may_be_zero and value == 0)
+        )
+        if not allowed:
             raise self._refused(f"{name} is a number of seconds up to {most:.0f}")
         return float(value)
+
+    def title(self, name: str, default: str = "") -> str:
+        """The AE title under `name`; `default` where there is none, or an empty text."""
+        value = self.fields.get(name, default)
+        if not isinstance(value, str):
+            raise self._refused(f"{name} is an AE title")
+        return ae_title(value) if value else default
+
+    def choice(self, name: str, default: E) -> E:
+        """One of the values of `default`'s enumeration."""
+        kind = type(default)
+        try:
+            return kind(self.fields.get(name, default.value))
+        except ValueError:
+            words = " or ".join(str(member.value) for member in kind)
+            raise self._refused(f"{name} is {words}") from None
 
     def _list(self, name: str, kind: type, plural: str) -> list[Any]:
         values = self.fields.get(name, [])

@@ -78,6 +78,32 @@ MIGRATIONS = (
         expires INTEGER NOT NULL
     ) STRICT;
     """,
+    """
+    ALTER TABLE device ADD COLUMN tls INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE device ADD COLUMN tls_name TEXT NOT NULL DEFAULT '';
+    ALTER TABLE device ADD COLUMN move_via TEXT NOT NULL DEFAULT 'device';
+    ALTER TABLE device ADD COLUMN present_as TEXT NOT NULL DEFAULT '';
+    ALTER TABLE device ADD COLUMN place_wait REAL NOT NULL DEFAULT 5;
+    ALTER TABLE device ADD COLUMN linger REAL NOT NULL DEFAULT 0;
+
+    -- By which local AE title another hospital's published one goes here.
+    CREATE TABLE alias (
+        local TEXT PRIMARY KEY,
+        published TEXT NOT NULL UNIQUE
+    ) STRICT, WITHOUT ROWID;
+
+    -- Storage commitments whose reports are awaited: of a device of ours from a peer's
+    -- (`asked_here` 1), and of a peer's device from one of ours.
+    CREATE TABLE commitment (
+        transaction_uid TEXT NOT NULL,
+        asked_here INTEGER NOT NULL,
+        device TEXT NOT NULL,
+        peer BLOB NOT NULL,
+        remote TEXT NOT NULL,
+        asked INTEGER NOT NULL,
+        PRIMARY KEY (transaction_uid, asked_here, device, peer, remote)
+    ) STRICT, WITHOUT ROWID;
+    """,
 )
 
 

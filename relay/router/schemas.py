@@ -1,5 +1,6 @@
 """What the Router's REST takes and gives, as the OpenAPI document describes it."""
 
+from relay.router.devices import MoveVia
 from relay.router.directory import Standing
 from relay.router.live import Side
 from relay.web.operations import (
@@ -25,6 +26,13 @@ DEVICE = record(
     resume_window=SECONDS,
     check_address=FLAG,
     user_identity=FLAG,
+    published_as=TEXT,
+    tls=FLAG,
+    tls_name=TEXT,
+    move_via={"enum": [via.value for via in MoveVia]},
+    present_as=TEXT,
+    place_wait=SECONDS,
+    linger=SECONDS,
 )
 # `refusal`: why the Bridge does not publish it.
 DEVICE_SHOWN = record(**DEVICE["properties"], refusal=TEXT_OR_NULL)

@@ -23,6 +23,34 @@ from tests.cli.scp import Device, listening
 
 Behind = Callable[[Device], AbstractContextManager[None]]
 
+FINGERPRINT = "abcd-efgh-ijkl-mnop-qrst-uvwx-yz23-4567"
+PEER = {
+    "fingerprint": FINGERPRINT,
+    "name": "South Hospital",
+    "verified": False,
+    "state": "unverified",
+    "connected": True,
+    "enrolled": True,
+    "claims": [],
+}
+DEVICE = {
+    "ae_title": "PACS",
+    "host": "10.0.0.2",
+    "port": 104,
+    "services": ["store", "query"],
+    "maximum_associations": 16,
+}
+GRANT = {
+    "id": 7,
+    "peer": FINGERPRINT,
+    "name": "South Hospital",
+    "unpublished": [],
+    "ae_title": "PACS",
+    "services": ["store"],
+    "calling": ["*"],
+    "user_identity": False,
+}
+
 
 @pytest.fixture(autouse=True)
 def _logging_as_before() -> Iterator[None]:
@@ -166,3 +194,18 @@ def run() -> Callable[..., Result]:
         return CliRunner().invoke(command, list(arguments))
 
     return run
+
+
+@pytest.fixture
+def peers(router: FakeProcess) -> FakeProcess:
+    router.will("GET", "/v1/peers", [PEER])
+    router.will("GET", "/v1/status", {"connected": True})
+    router.will(
+        "GET",
+        "/v1/directory",
+        [
+            {"peer": FINGERPRINT, "ae_title": "SOUTH_PACS", "services": ["store"]}
+            | {"name": "South Hospital", "claimed_by": None}
+        ],
+    )
+    return router

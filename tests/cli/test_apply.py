@@ -2,8 +2,7 @@ import json
 
 import pytest
 
-from tests.cli.conftest import FakeProcess
-from tests.cli.test_router import FINGERPRINT, PEER
+from tests.cli.conftest import FINGERPRINT, PEER, FakeProcess
 
 TOML = """
 [[devices]]

@@ -1,0 +1,182 @@
+"""`relay device`: the DICOM devices of this hospital."""
+
+from typing import Any
+
+import click
+from pydicom.uid import UID
+
+from relay.cli.context import Failure, Group, Invocation, json_option
+from relay.cli.output import print_findings, print_json, print_table, quoted, say
+from relay.cli.router import SERVICES, control, listed, whom, words
+from relay.providers import Finding
+from relay.router.devices import MoveVia
+
+
+@click.group(cls=Group)
+def device() -> None:
+    """The DICOM devices of this hospital."""
+
+
+@device.command("add")
+@click.argument("ae_title")
+@click.argument("host")
+@click.argument("port", type=click.IntRange(1, 65535), required=False)
+@click.option(
+    "--publish",
+    "services",
+    metavar="SERVICES",
+    help=f"Publish it with these services, by commas: {SERVICES}. `none`: it calls out, and nobody"
+    " sees it.",
+)
+@click.option(
+    "--as",
+    "published_as",
+    metavar="AE_TITLE",
+    help="The AE title by which the network knows it, where its own is taken there.",
+)
+@click.option("--maximum-associations", type=int, help="How many it may have open at once.")
+@click.option("--place-wait", type=float, help="Seconds for which a call waits for one of them.")
+@click.option("--linger", type=float, help="Seconds for which an association to it is kept.")
+@click.option("--answer-wait", type=float, help="Seconds to wait for a far association.")
+@click.option("--resume-window", type=float, help="Seconds to wait for a lost tunnel.")
+@click.option(
+    "--any-address/--own-address",
+    default=None,
+    help="Let its name come from any address, or from its host's only.",
+)
+@click.option(
+    "--user-identity/--no-user-identity",
+    default=None,
+    help="Let its user identity leave the hospital.",
+)
+@click.option("--tls/--no-tls", default=None, help="Call it over TLS.")
+@click.option("--tls-name", metavar="NAME", help="The name in its certificate, if not its host.")
+@click.option(
+    "--move-via",
+    type=click.Choice([via.value for via in MoveVia]),
+    help="Who is the Move Destination that it knows: the device itself, or this Router.",
+)
+@click.option(
+    "--present-as",
+    metavar="AE_TITLE",
+    help="The one calling AE title under which other hospitals call it; `none`: their own.",
+)
+@click.pass_obj
+def device_add(
+    invocation: Invocation,
+    /,
+    ae_title: str,
+    host: str,
+    port: int | None,
+    services: str | None,
+    any_address: bool | None,
+    present_as: str | None,
+    **settings: Any,
+) -> None:
+    """Add the device AE_TITLE at HOST (PORT 104 unless given), or change it: what is not given
+    stays as it was, or as usual."""
+    given: dict[str, Any] = settings | {
+        "ae_title": ae_title,
+        "host": host,
+        "port": port,
+        "services": _published(services),
+        "check_address": None if any_address is None else not any_address,
+        "present_as": "" if present_as == "none" else present_as,
+    }
+    process = control(invocation)
+    known = [d for d in process.get("/v1/devices") if d["ae_title"] == ae_title.strip()]
+    before = {name: value for d in known for name, value in d.items() if name != "refusal"}
+    entry = before | {name: value for name, value in given.items() if value is not None}
+    answer = process.post("/v1/devices", entry)
+    if answer.get("refusal"):
+        raise Failure(_taken(ae_title, answer["refusal"]), 1)
+    if answer["services"]:
+        advice = f"published with {listed(answer['services'])}; try `relay device test {ae_title}`"
+    else:
+        advice = "not published: it may call out, and nobody sees it"
+    say(f"{ae_title} at {answer['host']}:{answer['port']}, {advice}")
+    if before:
+        say(f"changed: {_changes(before, answer) or 'nothing'}")
+
+
+def _published(services: str | None) -> list[str] | None:
+    """What `--publish` says; None if it was not given."""
+    if services is None:
+        return None
+    return [] if services.strip().lower() == "none" else words(services)
+
+
+def _changes(before: dict[str, Any], after: dict[str, Any]) -> str:
+    return "; ".join(
+        f"{name.replace('_', ' ')}: {listed(before[name])} -> {listed(after[name])}"
+        for name in before
+        if name in after and before[name] != after[name]
+    )
+
+
+def _taken(ae_title: str, refusal: str) -> str:
+    return (
+        f"{ae_title} is set, but not published: {refusal.rstrip('.')}; add the device under that"
+        f" AE title, then `relay device remove {ae_title}`"
+    )
+
+
+@device.command("list")
+@json_option
+@click.pass_obj
+def device_list(invocation: Invocation, as_json: bool) -> None:
+    """Show all devices."""
+    devices = control(invocation).get("/v1/devices")
+    if as_json:
+        print_json(devices)
+        return
+    print_table(
+        ("AE title", "host", "port", "published services", "associations at most"),
+        (
+            (
+                d["ae_title"],
+                d["host"],
+                d["port"],
+                "not published: taken" if d.get("refusal") else d["services"],
+                d["maximum_associations"],
+            )
+            for d in devices
+        ),
+        empty="no devices; add one with `relay device add AE_TITLE HOST PORT`",
+    )
+
+
+@device.command("test")
+@click.argument("ae_title")
+@click.option("--all", "everything", is_flag=True, help="List all that it takes.")
+@json_option
+@click.pass_context
+def device_test(ctx: click.Context, ae_title: str, everything: bool, as_json: bool) -> None:
+    """C-ECHO the device AE_TITLE and probe what it takes."""
+    answer = control(ctx.obj).post(f"/v1/devices/{quoted(ae_title)}/test")
+    if as_json:
+        print_json(answer)
+    else:
+        print_findings(Finding(**finding) for finding in answer["findings"])
+        if everything:
+            print_table(
+                ("it stores", "in"),
+                (
+                    (UID(sop_class).name, [UID(syntax).name for syntax in syntaxes])
+                    for sop_class, syntaxes in answer["accepted"].items()
+                ),
+                empty="it stores nothing that this Router proposed",
+            )
+    if not all(finding["ok"] for finding in answer["findings"]):
+        ctx.exit(1)
+
+
+@device.command("remove")
+@click.argument("ae_title")
+@click.pass_obj
+def device_remove(invocation: Invocation, ae_title: str) -> None:
+    """Forget the device AE_TITLE and what is granted of it; its associations end."""
+    answer = control(invocation).delete(f"/v1/devices/{quoted(ae_title)}")
+    say(f"{ae_title} removed")
+    for g in answer["grants_removed"]:
+        say(f"grant {g['id']} removed: {listed(g['services'])} to {whom(g)}")

@@ -1,0 +1,88 @@
+import json
+
+import pytest
+
+from tests.cli.conftest import DEVICE, FINGERPRINT, GRANT, FakeProcess
+
+
+def test_a_device_is_added_as_it_is_described(router: FakeProcess) -> None:
+    router.will("GET", "/v1/devices", [])
+    router.will("POST", "/v1/devices", DEVICE, status=201)
+    result = router.relay(
+        *("device", "add", "PACS", "10.0.0.2", "11112", "--publish", "store, query,"),
+        *("--maximum-associations", "4", "--any-address"),
+    )
+    assert result.exit_code == 0, result.output
+    assert router.asked[-1][2] == {
+        "ae_title": "PACS",
+        "host": "10.0.0.2",
+        "port": 11112,
+        "services": ["store", "query"],
+        "maximum_associations": 4,
+        "check_address": False,
+    }
+
+
+def test_what_is_not_given_stays(router: FakeProcess) -> None:
+    router.will("GET", "/v1/devices", [DEVICE | {"port": 4242, "refusal": None}])
+    router.will("POST", "/v1/devices", DEVICE | {"host": "10.0.0.9", "port": 4242})
+    result = router.relay("device", "add", "PACS", "10.0.0.9")
+    assert router.asked[-1][2] == DEVICE | {"host": "10.0.0.9", "port": 4242}
+    assert "changed: host: 10.0.0.2 -> 10.0.0.9\n" in result.stdout
+    router.relay("device", "add", "PACS", "10.0.0.9", "--publish", "none")
+    assert router.asked[-1][2]["services"] == []
+
+
+def test_a_title_that_is_taken_is_a_failure(router: FakeProcess) -> None:
+    taken = DEVICE | {"refusal": "PACS is published by South already: choose another AE title"}
+    router.will("GET", "/v1/devices", [taken])
+    router.will("POST", "/v1/devices", taken)
+    result = router.relay("device", "add", "PACS", "10.0.0.2", "--publish", "store")
+    assert result.exit_code == 1
+    assert "by South already: choose another AE title" in result.stderr
+    assert "not published: taken" in router.relay("device", "list").stdout
+
+
+def test_a_device_that_is_not_published_says_so(router: FakeProcess) -> None:
+    router.will("GET", "/v1/devices", [])
+    router.will(
+        "POST", "/v1/devices", DEVICE | {"ae_title": "CT1", "host": "10.0.0.3", "services": []}
+    )
+    result = router.relay("device", "add", "CT1", "10.0.0.3")
+    assert "CT1 at 10.0.0.3:104, not published" in result.stdout
+    assert "device test" not in result.stdout
+    assert "services" not in router.asked[-1][2]
+
+
+def test_devices_are_listed(router: FakeProcess) -> None:
+    router.will("GET", "/v1/devices", [DEVICE])
+    assert "store, query" in router.relay("device", "list").stdout
+    assert json.loads(router.relay("device", "list", "--json").stdout) == [DEVICE]
+    router.will("GET", "/v1/devices", [])
+    assert "relay device add" in router.relay("device", "list").stdout
+
+
+@pytest.mark.parametrize(("fine", "status"), [(True, 0), (False, 1)])
+def test_a_test_shows_what_the_device_takes(router: FakeProcess, fine: bool, status: int) -> None:
+    report = {
+        "findings": [{"what": "answers C-ECHO", "ok": fine, "advice": "" if fine else "look"}],
+        "accepted": {"1.2.840.10008.5.1.4.1.1.2": ["1.2.840.10008.1.2"]},
+    }
+    router.will("POST", "/v1/devices/PACS%201/test", report)
+    result = router.relay("device", "test", "PACS 1")
+    assert result.exit_code == status
+    assert result.stdout.splitlines() == (
+        ["ok   answers C-ECHO"] if fine else ["FAIL answers C-ECHO", "     look"]
+    )
+    result = router.relay("device", "test", "PACS 1", "--all")
+    assert "CT Image Storage" in result.stdout
+    assert "Implicit VR Little Endian" in result.stdout
+    result = router.relay("device", "test", "PACS 1", "--json")
+    assert (result.exit_code, json.loads(result.stdout)) == (status, report)
+
+
+def test_a_device_is_removed(router: FakeProcess) -> None:
+    router.will("DELETE", "/v1/devices/A%2FB", {"grants_removed": [GRANT]})
+    result = router.relay("device", "remove", "A/B")
+    assert result.exit_code == 0
+    assert f"grant 7 removed: store to South Hospital ({FINGERPRINT})" in result.stdout
