@@ -39,7 +39,7 @@ from relay.errors import (
     LocalProtocolError,
     RemoteProtocolError,
 )
-from relay.router.guard import Verdict
+from relay.router.direction import Verdict
 
 # From an A-RELEASE-RQ to its end on both hops. Longer than the 60 s that each hop's association
 # waits by itself (relay.patience.Timeouts.release), so that this only ends what they do not see.
@@ -135,6 +135,8 @@ class _Side:
     async def send(self, atom: Atom) -> None:
         async with self._lock:
             await self.association.send(atom)
+            if isinstance(atom, AAssociateAC):  # what it allows may have been asked, and refused
+                await self._send_replies()
 
     async def pass_on(self, pdv: PDV, *, compressible: bool, ends: bool) -> None:
         """Send what the guard lets pass; between two messages, also the replies that wait."""
@@ -243,10 +245,11 @@ class _Passage:
         match atom:
             case PDV() if self._established and not source.wants_release:
                 verdict = judge(atom)
-                if verdict.forward is not None:
-                    await sink.pass_on(
-                        verdict.forward, compressible=verdict.compressible, ends=verdict.ends
-                    )
+                if verdict.before is not None:
+                    await verdict.before()
+                for pdv in verdict.forward:
+                    ends = verdict.ends and pdv is verdict.forward[-1]
+                    await sink.pass_on(pdv, compressible=verdict.compressible, ends=ends)
                 if verdict.reply is not None:
                     await source.reply(verdict.reply)
             case AAssociateAC() if source is self._acceptor and not self._established:

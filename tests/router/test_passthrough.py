@@ -14,6 +14,7 @@ from relay.dicom import dimse, uids
 from relay.dicom.dimse import CommandField, Status
 from relay.dicom.pdu import (
     AAbort,
+    AAssociateAC,
     AAssociateRJ,
     AAssociateRQ,
     AReleaseRP,
@@ -34,6 +35,7 @@ from relay.router.passthrough import (
 from tests.router.fakes import (
     CT,
     FakeAssociation,
+    FakeBorder,
     acceptance,
     command,
     data,
@@ -73,7 +75,7 @@ async def joined(
 ) -> AsyncIterator[Joined]:
     pair = Joined(FakeAssociation(), FakeAssociation())
     proposed = REQUEST if services is None else granted(REQUEST, services)
-    guard = Guard(proposed, services, lambda title: True)
+    guard = Guard(proposed, services, FakeBorder())
 
     async def run() -> None:
         try:
@@ -269,6 +271,30 @@ async def test_a_refused_command_is_answered_and_the_rest_goes_on() -> None:
         assert read(sent[0]).command_field == CommandField.C_GET_RQ
 
 
+async def test_a_request_that_is_refused_while_the_acceptance_goes_out_is_answered() -> None:
+    """A device may ask as soon as it has the A-ASSOCIATE-AC, before we know that it was sent."""
+
+    class Hasty(FakeAssociation):
+        async def send(self, atom: Atom, **options: bool) -> None:
+            await super().send(atom, **options)
+            if isinstance(atom, AAssociateAC):
+                self.say(command(3, store_rq(1)), data(3))
+                await trio.testing.wait_all_tasks_blocked()
+
+    requestor, acceptor = Hasty(), FakeAssociation()
+    proposed = granted(REQUEST, {"retrieve"})
+    guard = Guard(proposed, {"retrieve"}, FakeBorder())
+    acceptor.say(acceptance(proposed))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(
+            partial(join, requestor, acceptor, guard, tunnel=requestor, answer_wait=5)
+        )
+        with trio.fail_after(5):
+            _, refusal = await requestor.got(2)
+        assert read(refusal).status == Status.NOT_AUTHORIZED
+        nursery.cancel_scope.cancel()
+
+
 async def test_a_refusal_does_not_interrupt_a_message_of_that_direction() -> None:
     async with joined({"retrieve"}, caller_side=False) as pair:
         pair.requestor.say(command(7, get_rq(1)), data(7))
@@ -374,7 +400,7 @@ async def test_cancelled_it_aborts_both() -> None:
 
 async def test_an_error_of_our_own_aborts_both_and_is_not_swallowed() -> None:
     requestor, acceptor = FakeAssociation(), FakeAssociation()
-    guard = Guard(REQUEST, None, lambda title: True)
+    guard = Guard(REQUEST, None, FakeBorder())
 
     def broken(answer: object) -> object:
         raise ZeroDivisionError
@@ -396,7 +422,7 @@ async def test_over_real_sockets_with_a_release_collision() -> None:
     async def run() -> None:
         request = await near.receive()
         assert isinstance(request, AAssociateRQ)
-        guard = Guard(request, None, lambda title: True)
+        guard = Guard(request, None, FakeBorder())
         endings.append(await join(near, far, guard, tunnel=far, answer_wait=5))
         await near.aclose()
 
