@@ -21,7 +21,7 @@ from typing import Protocol
 
 import trio
 
-from relay import transport
+from relay import tls, tls_words, transport
 from relay.dicom.pdu import AAbort, AAssociateRJ, AAssociateRQ, AReleaseRP, Atom
 from relay.dicom.statemachine import State
 from relay.dicom.upperlayer import (
@@ -60,7 +60,9 @@ TERMINAL = (AAssociateRJ, AReleaseRP, AAbort)
 class Association(Protocol):
     """A conversation between two application entities, whatever carries it."""
 
-    cause: str  # how it ended, in words for the log; empty before
+    @property
+    def cause(self) -> str:
+        """How it ended, in words for the log; empty before."""
 
     async def receive(self) -> Atom:
         """The next indication. After a terminal one: `LocalProtocolError`."""
@@ -104,10 +106,11 @@ class TCPAssociation:
         self.bytes_received = 0
         self.bytes_sent = 0
         self._stream = stream
+        self._calling = role is Role.REQUESTOR
         self._timeouts = timeouts or Timeouts()
         self._upper = UpperLayer(role, maximum_length)
         self._indications: deque[Atom] = deque()
-        self._requested = role is Role.ACCEPTOR  # a requestor begins by sending its request
+        self._requested = not self._calling  # a requestor begins by sending its request
         self._ended = False  # the terminal atom has been taken
         self._write_lock = trio.Lock()
         self._reading: trio.CancelScope | None = None
@@ -122,6 +125,11 @@ class TCPAssociation:
     def peer_maximum_length(self) -> int:
         """The Maximum Length that the peer announced; 0 is unlimited."""
         return self._upper.peer_maximum_length
+
+    @property
+    def tls(self) -> str:
+        """The TLS version and cipher suite that carry it; empty where it goes without TLS."""
+        return tls.version(self._stream)
 
     @property
     def over(self) -> bool:
@@ -228,11 +236,11 @@ class TCPAssociation:
             data = bytes(await self._stream.receive_some(READ_SIZE))
         except trio.ClosedResourceError:
             return b""
-        except trio.BrokenResourceError:
-            self._note("connection lost")
+        except trio.BrokenResourceError as error:
+            self._note(self._lost(error))
             return b""
         if not data:
-            self._note("connection closed by the peer")
+            self._note(tls_words.CLOSED)
         return data
 
     async def _expire(self) -> None:
@@ -274,7 +282,7 @@ class TCPAssociation:
                 self._moved()
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             # The peer's last words may wait to be read, and say why: the socket is not closed yet.
-            raise self._aborted("connection lost") from error
+            raise self._aborted(self._lost(error)) from error
         except trio.Cancelled:
             self._note("closed here in the middle of a PDU")
             await self._lose()
@@ -322,7 +330,7 @@ class TCPAssociation:
                 case Close():
                     self._close_due = True
         if self._upper.fault:
-            self._note(self._upper.fault)
+            self._note(tls.answered(self._upper.fault) if self._calling else self._upper.fault)
         self._moved()
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
@@ -338,6 +346,13 @@ class TCPAssociation:
     def _note(self, cause: str) -> None:
         """Keep why the association ended: the first cause is the cause."""
         self.cause = self.cause or cause
+
+    def _lost(self, error: BaseException) -> str:
+        """Why the connection broke. A device that refuses our certificate may just close."""
+        words = tls.lost(error, calling=self._calling)
+        if self._calling and self.tls and not self.bytes_received and not tls.explains(words):
+            words += " right after the TLS handshake: does the peer take the certificate shown?"
+        return words
 
     def _note_end(self, atom: Atom) -> None:
         match atom:
@@ -367,18 +382,21 @@ async def connect(
     maximum_length: int = DEFAULT_MAXIMUM_LENGTH,
     timeouts: Timeouts | None = None,
     ssl_context: ssl.SSLContext | None = None,
+    server_hostname: str = "",
 ) -> TCPAssociation:
     """Connect to a device; nothing has been sent yet. Then `send(AAssociateRQ(...))`, `receive()`.
 
-    With `ssl_context` over TLS, whose certificate is checked against `host` as the context says.
+    With `ssl_context` over TLS, where the certificate must be for `server_hostname`, or for `host`
+    if that is empty. Under TLS 1.3 a device that refuses our certificate says so only afterwards:
+    the first `receive()` gives an A-ABORT, and `cause` the words.
     Raises `AssociationAborted`, which says why there is no connection.
     """
     timeouts = timeouts or Timeouts()
     tcp = await transport.open_tcp(host, port, timeouts.connect)
     stream: trio.abc.Stream = tcp
     if ssl_context is not None:
-        stream = await transport.start_tls(
-            tcp, ssl_context, timeouts.tls_handshake, server_hostname=host
+        stream = await tls.start_tls(
+            tcp, ssl_context, timeouts.tls_handshake, server_hostname=server_hostname or host
         )
     return TCPAssociation(
         stream,

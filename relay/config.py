@@ -20,6 +20,7 @@ import attrs
 from relay.errors import ConfigurationError
 from relay.values import (
     ADDRESSES,
+    ADDRESSES_OR_NONE,
     AE_TITLE,
     FILE,
     FLAG,
@@ -58,6 +59,22 @@ class Trust(Enum):
 
     FIRST_USE = "first-use"
     CONTACTS = "contacts"
+
+
+class DeviceCertificates(Enum):
+    """Whether devices that call over TLS must show a certificate of their own."""
+
+    NONE = "none"
+    ASKED = "asked"
+    REQUIRED = "required"
+
+
+class TLSProfile(Enum):
+    """The TLS profiles of PS3.15 §B.12, §B.13 and §B.10."""
+
+    BCP_195 = "bcp195"
+    MODIFIED_BCP_195 = "modified-bcp195"
+    NON_DOWNGRADING_BCP_195 = "non-downgrading-bcp195"
 
 
 class LogFormat(Enum):
@@ -200,6 +217,64 @@ class RouterConfig:
             "Where to listen for local DICOM devices: one address, or a list. IPv6 as"
             " [ADDRESS]:PORT.",
             default='"0.0.0.0:11112"',
+        ),
+    ]
+    tls_listen: Annotated[
+        tuple[Address, ...],
+        Key(
+            ADDRESSES_OR_NONE,
+            "Where to listen for local devices that speak DICOM over TLS, beside `listen`: one"
+            " address, or a list. The registered port is 2762.",
+            default="[]",
+            example='"0.0.0.0:2762"',
+        ),
+    ]
+    certificate: Annotated[
+        Path | None,
+        Key(
+            FILE,
+            "The Router's own TLS certificate chain, PEM: for devices that call at tls_listen, and"
+            " for those that ask for one when called. Needed with tls_listen.",
+            example='"/etc/relay/router.pem"',
+        ),
+    ]
+    private_key: Annotated[
+        Path | None,
+        Key(
+            FILE,
+            "The certificate's private key, PEM, readable by this process alone, without a"
+            " passphrase.",
+            example='"/etc/relay/router-key.pem"',
+        ),
+    ]
+    device_ca_file: Annotated[
+        Path | None,
+        Key(
+            FILE,
+            "The authorities that are trusted for devices over TLS, or the devices' certificates"
+            " themselves, PEM. Without it: the system's authorities for devices that are called,"
+            " and none for those that call.",
+            example='"/etc/relay/devices.pem"',
+        ),
+    ]
+    device_certificates: Annotated[
+        DeviceCertificates,
+        Key(
+            one_of(DeviceCertificates),
+            "Certificates of devices that call at tls_listen. none: not asked for. asked: a device"
+            " that shows one must show one that device_ca_file vouches for. required: a device"
+            " without one is refused.",
+            default='"asked"',
+        ),
+    ]
+    tls_profile: Annotated[
+        TLSProfile,
+        Key(
+            one_of(TLSProfile),
+            "The TLS profile towards devices, of DICOM PS3.15: bcp195 is B.12, modified-bcp195 is"
+            " B.13, non-downgrading-bcp195 is B.10 (retired, for older devices). All: TLS 1.2 and"
+            " 1.3, nothing older.",
+            default='"bcp195"',
         ),
     ]
     proxy: Annotated[
@@ -358,6 +433,8 @@ def _table(path: Path, mode: Mode, table: Mapping[str, Any]) -> Config:
     config = _SCHEMA[mode](**values)
     if isinstance(config, BridgeConfig):
         _check_tls(path, config)
+    else:
+        _check_device_tls(path, config)
     return config
 
 
@@ -373,6 +450,25 @@ def _check_tls(path: Path, config: BridgeConfig) -> None:
             raise ConfigurationError(
                 str(path), f"bridge.{name}", "expected a PEM file, or behind_proxy = true"
             )
+
+
+def _check_device_tls(path: Path, config: RouterConfig) -> None:
+    """What TLS towards devices cannot do without."""
+    pair = {"certificate": config.certificate, "private_key": config.private_key}
+    missing = [name for name, file in pair.items() if file is None]
+    for name in missing:
+        [other] = pair.keys() - {name}
+        reason = other if len(missing) == 1 else "tls_listen" if config.tls_listen else ""
+        if reason:
+            raise ConfigurationError(
+                str(path), f"router.{name}", f"expected a PEM file, because {reason} is given"
+            )
+    if config.device_certificates is DeviceCertificates.REQUIRED and config.device_ca_file is None:
+        raise ConfigurationError(
+            str(path),
+            "router.device_ca_file",
+            'expected a PEM file, because device_certificates is "required"',
+        )
 
 
 def _did_you_mean(name: str, known: list[str]) -> str:

@@ -114,6 +114,7 @@ class Refusal(IntEnum):
     BUSY = 6
     MALFORMED = 7
     UNTRUSTED_PEER = 8
+    AMBIGUOUS_CALLING = 9
 
 
 class HandshakeError(TunnelError):
@@ -172,6 +173,18 @@ def leaves(group: BaseExceptionGroup[E]) -> Iterator[E]:
             yield error
 
 
+_OTHER_HOST = "is the address right, or does something in between answer in its place?"
+
+# What to do about a certificate, by OpenSSL's X509_V_ERR_*: of one that is not valid yet, has
+# expired, is for another name, is for another address. All others are the authority's.
+_CERTIFICATE_ADVICE = {
+    9: "is this machine's clock right?",
+    10: "it has to be renewed there, unless this machine's clock is wrong",
+    62: _OTHER_HOST,
+    64: _OTHER_HOST,
+}
+
+
 def connection_fault(error: BaseException, host: str, authority: str = "") -> str | None:
     """Why there is no HTTPS to `host`, in words, if TLS or the system has said so.
 
@@ -184,7 +197,8 @@ def connection_fault(error: BaseException, host: str, authority: str = "") -> st
             cause = next(leaves(cause))
         if isinstance(cause, ssl.SSLCertVerificationError):
             words = f"its certificate does not hold: {cause.verify_message}"
-            return f"{words}; {authority}" if authority else words
+            advice = _CERTIFICATE_ADVICE.get(getattr(cause, "verify_code", 0), authority)
+            return f"{words}; {advice}" if advice else words
         if isinstance(cause, ssl.SSLError):
             # Those that Python raises itself have no reason, only words.
             why = getattr(cause, "reason", None) or cause.strerror

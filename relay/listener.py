@@ -1,5 +1,7 @@
 """Takes associations from devices: many at once, each in a task of the caller's, within limits.
 
+Some of its ports may speak TLS; the limits are the same for all of them together.
+
 A connection that holds no association (before its A-ASSOCIATE-RQ is whole, and after its end until
 the peer has closed) occupies no place that an association could have. Such connections have a
 limit of their own, in all and for each source address; past it the oldest of them is pushed out,
@@ -18,10 +20,10 @@ import attrs
 import structlog
 import trio
 
-from relay import transport
-from relay.association import DEFAULT_MAXIMUM_LENGTH, TCPAssociation
+from relay import tls, transport
+from relay.association import ABORT_LIMIT, DEFAULT_MAXIMUM_LENGTH, TCPAssociation
 from relay.dicom.pdu import AAssociateRQ
-from relay.dicom.rejection import LOCAL_LIMIT_EXCEEDED
+from relay.dicom.rejection import LOCAL_LIMIT_EXCEEDED, PROTOCOL_VERSION_NOT_SUPPORTED
 from relay.dicom.upperlayer import Role
 from relay.errors import AssociationAborted, RelayError
 from relay.patience import Timeouts
@@ -32,6 +34,10 @@ Handler = Callable[[TCPAssociation], Awaitable[object]]
 
 # What accept() fails with when the machine is short of something; it passes.
 SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
+
+# A device that opens many connections at once has sent each one's A-ASSOCIATE-RQ by then: only who
+# has been silent for longer has to make room for others from its address.
+FIRST_WORD = 1.0
 
 # After a shortage: long enough to cost nothing, short enough that no device gives up meanwhile.
 SHORTAGE_PAUSE = 0.1
@@ -58,11 +64,14 @@ async def serve(
     limits: ServerLimits | None = None,
     timeouts: Timeouts | None = None,
     maximum_length: int = DEFAULT_MAXIMUM_LENGTH,
+    tls_listeners: Sequence[trio.abc.Listener[trio.SocketStream]] = (),
     ssl_context: ssl.SSLContext | None = None,
     stopping: trio.Event | None = None,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Accept on `listeners` and run `handler(association)` for each A-ASSOCIATE-RQ.
+
+    So also on `tls_listeners`, whose connections begin with a TLS handshake by `ssl_context`.
 
     The request is what the handler's first `receive()` gives; when the handler returns or raises,
     the association is closed (aborted, if it has not ended). Over the limit an A-ASSOCIATE-RQ is
@@ -71,13 +80,15 @@ async def serve(
     Runs until `stopping` is set: then nothing new is taken, what runs has `limits.grace` seconds
     to end before it is aborted, and `serve` returns. The listeners are closed in any case.
     """
-    server = _Server(
-        handler, limits or ServerLimits(), timeouts or Timeouts(), maximum_length, ssl_context
-    )
+    if tls_listeners and ssl_context is None:
+        raise ValueError("a listener for TLS without an ssl_context would serve without TLS")
+    server = _Server(handler, limits or ServerLimits(), timeouts or Timeouts(), maximum_length)
     async with trio.open_nursery() as connections:
         async with trio.open_nursery() as accepting:
             for listener in listeners:
-                accepting.start_soon(server.accept, listener, connections)
+                accepting.start_soon(server.accept, listener, connections, None)
+            for listener in tls_listeners:
+                accepting.start_soon(server.accept, listener, connections, ssl_context)
             task_status.started()
             await (trio.Event() if stopping is None else stopping).wait()
             accepting.cancel_scope.cancel()
@@ -91,6 +102,7 @@ class _Waiting:
 
     address: str
     scope: trio.CancelScope
+    since: float
     pushed_out: str = ""  # why
     said: bool = False  # the log has a cause for this connection already
 
@@ -101,12 +113,14 @@ class _Server:
     limits: ServerLimits
     timeouts: Timeouts
     maximum_length: int
-    ssl_context: ssl.SSLContext | None
     associations: int = 0
     waiting: list[_Waiting] = attrs.Factory(list)  # oldest first
 
     async def accept(
-        self, listener: trio.abc.Listener[trio.SocketStream], connections: trio.Nursery
+        self,
+        listener: trio.abc.Listener[trio.SocketStream],
+        connections: trio.Nursery,
+        context: ssl.SSLContext | None,
     ) -> None:
         short = False
         async with listener:
@@ -122,18 +136,18 @@ class _Server:
                     await trio.sleep(SHORTAGE_PAUSE)
                 else:
                     short = False
-                    connections.start_soon(self._connection, stream)
+                    connections.start_soon(self._connection, stream, context)
 
     def drop_waiting(self, why: str) -> None:
         for connection in self.waiting:
             self._push_out(connection, why)
 
-    async def _connection(self, stream: trio.SocketStream) -> None:
+    async def _connection(self, stream: trio.SocketStream, context: ssl.SSLContext | None) -> None:
         address, port = _address(stream)
         peer = f"{address}:{port}" if address else "unix socket"
         try:
             with _failures_logged(peer):
-                association = await self._request(stream, address, port, peer)
+                association = await self._request(stream, context, address, port, peer)
                 if association is not None:
                     await self._serve(association, address, peer)
         finally:
@@ -146,22 +160,29 @@ class _Server:
         finally:
             with self._without_association(address):
                 await association.aclose()
+            carried = {"tls": association.tls} if association.tls else {}
             log.info(
                 "association ended",
                 peer=peer,
+                **carried,
                 cause=association.cause,
                 bytes_received=association.bytes_received,
                 bytes_sent=association.bytes_sent,
             )
 
     async def _request(
-        self, stream: trio.SocketStream, address: str, port: int, peer: str
+        self,
+        stream: trio.SocketStream,
+        context: ssl.SSLContext | None,
+        address: str,
+        port: int,
+        peer: str,
     ) -> TCPAssociation | None:
         """The association once its A-ASSOCIATE-RQ is there; None, and logged, if none comes."""
         said = log.bind(peer=peer)
         with self._without_association(address) as waiting:
             try:
-                association = await self._open(stream, address, port)
+                association = await self._open(stream, context, address, port)
             except AssociationAborted as error:
                 said.warning("connection without association", cause=str(error))
                 return None
@@ -179,22 +200,43 @@ class _Server:
             said.warning("connection without association", cause=waiting.pushed_out)
         return None
 
-    async def _open(self, stream: trio.SocketStream, address: str, port: int) -> TCPAssociation:
+    async def _open(
+        self, stream: trio.SocketStream, context: ssl.SSLContext | None, address: str, port: int
+    ) -> TCPAssociation:
         if address:
             transport.keep_alive(stream.socket)
         connection: trio.abc.Stream = stream
-        if self.ssl_context is not None:
-            connection = await transport.start_tls(
-                stream, self.ssl_context, self.timeouts.tls_handshake
-            )
+        if context is not None:
+            if await tls.plain_dicom(stream, self.timeouts.tls_handshake):
+                await self._turn_away(stream, address, port)
+                raise transport.failed("plain DICOM on the TLS port")
+            connection = await tls.start_tls(stream, context, self.timeouts.tls_handshake)
+        return self._association(connection, address, port, self.timeouts)
+
+    def _association(
+        self, connection: trio.abc.Stream, address: str, port: int, timeouts: Timeouts
+    ) -> TCPAssociation:
         return TCPAssociation(
             connection,
             Role.ACCEPTOR,
             maximum_length=self.maximum_length,
-            timeouts=self.timeouts,
+            timeouts=timeouts,
             host=address,
             port=port,
         )
+
+    async def _turn_away(self, stream: trio.SocketStream, address: str, port: int) -> None:
+        """Say no in plain DICOM to who asks for an association without TLS: its log has it then.
+
+        Of all that PS3.8 Table 9-21 knows, the protocol's version comes nearest.
+        """
+        timeouts = attrs.evolve(self.timeouts, artim=ABORT_LIMIT)
+        association = self._association(stream, address, port, timeouts)
+        try:
+            if isinstance(await association.receive(), AAssociateRQ):
+                await association.send(PROTOCOL_VERSION_NOT_SUPPORTED)
+        finally:
+            await association.aclose()
 
     async def _associate(self, association: TCPAssociation) -> None:
         if self.associations >= self.limits.associations:
@@ -210,9 +252,10 @@ class _Server:
     @contextmanager
     def _without_association(self, address: str) -> Iterator[_Waiting]:
         """Take a place among the connections that hold no association; it may be taken away."""
+        now = trio.current_time()
         standing = [entry for entry in self.waiting if not entry.pushed_out]
         beside = [entry for entry in standing if entry.address == address]
-        if len(beside) >= self.limits.waiting_per_address:
+        if len(beside) >= self.limits.waiting_per_address and now - beside[0].since >= FIRST_WORD:
             self._push_out(
                 beside[0],
                 f"pushed out: {len(beside)} connections from {address} without an association",
@@ -222,7 +265,7 @@ class _Server:
                 standing[0], f"pushed out: {len(standing)} connections without an association"
             )
         with trio.CancelScope() as scope:
-            entry = _Waiting(address, scope)
+            entry = _Waiting(address, scope, now)
             self.waiting.append(entry)
             try:
                 yield entry

@@ -22,6 +22,7 @@ from relay.dicom.dimse import (
     CommandReader,
     CommandSet,
     Status,
+    Tag,
     is_pending,
     request,
     response_to,
@@ -62,6 +63,9 @@ STORE_DEADLINE = 300.0
 # From one C-FIND-RSP to the next. The first may wait for a search over a whole archive.
 FIND_DEADLINE = 120.0
 
+# A report is noted down and answered.
+REPORT_DEADLINE = 60.0
+
 RELEASE_DEADLINE = 60.0
 
 # Who asks our own C-ECHO provider asks at once, and again at most after a person's pause.
@@ -88,8 +92,15 @@ async def negotiate(
 ) -> AAssociateAC:
     """Ask for the association; `negotiation.accepted_contexts(rq, ac)` tells what came of it."""
     await association.send(rq)
+    return await negotiated(association, deadline=deadline)
+
+
+async def negotiated(
+    association: Association, *, deadline: float = NEGOTIATION_DEADLINE
+) -> AAssociateAC:
+    """The answer to a request that is on its way already, as a tunnel's is."""
     async with _aborting_faults(association):
-        match await _receive(association, deadline, "answer to A-ASSOCIATE-RQ"):
+        match await receive(association, deadline, "answer to A-ASSOCIATE-RQ"):
             case AAssociateAC() as ac:
                 return ac
             case AAssociateRJ() as rejection:
@@ -162,6 +173,36 @@ async def find(
             await cancel(association, context, message_id=message_id)
 
 
+async def report_event(
+    association: Association,
+    context: AcceptedContext,
+    event: CommandSet,
+    data_set: bytes,
+    *,
+    message_id: int = 1,
+    deadline: float = REPORT_DEADLINE,
+) -> int:
+    """N-EVENT-REPORT of what `event`, another one, reports; the status of its response.
+
+    PS3.7 §10.1.1. Raises `RemoteProtocolError` if `event` names no SOP class or instance.
+    """
+    sop_class, sop_instance = event.sop_class_uid, event.sop_instance_uid
+    event_type = event.number(Tag.EVENT_TYPE_ID)
+    if sop_class is None or sop_instance is None or event_type is None:
+        raise RemoteProtocolError("N-EVENT-REPORT-RQ without SOP class, instance or event type")
+    command = request(
+        CommandField.N_EVENT_REPORT_RQ,
+        message_id,
+        sop_class,
+        sop_instance,
+        has_data_set=True,
+        extra={Tag.EVENT_TYPE_ID: event_type},
+    )
+    await _send(association, context, command, data_set)
+    status, _ = await _response(association, context, command, deadline)
+    return status
+
+
 async def cancel(
     association: Association, context: AcceptedContext, *, message_id: int = 1
 ) -> None:
@@ -174,7 +215,7 @@ async def release(association: Association, *, deadline: float = RELEASE_DEADLIN
     await association.send(AReleaseRQ())
     async with _aborting_faults(association):
         while True:
-            match await _receive(association, deadline, "answer to A-RELEASE-RQ"):
+            match await receive(association, deadline, "answer to A-RELEASE-RQ"):
                 case AReleaseRP():
                     return
                 case AReleaseRQ():
@@ -192,7 +233,7 @@ async def respond_to_echo(association: Association, rq: AAssociateRQ) -> None:
     reader = CommandReader({result.id for result in ac.contexts if result.accepted})
     async with _aborting_faults(association):
         while True:
-            match await _receive(association, ECHO_IDLE, "request"):
+            match await receive(association, ECHO_IDLE, "request"):
                 case PDV() as pdv:
                     command = reader.feed(pdv)
                     if command is not None:
@@ -263,7 +304,7 @@ async def _response(
     data_set = bytearray()
     async with _aborting_faults(association):
         while command is None or reader.message_open:
-            atom = await _receive(association, deadline, "response")
+            atom = await receive(association, deadline, "response")
             if not isinstance(atom, PDV):
                 raise _unexpected(atom, association.cause)
             command = reader.feed(atom) or command
@@ -282,7 +323,9 @@ async def _response(
 # --- atoms ------------------------------------------------------------------------------------
 
 
-async def _receive(association: Association, deadline: float, what: str) -> Atom:
+async def receive(association: Association, deadline: float, what: str) -> Atom:
+    """The next atom. After `deadline` seconds without one the association is aborted, and
+    `AssociationAborted` says that there was no `what`."""
     with trio.move_on_after(deadline):
         return await association.receive()
     await association.abort()

@@ -1,8 +1,7 @@
-"""Byte streams to and from devices: TCP, TLS, Unix sockets; each failure in words for the log."""
+"""Byte streams to and from devices: TCP and Unix sockets; each failure in words for the log."""
 
 import os
 import socket
-import ssl
 from pathlib import Path
 
 import trio
@@ -20,9 +19,9 @@ async def open_tcp(host: str, port: int, deadline: float) -> trio.SocketStream:
         with trio.fail_after(deadline):
             stream = await trio.open_tcp_stream(host, port)
     except trio.TooSlowError as error:
-        raise _failed(f"{host}:{port}: no connection within {deadline:g} s") from error
+        raise failed(f"{host}:{port}: no connection within {deadline:g} s") from error
     except (OSError, UnicodeError) as error:
-        raise _failed(f"{host}:{port}: {_os_words(error)}") from error
+        raise failed(f"{host}:{port}: {_os_words(error)}") from error
     keep_alive(stream.socket)
     return stream
 
@@ -32,43 +31,7 @@ async def open_unix(path: Path) -> trio.SocketStream:
     try:
         return await trio.open_unix_socket(path)
     except OSError as error:
-        raise _failed(f"{path}: {_os_words(error)}") from error
-
-
-async def start_tls(
-    stream: trio.SocketStream,
-    context: ssl.SSLContext,
-    deadline: float,
-    *,
-    server_hostname: str | None = None,
-) -> trio.abc.Stream:
-    """The TLS stream over `stream` after its handshake; as the server without `server_hostname`.
-
-    Raises `AssociationAborted` that names what the peer sent instead; `stream` is closed then.
-    """
-    # "https_compatible": a peer that closes without close_notify, as most devices do, is an end of
-    # the stream. What DICOM says over it has an end of its own (release or abort), so that nothing
-    # cut short passes for whole.
-    tls = trio.SSLStream(
-        stream,
-        context,
-        server_hostname=server_hostname,
-        server_side=server_hostname is None,
-        https_compatible=True,
-    )
-    try:
-        with trio.fail_after(deadline):
-            await tls.do_handshake()
-    except trio.TooSlowError as error:
-        await trio.aclose_forcefully(stream)
-        raise _failed(f"silence: no TLS handshake within {deadline:g} s") from error
-    except trio.BrokenResourceError as error:
-        await trio.aclose_forcefully(stream)
-        raise _failed(_tls_words(error.__cause__)) from error
-    except BaseException:
-        await trio.aclose_forcefully(stream)
-        raise
-    return tls
+        raise failed(f"{path}: {_os_words(error)}") from error
 
 
 def keep_alive(connection: trio.socket.SocketType) -> None:
@@ -82,7 +45,8 @@ def keep_alive(connection: trio.socket.SocketType) -> None:
         connection.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
-def _failed(words: str) -> AssociationAborted:
+def failed(words: str) -> AssociationAborted:
+    """A connection that did not come about, and why in words."""
     return AssociationAborted(AbortSource.SERVICE_PROVIDER, AbortReason.NOT_SPECIFIED, words)
 
 
@@ -97,17 +61,3 @@ def _os_words(error: OSError | UnicodeError) -> str:
         if isinstance(candidate, OSError) and candidate.errno:
             return os.strerror(candidate.errno)
     return str(error)
-
-
-def _tls_words(error: BaseException | None) -> str:
-    match error:
-        case ssl.SSLCertVerificationError():
-            return f"TLS: certificate refused: {error.verify_message}"
-        case ssl.SSLError(reason="HTTP_REQUEST" | "HTTPS_PROXY_REQUEST"):
-            return "HTTP on the TLS port"
-        case ssl.SSLError(reason="WRONG_VERSION_NUMBER" | "UNKNOWN_PROTOCOL"):
-            return "no TLS on a TLS port"
-        case ssl.SSLError():
-            return f"TLS: {(error.reason or 'protocol error').lower().replace('_', ' ')}"
-        case _:
-            return "connection closed by the peer in the TLS handshake"

@@ -126,11 +126,15 @@ def _address(value: Any, folder: Path) -> Address:
     return Address(match[1].strip("[]"), int(match[2]))
 
 
-def _addresses(value: Any, folder: Path) -> tuple[Address, ...]:
+def _addresses_or_none(value: Any, folder: Path) -> tuple[Address, ...]:
     rows = value if isinstance(value, list) else [value]
-    if not rows:
-        raise ValueError
     return tuple(_address(row, folder) for row in rows)
+
+
+def _addresses(value: Any, folder: Path) -> tuple[Address, ...]:
+    if value == []:
+        raise ValueError
+    return _addresses_or_none(value, folder)
 
 
 def _text(value: Any) -> str:
@@ -216,9 +220,13 @@ FLAG = Kind("expected true or false", _flag)
 PATH = Kind("expected a path", _path)
 FILE = Kind("expected the path of a file", _file)
 ADDRESSES = Kind('expected "HOST:PORT", or a list of them', _addresses)
+ADDRESSES_OR_NONE = Kind(
+    'expected "HOST:PORT", or a list of them, which may be empty', _addresses_or_none
+)
 URL = Kind('expected an https URL without a path, such as "https://relay.example.org"', _url)
 ORIGINS = Kind('expected a list of https origins, such as ["https://store.example.org"]', _origins)
 AE_TITLE = Kind("expected an AE title of 1 to 16 ASCII characters without a backslash", _ae_title)
+SECRET = Kind("expected env:NAME or file:PATH", _secret)
 PROXY = Kind('expected "http://HOST:PORT", or env:NAME or file:PATH of one', _proxy)
 
 

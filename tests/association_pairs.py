@@ -1,5 +1,6 @@
 """Two ends of an association in one test, over memory or loopback."""
 
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -79,16 +80,22 @@ async def serving(
     *,
     limits: ServerLimits | None = None,
     timeouts: Timeouts | None = None,
+    ssl_context: ssl.SSLContext | None = None,
     **options: object,
 ) -> AsyncIterator[int]:
-    """`serve` on a loopback port, which this gives; cancelled on leaving."""
+    """`serve` on a loopback port, which this gives; cancelled on leaving.
+
+    The port speaks TLS if there is an `ssl_context`.
+    """
     listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
     port: int = listeners[0].socket.getsockname()[1]
     async with trio.open_nursery() as nursery:
         await nursery.start(
             lambda task_status: serve(
-                listeners,
+                [] if ssl_context else listeners,
                 handler,
+                tls_listeners=listeners if ssl_context else [],
+                ssl_context=ssl_context,
                 limits=limits,
                 timeouts=timeouts,
                 task_status=task_status,

@@ -24,6 +24,7 @@ import attrs
 import trio
 import trustme
 
+from tests import commands
 from tests.interop.peers import Address, free_port
 from tests.wire import Wire, reverse_proxy
 
@@ -45,13 +46,18 @@ class NetworkError(Exception):
 
 @attrs.define(slots=True)
 class Site:
-    """One Relay process: its configuration, its folder, its log."""
+    """One Relay process: its configuration, its folder, its log.
+
+    `inside` stands before its command and its commands, to run them in a network namespace
+    (tests.namespaces).
+    """
 
     name: str
     mode: str
     directory: Path
     port: int
     process: trio.Process | None = None
+    inside: tuple[str, ...] = ()
 
     @property
     def configuration(self) -> Path:
@@ -87,7 +93,7 @@ class Site:
         with self.log.open("ab") as sink:
             self.process = await trio.lowlevel.open_process(
                 [
-                    *(sys.executable, "-m", "relay"),
+                    *(*self.inside, sys.executable, "-m", "relay"),
                     *("--mode", self.mode, "--config", str(self.configuration)),
                 ],
                 stdin=subprocess.DEVNULL,
@@ -129,20 +135,28 @@ class Site:
 
     async def relay(self, *arguments: str, check: bool = True) -> str:
         """Run a command of the command line against this process and give what it prints."""
+        status, output, errors = await self._command(
+            [*arguments, "--config", str(self.configuration)]
+        )
+        if check and status != 0:
+            raise NetworkError(
+                f"relay {' '.join(arguments)}: exit {status}\n"
+                f"{output}{errors}\n{self.output()[-4000:]}"
+            )
+        return output if check else output + errors
+
+    async def _command(self, arguments: list[str]) -> tuple[int, str, str]:
+        if not self.inside:
+            return await trio.to_thread.run_sync(commands.run, arguments, COMMAND_DEADLINE)
         with trio.move_on_after(COMMAND_DEADLINE):
             done = await trio.run_process(
-                [sys.executable, "-m", "relay", *arguments, "--config", str(self.configuration)],
+                [*self.inside, sys.executable, "-m", "relay", *arguments],
                 stdin=b"",
                 capture_stdout=True,
                 capture_stderr=True,
                 check=False,
             )
-            if check and done.returncode != 0:
-                raise NetworkError(
-                    f"relay {' '.join(arguments)}: exit {done.returncode}\n"
-                    f"{done.stdout.decode()}{done.stderr.decode()}\n{self.output()[-4000:]}"
-                )
-            return done.stdout.decode() if check else (done.stdout + done.stderr).decode()
+            return done.returncode, done.stdout.decode(), done.stderr.decode()
         raise NetworkError(f"relay {' '.join(arguments)} did not end in {COMMAND_DEADLINE} s")
 
     async def ask(self, *arguments: str) -> Any:
@@ -191,8 +205,9 @@ class Network:
                 await trio.sleep(POLL)
 
 
-def _write(site: Site, table: str, values: dict[str, object]) -> None:
-    site.directory.mkdir(parents=True)
+def write_configuration(site: Site, table: str, values: dict[str, object]) -> None:
+    """Make the site's folder and its `relay.toml` of one table."""
+    site.directory.mkdir(parents=True, exist_ok=True)
     lines = [f"[{table}]", *(f"{key} = {json.dumps(value)}" for key, value in values.items())]
     site.configuration.write_text("\n".join(lines) + "\n")
 
@@ -235,7 +250,7 @@ async def network(
             }
         else:
             carried = {"behind_proxy": True}
-        _write(
+        write_configuration(
             bridge_site,
             "bridge",
             {
@@ -252,7 +267,7 @@ async def network(
         net = Network(bridge_site, {}, wire, ca_file)
         for hospital in hospitals:
             site = Site(f"Hospital {hospital}", "router", directory / hospital, free_port())
-            _write(
+            write_configuration(
                 site,
                 "router",
                 {

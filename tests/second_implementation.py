@@ -31,7 +31,7 @@ Results = dict[str, bytes | int | str | list[str]]
 
 VECTORS = Path(__file__).parent / "vectors"
 
-UNSPECIFIED, EXPIRED, UNKNOWN_KEY, MALFORMED, LAST_REASON = 0, 1, 2, 7, 8  # §8.4
+UNSPECIFIED, EXPIRED, UNKNOWN_KEY, MALFORMED, LAST_REASON = 0, 1, 2, 7, 9  # §8.4
 OPENING_AGE = 10_800
 SEALED_REQUEST = 131_072 + 16
 CHUNK = 4 * 1024 * 1024

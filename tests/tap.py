@@ -58,10 +58,34 @@ class Message:
     data_set: bytes | None
 
     @property
+    def field(self) -> int | None:
+        """Command Field (0000,0100)."""
+        return self.number(0x0100)
+
+    @property
     def status(self) -> int | None:
         """Status (0000,0900), if the command set has one."""
-        at = self.command.find(b"\x00\x00\x00\x09\x02\x00\x00\x00")
-        return int.from_bytes(self.command[at + 8 : at + 10], "little") if at >= 0 else None
+        return self.number(0x0900)
+
+    def number(self, element: int) -> int | None:
+        """The US value of (0000,element), if the command set has one."""
+        value = self.value(element)
+        return None if value is None else int.from_bytes(value, "little")
+
+    def text(self, element: int) -> str | None:
+        """The text of (0000,element) without padding, if the command set has one."""
+        value = self.value(element)
+        return None if value is None else value.decode("ascii").strip(" \0")
+
+    def value(self, element: int) -> bytes | None:
+        """The value of (0000,element): Implicit VR Little Endian (PS3.7 §6.3.1)."""
+        at = 0
+        while at + 8 <= len(self.command):
+            group, number, length = struct.unpack_from("<HHI", self.command, at)
+            if (group, number) == (0, element):
+                return self.command[at + 8 : at + 8 + length]
+            at += 8 + length
+        return None
 
 
 def pdus(stream: bytes) -> Iterator[tuple[int, bytes]]:

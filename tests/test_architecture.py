@@ -73,14 +73,22 @@ ROOMS = {
         ("trio", "trio_websocket", "wsproto", "msgpack", "structlog"),
     ),
     "association": Room(
-        ("relay.association", "relay.listener", "relay.patience", "relay.transport"),
+        (
+            "relay.association",
+            "relay.listener",
+            "relay.patience",
+            "relay.tls",
+            "relay.tls_words",
+            "relay.transport",
+        ),
         ("relay.dicom", "relay.dicom.*"),
         ("trio", "structlog"),
     ),
     "scu": Room(
         ("relay.scu",), ("relay.dicom", "relay.dicom.*", "relay.association"), ("trio", "structlog")
     ),
-    "providers": Room(("relay.providers", "relay.providers.*"), ()),
+    # A provider's settings are read as the configuration's values are.
+    "providers": Room(("relay.providers", "relay.providers.*"), ("relay.values",)),
     "database": Room(("relay.database",), (), ("apsw", "trio", "structlog")),
     "web": Room(("relay.web", "relay.web.*"), ("relay.database",)),
     "bridge": Room(
@@ -104,6 +112,8 @@ ROOMS = {
             "relay.association",
             "relay.listener",
             "relay.patience",
+            "relay.tls",
+            "relay.tls_words",
             "relay.transport",
             "relay.scu",
             "relay.dicom",
@@ -184,6 +194,7 @@ def test_only_the_command_line_knows_the_configuration() -> None:
         for imported, line in imports(path)
         if imported in ("relay.config", "relay.example", "relay.values", "relay.log")
         and room_of(name_of(path)) not in ("cli", "config")
+        and imported not in ROOMS[room_of(name_of(path))].relay
     ]
     assert not wrong, "constructors take what they need: " + ", ".join(wrong)
 

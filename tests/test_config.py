@@ -3,7 +3,16 @@ from pathlib import Path
 import pytest
 
 from relay import config
-from relay.config import BridgeConfig, LogFormat, LogLevel, Mode, RouterConfig, Trust
+from relay.config import (
+    BridgeConfig,
+    DeviceCertificates,
+    LogFormat,
+    LogLevel,
+    Mode,
+    RouterConfig,
+    TLSProfile,
+    Trust,
+)
 from relay.errors import ConfigurationError
 from relay.values import Address
 
@@ -21,6 +30,12 @@ def test_a_router_needs_nothing_said(tmp_path: Path) -> None:
         ae_title="RELAY",
         data_dir=Path("/var/lib/relay"),
         listen=(Address("0.0.0.0", 11112),),
+        tls_listen=(),
+        certificate=None,
+        private_key=None,
+        device_ca_file=None,
+        device_certificates=DeviceCertificates.ASKED,
+        tls_profile=TLSProfile.BCP_195,
         proxy=None,
         ca_file=None,
         allowed_origins=(),
@@ -76,6 +91,25 @@ def test_a_bridge_needs_its_url_and_a_certificate(tmp_path: Path) -> None:
         ('[router]\nlisten="h:65536"', "router.listen", '"HOST:PORT"'),
         ("[router]\nlisten=[]", "router.listen", '"HOST:PORT"'),
         ("[router]\nlisten=104", "router.listen", '"HOST:PORT"'),
+        ('[router]\ntls_listen="2762"', "router.tls_listen", "which may be empty"),
+        ('[router]\ntls_listen="h:2762"', "router.certificate", "because tls_listen is given"),
+        (
+            '[router]\ncertificate="relay.toml"',
+            "router.private_key",
+            "because certificate is given",
+        ),
+        (
+            '[router]\nprivate_key="relay.toml"',
+            "router.certificate",
+            "because private_key is given",
+        ),
+        (
+            '[router]\ndevice_certificates="required"',
+            "router.device_ca_file",
+            'because device_certificates is "required"',
+        ),
+        ("[router]\ndevice_certificates=true", "router.device_certificates", '"asked"'),
+        ('[router]\ntls_profile="bcp"', "router.tls_profile", '"non-downgrading-bcp195"'),
         ('[router]\ntrust="all"', "router.trust", '"first-use", "contacts"'),
         ("[router]\ntrust=[]", "router.trust", '"first-use", "contacts"'),
         ("[router]\nmaximum_associations=0", "router.maximum_associations", "1 to 10000"),

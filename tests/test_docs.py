@@ -42,3 +42,23 @@ def test_every_command_is_in_the_reference() -> None:
 def test_local_links_lead_somewhere(document: Path) -> None:
     for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", document.read_text()):
         assert (document.parent / target).exists(), target
+
+
+def peers() -> tuple[list[list[str]], dict[str, str], set[str]]:
+    """The table of peers: its rows, the tests by key, the keys of why a cell is empty."""
+    section = (ROOT / "docs/conformance.md").read_text().split("## The table of peers")[1]
+    lines = section.splitlines()
+    table = [line.strip("| ").split("|") for line in lines if line.startswith("|")][2:]
+    rows = [[cell.strip() for cell in row] for row in table]
+    shown = dict(re.findall(r"^- (\w+): `([^`]+)`$", section, re.MULTILINE))
+    return rows, shown, set(re.findall(r"^- (–\d): ", section, re.MULTILINE))
+
+
+def test_each_cell_of_the_table_of_peers_has_its_test_or_its_reason() -> None:
+    rows, shown, empty = peers()
+    cells = {cell for row in rows for cell in row[1:]}
+    assert all(len(row) == 7 for row in rows)
+    assert cells == shown.keys() | empty
+    for test in shown.values():
+        file, _, name = test.partition("::")
+        assert f"def {name}(" in (ROOT / file).read_text(), test

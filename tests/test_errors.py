@@ -75,5 +75,18 @@ def test_a_certificate_fault_says_what_to_do() -> None:
     assert errors.connection_fault(error, "h", "trust it") == f"{words}; trust it"
 
 
+@pytest.mark.parametrize(
+    ("code", "advice"),
+    [(9, "clock right"), (10, "clock is wrong"), (62, "address right"), (64, "address right")],
+)
+def test_a_certificate_that_no_ca_file_would_mend(code: int, advice: str) -> None:
+    error = ssl.SSLCertVerificationError(1, "x")
+    error.verify_message, error.verify_code = "for one of several reasons", code
+    words = errors.connection_fault(error, "h", "give ca_file")
+    assert words is not None
+    assert advice in words
+    assert "ca_file" not in words
+
+
 def test_what_nobody_explains_is_no_connection_fault() -> None:
     assert errors.connection_fault(RuntimeError(), "h") is None

@@ -32,7 +32,10 @@ def test_the_example_documents_every_key_and_parses_uncommented(tmp_path: Path, 
     for name, key in config.keys(mode).items():
         assert len(re.findall(rf"(?m)^#?{name} = ", table)) == 1, f"{name} is not in the example"
         assert key.words.endswith("."), f"{name} is not explained in sentences"
-    for name in ("fullchain.pem", "privkey.pem", "ca.pem"):
+    for name in (
+        *("fullchain.pem", "privkey.pem", "ca.pem"),
+        *("router.pem", "router-key.pem", "devices.pem"),
+    ):
         (tmp_path / name).touch()
     uncommented = re.sub(r"(?m)^#(\w+ = )", r"\1", table).replace("/etc/relay", str(tmp_path))
     assert re.findall(r"(?m)^(\w+) = ", uncommented) == list(config.keys(mode))

@@ -19,6 +19,7 @@ import trio.testing
 import trustme
 from structlog.testing import capture_logs
 
+from relay import listener
 from relay.association import TCPAssociation, connect
 from relay.dicom import negotiation
 from relay.dicom.pdu import (
@@ -330,12 +331,13 @@ def contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
 @pytest.mark.parametrize(
     ("data", "cause"),
     [
-        (encode(REQUEST), "no TLS on a TLS port"),
+        (encode(REQUEST), "plain DICOM on the TLS port"),
+        (b"SSH-2.0-OpenSSH_9.2\r\n", "no TLS on a TLS port"),
         (b"GET / HTTP/1.1\r\n\r\n", "HTTP on the TLS port"),
         (b"", "silence: no TLS handshake within 0.2 s"),
         (b"\x16\x03\x01", "silence: no TLS handshake within 0.2 s"),
     ],
-    ids=["plain DICOM", "HTTP", "silence", "half a record"],
+    ids=["plain DICOM", "something else", "HTTP", "silence", "half a record"],
 )
 async def test_other_things_than_tls_on_the_tls_port(
     contexts: tuple[ssl.SSLContext, ssl.SSLContext], data: bytes, cause: str
@@ -377,7 +379,8 @@ async def test_association_limit_is_answered_and_recovers() -> None:
     assert "association limit reached" in [entry["event"] for entry in logs]
 
 
-async def test_flood_of_idle_clients_keeps_nobody_out() -> None:
+async def test_flood_of_idle_clients_keeps_nobody_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listener, "FIRST_WORD", 0.0)
     limits = ServerLimits(associations=2, waiting=8, waiting_per_address=4)
     with capture_logs() as logs:
         async with serving(limits=limits) as port, trio.open_nursery() as nursery:
@@ -387,6 +390,17 @@ async def test_flood_of_idle_clients_keeps_nobody_out() -> None:
                 await good_association(port)
             nursery.cancel_scope.cancel()
     assert "pushed out: 4 connections from 127.0.0.1 without an association" in causes(logs)
+
+
+async def test_a_device_may_open_many_connections_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """More than may stand silent from one address: their requests are on the way."""
+    monkeypatch.setattr(listener, "FIRST_WORD", 60.0)
+    limits = ServerLimits(waiting_per_address=2)
+    async with serving(limits=limits) as port, trio.open_nursery() as nursery:
+        for _ in range(20):
+            nursery.start_soon(good_association, port)
 
 
 async def test_total_limit_pushes_out_the_oldest() -> None:

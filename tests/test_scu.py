@@ -1,6 +1,6 @@
 """`relay.scu`: each operation against a provider in the same test, right and wrong."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 
 import pytest
@@ -398,6 +398,62 @@ async def test_endless_identifier_is_cut_off() -> None:
 
 async def test_representation_shows_no_identifier() -> None:
     assert "patient" not in repr(scu.FindAnswer(0xFF00, b"patient"))
+
+
+# --- report_event -----------------------------------------------------------------------------
+
+
+def event(values: Mapping[int, int | str | bytes]) -> CommandSet:
+    """Somebody else's N-EVENT-REPORT, which is reported on."""
+    reported = request(
+        CommandField.N_EVENT_REPORT_RQ, 77, VERIFICATION, INSTANCE, has_data_set=True
+    )
+    return reported.evolve(values)
+
+
+async def test_an_event_is_reported_as_it_was_and_its_status_comes_back() -> None:
+    heard: list[tuple[CommandSet, bytes]] = []
+
+    async def script(provider: Provider) -> None:
+        for status in (Status.SUCCESS, Status.PROCESSING_FAILURE):
+            command, data_set = await provider.message()
+            heard.append((command, data_set))
+            await provider.send(response_to(command, status))
+        await provider.release()
+
+    async with against(script) as (association, verification, _):
+        reported = event({Tag.EVENT_TYPE_ID: 2})
+        for message_id, status in ((1, 0x0000), (2, 0x0110)):
+            assert (
+                await scu.report_event(
+                    association, verification, reported, DATA, message_id=message_id
+                )
+                == status
+            )
+        await scu.release(association)
+    command, data_set = heard[0]
+    assert (command.message_id, command.number(Tag.EVENT_TYPE_ID), data_set) == (1, 2, DATA)
+    assert (command.sop_class_uid, command.sop_instance_uid) == (VERIFICATION, INSTANCE)
+
+
+@pytest.mark.parametrize(
+    "missing",
+    [
+        {Tag.EVENT_TYPE_ID: b""},
+        {Tag.EVENT_TYPE_ID: 1, Tag.AFFECTED_SOP_CLASS_UID: b""},
+        {Tag.EVENT_TYPE_ID: 1, Tag.AFFECTED_SOP_INSTANCE_UID: b""},
+    ],
+)
+async def test_an_event_that_says_not_what_it_is_cannot_be_reported(
+    missing: Mapping[int, int | str | bytes],
+) -> None:
+    async def script(provider: Provider) -> None:
+        await provider.release()
+
+    async with against(script) as (association, verification, _):
+        with pytest.raises(RemoteProtocolError, match="without SOP class, instance or event type"):
+            await scu.report_event(association, verification, event(missing), DATA)
+        await scu.release(association)  # nothing was sent
 
 
 # --- the Router's own C-ECHO ------------------------------------------------------------------

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from relay.values import ADDRESSES, AE_TITLE, Address, Kind, Secret, reason, size
+from relay.values import ADDRESSES, ADDRESSES_OR_NONE, AE_TITLE, Address, Kind, Secret, reason, size
 
 FOLDER = Path("/etc/relay")
 
@@ -17,6 +17,8 @@ FOLDER = Path("/etc/relay")
         (AE_TITLE, "  PACS 1 ", "PACS 1"),
         (AE_TITLE, "A/B[C]~", "A/B[C]~"),
         (ADDRESSES, "localhost:104", (Address("localhost", 104),)),
+        (ADDRESSES_OR_NONE, [], ()),
+        (ADDRESSES_OR_NONE, "localhost:2762", (Address("localhost", 2762),)),
         (ADDRESSES, ["[::]:0", "0.0.0.0:0"], (Address("::", 0), Address("0.0.0.0", 0))),
     ],
 )
@@ -38,6 +40,8 @@ def test_what_is_read(kind: Kind, given: object, expected: object) -> None:
         (ADDRESSES, "::1:104"),
         (ADDRESSES, "a b:104"),
         (ADDRESSES, ":104"),
+        (ADDRESSES, []),
+        (ADDRESSES_OR_NONE, ["a", "b:104"]),
     ],
 )
 def test_what_is_refused(kind: Kind, given: object) -> None:

@@ -1,11 +1,10 @@
 """The Bridge as a process: its rooms put together, started and stopped."""
 
 import hmac
-import json
 import ssl
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -24,13 +23,12 @@ from relay.bridge.registry import Registry
 from relay.bridge.schema import MIGRATIONS, Network, load_network
 from relay.bridge.sessions import Sessions
 from relay.bridge.sockets import SignalEndpoint
+from relay.bridge.stores import Stores, open_stores
 from relay.bridge.sweeper import LAST_SWEEP_AFTER, Sweeper
 from relay.database import Database, open_database
 from relay.errors import RelayError
 from relay.identity import Identity, fingerprint
-from relay.providers import Provider
-from relay.providers.disk import DiskProvider
-from relay.providers.registry import Host, factory
+from relay.providers.registry import Host
 from relay.signalling.hub import Hub, Timeouts
 from relay.signalling.messages import MAXIMUM_MESSAGE
 from relay.web.operations import rest_app
@@ -51,23 +49,6 @@ class BridgeHandle:
 
     addresses: tuple[tuple[str, int], ...]
     control: Path
-
-
-@attrs.frozen(slots=True)
-class _Stores:
-    """The providers that are set up; `in_use` names those for new sessions."""
-
-    providers: Mapping[str, Provider]
-    kinds: Mapping[str, str]
-    in_use: tuple[str, ...]
-
-    @property
-    def own(self) -> DiskProvider | None:
-        """The one that this process serves itself."""
-        for provider in self.providers.values():
-            if isinstance(provider, DiskProvider):
-                return provider
-        return None
 
 
 @attrs.frozen(slots=True)
@@ -113,12 +94,20 @@ async def run_bridge(
             open_database(data_dir / DATABASE_FILE, MIGRATIONS)
         )
         identity, network = await load_network(database, data_dir)
-        stores = await stack.enter_async_context(
-            _open_stores(database, network, data_dir, url, blob_space, certificate)
-        )
         sockets = await listen_tcp(listen)
         for opened in sockets:
             stack.callback(opened.close)
+
+        def host(name: str) -> Host:
+            return Host(
+                folder=data_dir / STORES_FOLDER / name,
+                base_url=url,
+                key=hmac.digest(network.secret, b"relay/1/store\0" + name.encode(), "sha256"),
+                space=blob_space,
+                trust=client_tls(certificate),
+            )
+
+        stores = await stack.enter_async_context(open_stores(database, host, clock=time.time))
         rooms = await _furnish(database, identity, network, stores, url, timeouts, last_sweep_after)
         serve = partial(serve_asgi, stopping=stopping, grace=grace, maximum_message=MAXIMUM_MESSAGE)
         bound = tuple(s.getsockname()[:2] for s in sockets)
@@ -141,7 +130,7 @@ async def _furnish(
     database: Database,
     identity: Identity,
     network: Network,
-    stores: _Stores,
+    stores: Stores,
     url: str,
     timeouts: Timeouts | None,
     last_sweep_after: float,
@@ -169,7 +158,6 @@ async def _furnish(
     backend = BridgeBackend(registry, sessions, sweeper)
     backend.hub = Hub(identity, network.network, backend, timeouts=timeouts)
     signal = SignalEndpoint(backend.hub.serve)
-    own = stores.own
 
     async def enrol(request: bytes) -> bytes:
         enrolled = await enrolment.enrol(request)
@@ -190,12 +178,9 @@ async def _furnish(
         sessions=sessions,
         backend=backend,
         hub=backend.hub,
-        providers=stores.providers,
-        kinds=stores.kinds,
-        in_use=stores.in_use,
-        stored=lambda: own.used if own is not None else 0,
+        stores=stores,
     )
-    store = MeteredStore(own, meter) if own is not None else None
+    store = MeteredStore(lambda: stores.own, meter)
     return _Rooms(
         sweeper,
         backend,
@@ -226,36 +211,3 @@ def _tls(
         # It may run all the same: clients may come by another name, through a tunnel or a NAT.
         log.warning("certificate is not for the url's host", host=host, names=names)
     return tls
-
-
-@asynccontextmanager
-async def _open_stores(
-    database: Database,
-    network: Network,
-    data_dir: Path,
-    url: str,
-    space: int,
-    certificate: Path | None,
-) -> AsyncIterator[_Stores]:
-    rows = await database.run(
-        lambda db: list(
-            db.execute("SELECT name, kind, settings, in_use FROM provider ORDER BY name")
-        )
-    )
-    providers: dict[str, Provider] = {}
-    async with AsyncExitStack() as stack:
-        for name, kind, settings, _ in rows:
-            host = Host(
-                folder=data_dir / STORES_FOLDER / name,
-                base_url=url,
-                key=hmac.digest(network.secret, b"relay/1/store\0" + name.encode(), "sha256"),
-                space=space,
-                trust=client_tls(certificate),
-            )
-            opening = factory(kind)(host, json.loads(settings))
-            providers[name] = await stack.enter_async_context(opening)
-        yield _Stores(
-            providers,
-            kinds={name: kind for name, kind, _, _ in rows},
-            in_use=tuple(name for name, _, _, in_use in rows if in_use),
-        )

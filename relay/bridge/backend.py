@@ -10,7 +10,7 @@ from relay.bridge.sessions import Sessions
 from relay.bridge.sweeper import Sweeper
 from relay.errors import RelayError
 from relay.identity import fingerprint
-from relay.signalling.hub import GrantRow, Hub, RouterRow, SignedRow
+from relay.signalling.hub import GrantedRow, GrantRow, Hub, RouterRow, SignedRow
 from relay.signalling.messages import Direction, EndReason, Open
 
 log = structlog.get_logger()
@@ -51,9 +51,12 @@ class BridgeBackend:
         return await self._tell(change)
 
     async def grants(self, router: bytes, rows: Sequence[GrantRow]) -> Sequence[str]:
-        await self._registry.grants(router, rows)
+        change = await self._registry.grants(router, rows)
         await self._end_ungranted(router)
-        return ()
+        return await self._tell(change)
+
+    async def granted(self, router: bytes) -> Sequence[GrantedRow]:
+        return await self._registry.granted(router)
 
     async def directory(self) -> tuple[Sequence[RouterRow], Sequence[bytes]]:
         return await self._registry.directory()
@@ -125,11 +128,13 @@ class BridgeBackend:
             gone_routers=change.gone_routers,
             gone_titles=change.gone_titles,
         )
+        # After the directory: who may use a title should know whose it is.
+        await self.hub.granted_changed(change.grantees)
         return change.refusals
 
-    async def _end_ungranted(self, callee: bytes) -> None:
-        """End the callee's sessions that it would not be asked for now."""
-        for session in await self._sessions.no_longer_granted(callee):
+    async def _end_ungranted(self, router: bytes) -> None:
+        """End those sessions of the Router that would not be opened now."""
+        for session in await self._sessions.no_longer_granted(router):
             await self._end(session, EndReason.REVOKED)
 
     async def _end(self, session: bytes, reason: EndReason) -> None:

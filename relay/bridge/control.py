@@ -3,11 +3,10 @@
 Until people can sign in there is nothing else between them and this.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import attrs
-import trio
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -16,9 +15,9 @@ from relay.bridge.backend import BridgeBackend
 from relay.bridge.enrolment import DEFAULT_LIFETIME, Enrolment
 from relay.bridge.registry import Registry
 from relay.bridge.sessions import Sessions
+from relay.bridge.stores import Stores
 from relay.errors import Refused
 from relay.identity import fingerprint
-from relay.providers import Provider
 from relay.signalling.hub import Hub
 from relay.web.answers import read_json
 from relay.web.operations import (
@@ -28,14 +27,15 @@ from relay.web.operations import (
     TEXT,
     TEXT_OR_NULL,
     Operation,
+    Schema,
     listed,
     options,
     record,
     with_document,
 )
 
-# Six requests to a store, each with a deadline of its own.
-CHECK_TIMEOUT = 50.0
+COUNT_OR_NULL: Schema = {"type": ["integer", "null"]}
+TEXTS: Schema = {"type": "object", "additionalProperties": TEXT}
 
 INVITATION = record(invitation=TEXT, id=TEXT, name=TEXT, expires=COUNT)
 INVITATION_ROW = record(
@@ -61,7 +61,20 @@ SESSION = record(
     answered=FLAG,
     slots=listed(COUNT),
 )
-PROVIDER = record(name=TEXT, kind=TEXT, in_use=FLAG)
+PROVIDER = record(
+    name=TEXT,
+    kind=TEXT,
+    in_use=FLAG,
+    place=COUNT,
+    origin=TEXT_OR_NULL,
+    leaving=FLAG,
+    failing=FLAG,
+    last_failure=TEXT_OR_NULL,
+    failed_at=COUNT_OR_NULL,
+    sessions=COUNT,
+)
+# What stays of a store that is removed: the sessions that rest on it, after which it goes.
+REMOVED = record(sessions=COUNT)
 FINDINGS = record(findings=listed(FINDING))
 STATUS = record(
     mode=TEXT,
@@ -76,12 +89,14 @@ STATUS = record(
     sessions=COUNT,
     messages=COUNT,
     stored=COUNT,
+    store=TEXT_OR_NULL,
+    failing_stores=listed(TEXT),
 )
 
 
 @attrs.frozen(slots=True)
 class Administration:
-    """What the operations below work on. `stored` gives the bytes in the Bridge's own store."""
+    """What the operations below work on."""
 
     url: str
     network: bytes
@@ -92,10 +107,7 @@ class Administration:
     sessions: Sessions
     backend: BridgeBackend
     hub: Hub
-    providers: Mapping[str, Provider]
-    kinds: Mapping[str, str]
-    in_use: Sequence[str]
-    stored: Callable[[], int]
+    stores: Stores
 
     # --- invitations and Routers ----------------------------------------------------------------
 
@@ -143,6 +155,7 @@ class Administration:
     async def status(self, request: Request) -> Response:
         routers = await self.registry.list_routers()
         statistics = self.hub.statistics()
+        own = self.stores.own
         return JSONResponse(
             {
                 "mode": "bridge",
@@ -156,30 +169,45 @@ class Administration:
                 "publications": sum(len(row["ae_titles"]) for row in routers),
                 "sessions": len(self.sessions.all()),
                 "messages": statistics.messages,
-                "stored": self.stored(),
+                "stored": own.used if own is not None else 0,
+                "store": next(iter(self.stores.in_use), None),
+                "failing_stores": self.stores.failing(),
             }
         )
 
     # --- object stores --------------------------------------------------------------------------
 
     async def list_providers(self, request: Request) -> Response:
-        return JSONResponse(
-            [
-                {"name": name, "kind": self.kinds[name], "in_use": name in self.in_use}
-                for name in sorted(self.providers)
-            ]
-        )
+        return JSONResponse(await self.stores.describe())
+
+    async def add_provider(self, request: Request) -> Response:
+        body = await read_json(request)
+        name, kind, settings = body.get("name"), body.get("kind"), body.get("settings", {})
+        if not isinstance(name, str):
+            raise Refused(400, "name: expected the name that the object store is to have")
+        if not isinstance(kind, str):
+            raise Refused(400, "kind: expected a kind of object store, such as s3")
+        if not isinstance(settings, dict):
+            raise Refused(400, "settings: expected an object of names and texts")
+        _only(body, "name", "kind", "settings")
+        await self.stores.add(name, kind, settings)
+        return Response(status_code=201)
+
+    async def use_providers(self, request: Request) -> Response:
+        body = await read_json(request)
+        names = body.get("names")
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise Refused(400, "names: expected a list of object stores' names")
+        _only(body, "names")
+        await self.stores.use(names)
+        return Response(status_code=204)
+
+    async def remove_provider(self, request: Request) -> Response:
+        return JSONResponse({"sessions": await self.stores.remove(request.path_params["name"])})
 
     async def check_provider(self, request: Request) -> Response:
-        name = request.path_params["name"]
-        provider = self.providers.get(name)
-        if provider is None:
-            there = ", ".join(self.providers) or "none"
-            raise Refused(404, f"no object store {name[:80]!r}; there is: {there}")
-        with trio.move_on_after(CHECK_TIMEOUT):
-            findings = await provider.check()
-            return JSONResponse({"findings": [attrs.asdict(finding) for finding in findings]})
-        raise Refused(504, f"object store {name} did not answer in {CHECK_TIMEOUT:g} s")
+        findings = await self.stores.check(request.path_params["name"])
+        return JSONResponse({"findings": [attrs.asdict(finding) for finding in findings]})
 
 
 def _only(body: Mapping[str, Any], *known: str) -> None:
@@ -254,6 +282,35 @@ def control_operations(over: Administration) -> list[Operation]:
                 over.list_providers,
                 "The object stores that are set up.",
                 answer=listed(PROVIDER),
+            ),
+            Operation(
+                "POST",
+                "/v1/providers",
+                over.add_provider,
+                "Set up another object store; it is not yet in use.",
+                status=201,
+                body={
+                    **options(name=TEXT, kind=TEXT, settings=TEXTS),
+                    "required": ["name", "kind"],
+                },
+                refusals=(400, 409, 413, 415, 503),
+            ),
+            Operation(
+                "POST",
+                "/v1/providers/use",
+                over.use_providers,
+                "Use these for new sessions, in this order; one that was not in use is checked.",
+                status=204,
+                body={**options(names=listed(TEXT)), "required": ["names"]},
+                refusals=(400, 404, 409, 413, 415, 504),
+            ),
+            Operation(
+                "DELETE",
+                "/v1/providers/{name}",
+                over.remove_provider,
+                "Use it for no new session, and let go of it once no session rests on it.",
+                answer=REMOVED,
+                refusals=(404, 409),
             ),
             Operation(
                 "POST",

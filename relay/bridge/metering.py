@@ -1,10 +1,12 @@
 """How much of the Bridge's own store each Router uses.
 
+Only of that one: what goes to a cloud does not pass here, and a cloud counts for itself.
+
 Objects' names say nothing about their owners, so what was signed for whom is remembered here while
 it is stored. A restart forgets; the sweeper ends that within minutes.
 """
 
-from collections.abc import AsyncIterable, Mapping, Sequence
+from collections.abc import AsyncIterable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 
 import trio
@@ -56,25 +58,36 @@ class Meter:
 
 
 class MeteredStore:
-    """The disk provider behind the blob endpoint, with every PUT counted."""
+    """The disk provider behind the blob endpoint, with every PUT counted.
 
-    def __init__(self, store: DiskProvider, meter: Meter) -> None:
-        self._store = store
+    `store` gives it, or None while it is not set up: the administrator may remove it.
+    """
+
+    def __init__(self, store: Callable[[], DiskProvider | None], meter: Meter) -> None:
+        self._find = store
         self._meter = meter
+
+    @property
+    def _store(self) -> DiskProvider:
+        store = self._find()
+        if store is None:
+            raise Refused(404, "this Bridge has no store of its own")
+        return store
 
     def verify(self, method: str, name: str, query: Mapping[str, str]) -> int:
         return self._store.verify(method, name, query)
 
     async def write(self, name: str, stream: AsyncIterable[bytes], length: int) -> None:
-        if await self._store.exists(name):
+        store = self._store
+        if await store.exists(name):
             raise Refused(409, "the object exists")
         self._meter.charge(name, length)
         try:
-            await self._store.write(name, stream, length)
+            await store.write(name, stream, length)
         except BaseException:
             # Not there after all, unless another PUT of the same name won meanwhile.
             with trio.CancelScope(shield=True):
-                if not await self._store.exists(name):
+                if not await store.exists(name):
                     self._meter.release([name])
             raise
 

@@ -10,17 +10,19 @@ import attrs
 from relay.database import Database
 from relay.errors import IdentityError, Refused
 from relay.identity import KeyStatement, Publication, fingerprint
-from relay.signalling.hub import GrantRow, RouterRow
+from relay.signalling.hub import GrantedRow, GrantRow, RouterRow
 
 
 @attrs.frozen(slots=True)
 class Change:
-    """What a Router's message changed for everybody: rows of a Directory message."""
+    """What a Router's message changed for the others: rows of a Directory message."""
 
     routers: tuple[RouterRow, ...] = ()
     publications: tuple[bytes, ...] = ()
     gone_routers: tuple[bytes, ...] = ()
     gone_titles: tuple[str, ...] = ()
+    # Not a row of it: Routers to whom others may grant something else than before.
+    grantees: frozenset[bytes] = frozenset()
     refusals: tuple[str, ...] = ()
 
 
@@ -99,7 +101,12 @@ class Registry:
             db.executemany(
                 "DELETE FROM publication WHERE ae_title = ?", [(title,) for title in gone]
             )
-            return Change(publications=tuple(new), gone_titles=gone, refusals=tuple(refusals))
+            return Change(
+                publications=tuple(new),
+                gone_titles=gone,
+                grantees=_grantees(db, router) if new or gone else frozenset(),
+                refusals=tuple(refusals),
+            )
 
         return await self._database.run(write)
 
@@ -119,8 +126,8 @@ class Registry:
         if held is not None and held[0] != router:
             raise _TitleRefused(
                 title,
-                f"{title} is published by {held[1]} already: choose another AE title,"
-                " one that is unique in the network",
+                f"{title} is published by {held[1]} already: publish it under another title, one"
+                " that is unique in the network, with `relay device add … --as AE_TITLE`",
             )
         if held is not None and held[2] == statement:
             return title, False
@@ -134,11 +141,12 @@ class Registry:
         )
         return title, True
 
-    async def grants(self, router: bytes, rows: Sequence[GrantRow]) -> None:
+    async def grants(self, router: bytes, rows: Sequence[GrantRow]) -> Change:
         """These are all grants of the Router, in place of those before."""
 
-        def write(db: apsw.Connection) -> None:
+        def write(db: apsw.Connection) -> Change:
             check_enrolled(db, router)
+            before = _grantees(db, router)
             db.execute('DELETE FROM "grant" WHERE owner = ?', (router,))
             for grantee, title, services in rows:
                 # Two grants of one device to one hospital, for different calling AE titles, look
@@ -152,8 +160,24 @@ class Registry:
                     'INSERT OR REPLACE INTO "grant" VALUES (?, ?, ?, ?)',
                     (router, grantee, title, json.dumps(united)),
                 )
+            return Change(grantees=before | _grantees(db, router))
 
-        await self._database.run(write)
+        return await self._database.run(write)
+
+    async def granted(self, router: bytes) -> list[GrantedRow]:
+        """What others grant the Router of what they publish: owner, AE title, services."""
+        rows = await self._rows(
+            'SELECT g.owner, g.ae_title, g.services, p.services FROM "grant" AS g'
+            " JOIN publication AS p ON p.ae_title = g.ae_title AND p.owner = g.owner"
+            " WHERE g.grantee = ? ORDER BY g.ae_title",
+            router,
+        )
+        # In the order in which the owner publishes them.
+        usable = [
+            (owner, title, tuple(s for s in json.loads(published) if s in json.loads(granted)))
+            for owner, title, granted, published in rows
+        ]
+        return [row for row in usable if row[2]]
 
     # --- what people ask ------------------------------------------------------------------------
 
@@ -177,8 +201,9 @@ class Registry:
                     "DELETE FROM publication WHERE owner = ? RETURNING ae_title", (router,)
                 )
             )
+            grantees = _grantees(db, router)
             db.execute('DELETE FROM "grant" WHERE owner = ? OR grantee = ?', (router, router))
-            return Change(gone_routers=(router,), gone_titles=titles)
+            return Change(gone_routers=(router,), gone_titles=titles, grantees=grantees)
 
         return await self._database.run(write)
 
@@ -240,8 +265,8 @@ class Registry:
             for owner, grantee, title, services in rows
         ]
 
-    async def _rows(self, query: str) -> list[tuple[Any, ...]]:
-        return await self._database.run(lambda db: list(db.execute(query)))
+    async def _rows(self, query: str, *values: bytes) -> list[tuple[Any, ...]]:
+        return await self._database.run(lambda db: list(db.execute(query, values)))
 
 
 class _TitleRefused(IdentityError):
@@ -250,6 +275,12 @@ class _TitleRefused(IdentityError):
     def __init__(self, ae_title: str, message: str) -> None:
         super().__init__(message)
         self.ae_title = ae_title
+
+
+def _grantees(db: apsw.Connection, owner: bytes) -> frozenset[bytes]:
+    """To whom this Router grants anything."""
+    rows = db.execute('SELECT DISTINCT grantee FROM "grant" WHERE owner = ?', (owner,))
+    return frozenset(grantee for (grantee,) in rows)
 
 
 def check_enrolled(db: apsw.Connection, router: bytes) -> None:

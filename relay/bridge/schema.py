@@ -94,6 +94,15 @@ MIGRATIONS = (
     UPDATE router SET name = invited_as;
     ALTER TABLE router DROP COLUMN invited_as;
     """,
+    # in_use is now a store's turn among those for new sessions, from 1; 0 where it is not in use.
+    # A store that is leaving goes when no session rests on it any more.
+    """
+    ALTER TABLE provider ADD COLUMN leaving INTEGER NOT NULL DEFAULT 0;
+    """,
+    # What is granted to a Router is looked up whenever its owner changes anything.
+    """
+    CREATE INDEX grant_grantee ON "grant" (grantee);
+    """,
 )
 
 

@@ -7,6 +7,7 @@ session is not touched: only an ended one is swept.
 """
 
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
 
@@ -32,6 +33,9 @@ ORPHAN_INTERVAL = 3600
 PAUSE = 10.0
 # A store that takes longer for one batch is down.
 BATCH_TIMEOUT = 60.0
+
+# Names that Relay gives, to chunks and in a check. A bucket may hold other people's things.
+_OURS = re.compile(r"[0-9a-f]{2}/[0-9a-f]{62}|probe/[0-9a-f]{32}")
 
 
 class Sweeper:
@@ -81,26 +85,31 @@ class Sweeper:
 
     async def _sweep_due(self) -> float:
         """Do what is due; the seconds until more is."""
-        failed = False
+        # A store that failed is not asked again for each session: it would hold up the others.
+        down: set[str] = set()
         for session in list(self._first.values()):
+            if session.provider in down:
+                continue
             if await self._sweep(session, last=False):
                 self._last[session.id] = self._first.pop(session.id)
             else:
-                failed = True
+                down.add(session.provider)
         for session in list(self._last.values()):
             if self._clock() < session.ended + self._last_sweep_after:
+                break  # in the order in which they ended: tens of thousands at a busy Bridge
+            if session.provider in down:
                 continue
             if await self._sweep(session, last=True):
                 await self._sessions.forget(session.id)
                 del self._last[session.id]
             else:
-                failed = True
+                down.add(session.provider)
         if self._clock() >= self._orphans_due:
             self._orphans_due = self._clock() + ORPHAN_INTERVAL
             await self._sweep_orphans()
-        if failed:
+        if down:
             return PAUSE
-        due = min((s.ended for s in self._last.values()), default=math.inf)
+        due = next((session.ended for session in self._last.values()), math.inf)
         due = min(due + self._last_sweep_after, self._orphans_due)
         # At least a little: a clock that was set back must not make this loop spin.
         return max(0.05, due - self._clock())
@@ -109,8 +118,9 @@ class Sweeper:
         """Delete all that the session may have put; False if the store failed."""
         provider = self._providers.get(session.provider)
         if provider is None:
-            log.warning("objects left behind", provider=session.provider, why="not set up here")
-            return True
+            # It stays set up while a session rests on it, so that it is to come back.
+            log.warning("sweep failed", provider=session.provider, why="the store is not open")
+            return False
         names = session.object_names()
         while batch := list(islice(names, BATCH)):
             if not await self._delete(provider, batch):
@@ -119,7 +129,7 @@ class Sweeper:
         return True
 
     async def _sweep_orphans(self) -> None:
-        for provider in self._providers.values():
+        for provider in list(self._providers.values()):
             try:
                 orphans = await self._orphans(provider)
             except RelayError as error:
@@ -134,7 +144,7 @@ class Sweeper:
         old: list[str] = []
         with trio.move_on_after(BATCH_TIMEOUT):
             async for stored in provider.list(""):
-                if stored.modified < horizon:
+                if stored.modified < horizon and _OURS.fullmatch(stored.name):
                     old.append(stored.name)
         if not old:
             return []

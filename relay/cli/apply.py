@@ -1,4 +1,4 @@
-"""`relay apply`: devices and grants from a file, the same however often it is done."""
+"""`relay apply`: devices, aliases and grants from a file, the same however often it is done."""
 
 import json
 import tomllib
@@ -19,14 +19,14 @@ MAXIMUM_FILE = 1024 * 1024
 
 @click.command(cls=Command)
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--prune", is_flag=True, help="Remove devices and grants that FILE does not name.")
+@click.option("--prune", is_flag=True, help="Remove what lists in FILE do not name.")
 @json_option
 @click.pass_obj
 def apply(invocation: Invocation, file: Path, prune: bool, as_json: bool) -> None:
-    """Bring devices and grants to what FILE says, and print what that changed.
+    """Bring devices, aliases and grants to what FILE says, and print what that changed.
 
-    TOML, or JSON by its name: [[devices]] with ae_title, host, port, services …; [[grants]] with
-    peer (a name or fingerprint), ae_title, services, calling.
+    TOML, or JSON by its name: [[devices]] with ae_title, host, port, services …; [[aliases]] with
+    local and published; [[grants]] with peer (a name or fingerprint), ae_title, services, calling.
     """
     document = _read(file)
     process = control(invocation)

@@ -1,11 +1,10 @@
-"""What the network's administrator does with the Bridge: invitations, Routers, providers."""
+"""What the network's administrator does with the Bridge: invitations and Routers."""
 
 import click
 
 from relay.cli.context import Command, Group, Invocation, json_option
 from relay.cli.control import Control
-from relay.cli.output import local_time, print_findings, print_json, print_table, quoted, say
-from relay.providers import Finding
+from relay.cli.output import local_time, print_json, print_table, quoted, say
 
 
 def control(invocation: Invocation) -> Control:
@@ -69,40 +68,3 @@ def router_revoke(invocation: Invocation, fingerprint: str) -> None:
         say(f"{wanted} was revoked already")
     else:
         say(f"{wanted} is revoked; its sessions end within 5 seconds")
-
-
-@click.group(cls=Group)
-def provider() -> None:
-    """The object stores."""
-
-
-@provider.command("list")
-@json_option
-@click.pass_obj
-def provider_list(invocation: Invocation, as_json: bool) -> None:
-    """Show the object stores that are set up."""
-    providers = control(invocation).get("/v1/providers")
-    if as_json:
-        print_json(providers)
-        return
-    print_table(
-        ("name", "kind", "in use"),
-        ((p["name"], p["kind"], p["in_use"]) for p in providers),
-        empty="no object store is set up",
-    )
-
-
-@provider.command("check")
-@click.argument("name", default="disk")
-@json_option
-@click.pass_context
-def provider_check(ctx: click.Context, name: str, as_json: bool) -> None:
-    """Put, get and delete a probe object in the object store NAME."""
-    findings = control(ctx.obj).post(f"/v1/providers/{quoted(name)}/check")["findings"]
-    if as_json:
-        print_json(findings)
-        fine = all(finding["ok"] for finding in findings)
-    else:
-        fine = print_findings(Finding(**finding) for finding in findings)
-    if not fine:
-        ctx.exit(1)

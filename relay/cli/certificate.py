@@ -24,15 +24,36 @@ def examine(path: Path, host: str) -> Iterator[Finding]:
     except (OSError, ValueError) as error:
         yield Finding(f"certificate {path}", False, f"not a PEM certificate: {error}")
         return
-    left = certificate.not_valid_after_utc - _now()
-    until = f"certificate {path} holds until {certificate.not_valid_after_utc:%Y-%m-%d}"
-    yield Finding(until, left > SOON, "" if left > SOON else "renew it, and restart the Bridge")
+    yield _time(path, certificate)
     names = certificate_names(certificate)
+    covered = covers(names, _as_in_certificates(host))
     yield Finding(
         f"certificate is for {host}",
-        covers(names, host),
-        "" if covers(names, host) else f"it is for {', '.join(names) or 'no name'}; see bridge.url",
+        covered,
+        "" if covered else f"it is for {', '.join(names) or 'no name'}; see bridge.url",
     )
+
+
+def _time(path: Path, certificate: x509.Certificate) -> Finding:
+    begins, ends = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    until = f"certificate {path} holds until {ends:%Y-%m-%d}"
+    if begins > _now():
+        advice = f"only from {begins:%Y-%m-%d %H:%M} UTC on: is this machine's clock right?"
+    elif ends <= _now():
+        advice = "it has expired, and no Router gets in: renew it, and restart the Bridge"
+    elif ends - _now() <= SOON:
+        advice = "renew it, and restart the Bridge"
+    else:
+        advice = ""
+    return Finding(until, not advice, advice)
+
+
+def _as_in_certificates(host: str) -> str:
+    """An IPv6 address has many spellings in a URL, and one here."""
+    try:
+        return str(ipaddress.ip_address(host))
+    except ValueError:
+        return host
 
 
 def make(folder: Path, host: str) -> tuple[Path, Path, Path]:

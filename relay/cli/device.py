@@ -7,7 +7,7 @@ from pydicom.uid import UID
 
 from relay.cli.context import Failure, Group, Invocation, json_option
 from relay.cli.output import print_findings, print_json, print_table, quoted, say
-from relay.cli.router import SERVICES, control, listed, whom, words
+from relay.cli.router import SERVICES, both_titles, control, listed, whom, words
 from relay.providers import Finding
 from relay.router.devices import MoveVia
 
@@ -32,7 +32,7 @@ def device() -> None:
     "--as",
     "published_as",
     metavar="AE_TITLE",
-    help="The AE title by which the network knows it, where its own is taken there.",
+    help="The AE title by which the network knows it, where its own is taken there: PACS_NORTH.",
 )
 @click.option("--maximum-associations", type=int, help="How many it may have open at once.")
 @click.option("--place-wait", type=float, help="Seconds for which a call waits for one of them.")
@@ -89,12 +89,14 @@ def device_add(
     entry = before | {name: value for name, value in given.items() if value is not None}
     answer = process.post("/v1/devices", entry)
     if answer.get("refusal"):
-        raise Failure(_taken(ae_title, answer["refusal"]), 1)
+        raise Failure(f"{ae_title} is set, but not published: {answer['refusal']}", 1)
+    title = answer["ae_title"]
     if answer["services"]:
+        title = both_titles(title, answer["published_as"])
         advice = f"published with {listed(answer['services'])}; try `relay device test {ae_title}`"
     else:
         advice = "not published: it may call out, and nobody sees it"
-    say(f"{ae_title} at {answer['host']}:{answer['port']}, {advice}")
+    say(f"{title} at {answer['host']}:{answer['port']}, {advice}")
     if before:
         say(f"changed: {_changes(before, answer) or 'nothing'}")
 
@@ -114,13 +116,6 @@ def _changes(before: dict[str, Any], after: dict[str, Any]) -> str:
     )
 
 
-def _taken(ae_title: str, refusal: str) -> str:
-    return (
-        f"{ae_title} is set, but not published: {refusal.rstrip('.')}; add the device under that"
-        f" AE title, then `relay device remove {ae_title}`"
-    )
-
-
 @device.command("list")
 @json_option
 @click.pass_obj
@@ -131,19 +126,30 @@ def device_list(invocation: Invocation, as_json: bool) -> None:
         print_json(devices)
         return
     print_table(
-        ("AE title", "host", "port", "published services", "associations at most"),
+        ("AE title", "host", "port", "published as", "services", "associations at most"),
         (
             (
                 d["ae_title"],
                 d["host"],
                 d["port"],
-                "not published: taken" if d.get("refusal") else d["services"],
+                _published_as(d),
+                d["services"],
                 d["maximum_associations"],
             )
             for d in devices
         ),
         empty="no devices; add one with `relay device add AE_TITLE HOST PORT`",
     )
+    for d in devices:
+        if d.get("refusal"):
+            say(f"{d['ae_title']} is not published: {d['refusal']}")
+
+
+def _published_as(d: dict[str, Any]) -> str:
+    """The AE title by which the network knows the device; empty if it does not."""
+    if d.get("refusal"):
+        return "refused"
+    return str(d["published_as"]) if d["services"] else ""
 
 
 @device.command("test")

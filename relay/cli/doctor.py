@@ -4,11 +4,8 @@ It works with the process down too: then it reads the Router's database, and ask
 itself.
 """
 
-import os
-import shutil
-import socket
-import stat
-from collections.abc import AsyncIterator, Iterator
+import time
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,40 +14,44 @@ import attrs
 import click
 import trio
 
-from relay import scu
-from relay.association import connect
-from relay.cli import certificate, output, reach
-from relay.cli.associate import status_in_words
-from relay.cli.context import Command, Invocation, json_option
+from relay.cli import (
+    certificate,
+    doctor_calls,
+    doctor_devices,
+    doctor_machine,
+    output,
+    reach,
+)
+from relay.cli.context import Command, Failure, Invocation, json_option
 from relay.cli.control import Control, NotRunning
 from relay.config import BridgeConfig, RouterConfig
 from relay.database import open_database
-from relay.dicom.negotiation import accepted_contexts, propose, request
-from relay.dicom.status import Status
-from relay.dicom.uids import IMPLICIT_VR_LITTLE_ENDIAN, VERIFICATION
-from relay.errors import (
-    AssociationAborted,
-    AssociationRejected,
-    ConfigurationError,
-    RelayError,
-)
+from relay.errors import ConfigurationError, DatabaseError, IdentityError, RelayError
+from relay.invitation import Invitation
 from relay.providers import Finding
 from relay.router import membership
 from relay.router.devices import Device, DeviceTable
 from relay.router.schema import DATABASE_FILE, MIGRATIONS
+from relay.signalling.authentication import NOT_LET_IN
+from relay.tunnel.guard import NOT_PUBLIC
 from relay.web.tls import server_tls
-
-# Databases, logs and the Bridge's own store get into trouble together when a disk is full.
-LEAST_FREE_SPACE = 1024**3
 
 
 @click.command(cls=Command)
+@click.argument("invitation", required=False)
 @json_option
 @click.pass_context
-def doctor(ctx: click.Context, as_json: bool) -> None:
-    """Check the configuration, the way to the Bridge, the enrolment and every device."""
+def doctor(ctx: click.Context, invitation: str | None, as_json: bool) -> None:
+    """Check the configuration, the way to the Bridge, the enrolment and every device.
+
+    Before the enrolment the INVITATION says which Bridge to look for. It is not used up.
+    """
     findings: list[Finding] = []
-    fine = trio.run(_run, ctx.obj, findings, as_json)
+    try:
+        invited = Invitation.parse(invitation) if invitation is not None else None
+    except IdentityError as error:
+        raise Failure(str(error), 2) from error
+    fine = trio.run(_run, ctx.obj, invited, findings, as_json)
     if as_json:
         output.print_json([attrs.asdict(finding) for finding in findings])
     elif fine:
@@ -59,16 +60,20 @@ def doctor(ctx: click.Context, as_json: bool) -> None:
         ctx.exit(1)
 
 
-async def _run(invocation: Invocation, findings: list[Finding], quiet: bool) -> bool:
+async def _run(
+    invocation: Invocation, invited: Invitation | None, findings: list[Finding], quiet: bool
+) -> bool:
     """Whether all is in order. Each finding is shown as it is made: some take a while."""
-    async for finding in examine(invocation):
+    async for finding in examine(invocation, invited):
         findings.append(finding)
         if not quiet:
             output.print_findings([finding])
     return all(finding.ok for finding in findings)
 
 
-async def examine(invocation: Invocation) -> AsyncIterator[Finding]:
+async def examine(
+    invocation: Invocation, invited: Invitation | None = None
+) -> AsyncIterator[Finding]:
     """All findings, from what everything stands on to what stands on it."""
     try:
         file, config = invocation.file, invocation.load()
@@ -76,7 +81,7 @@ async def examine(invocation: Invocation) -> AsyncIterator[Finding]:
         yield Finding("configuration", False, str(error))
         return
     yield Finding(f"configuration {file}: {config.mode.value}", True)
-    for finding in _data_dir(config.data_dir):
+    for finding in doctor_machine.data_dir(config.data_dir):
         yield finding
     control = Control(config, file)
     status = None
@@ -85,45 +90,17 @@ async def examine(invocation: Invocation) -> AsyncIterator[Finding]:
         yield Finding(f"the {config.mode.value.capitalize()} is running", True)
     except NotRunning as error:
         yield Finding(f"the {config.mode.value.capitalize()} is not running", False, str(error))
+        async for finding in doctor_machine.listening(doctor_machine.addresses(config)):
+            yield finding
     except RelayError as error:
         yield Finding(f"the {config.mode.value.capitalize()} does not answer", False, str(error))
     examiner = (
         _bridge(config, control, status)
         if isinstance(config, BridgeConfig)
-        else _router(config, control, status)
+        else _router(config, control, status, invited)
     )
     async for finding in examiner:
         yield finding
-
-
-def _data_dir(path: Path) -> Iterator[Finding]:
-    try:
-        mode = path.stat().st_mode
-    except OSError as error:
-        yield Finding(
-            f"data_dir {path}",
-            False,
-            f"{error.strerror}: it is made at the first start, by a user who may write in"
-            f" {path.parent}",
-        )
-        return
-    if not stat.S_ISDIR(mode):
-        yield Finding(f"data_dir {path}", False, "not a folder")
-        return
-    open_to_others = mode & 0o077
-    yield Finding(
-        f"data_dir {path}, for its owner only",
-        not open_to_others,
-        f"chmod 700 {path}: keys are in it" if open_to_others else "",
-    )
-    if not os.access(path, os.W_OK):
-        yield Finding(f"data_dir {path}", False, "not writable: run this as the user of Relay")
-    free = shutil.disk_usage(path).free
-    yield Finding(
-        f"{output.size(free)} free on its disk",
-        free >= LEAST_FREE_SPACE,
-        "" if free >= LEAST_FREE_SPACE else "make room: databases stop at a full disk",
-    )
 
 
 # --- the Bridge ---------------------------------------------------------------------------------
@@ -138,9 +115,8 @@ async def _bridge(
             yield finding
         if config.private_key is not None:
             yield _key(config.certificate, config.private_key)
-    for finding in await trio.to_thread.run_sync(
-        lambda: list(reach.bridge(config.url, proxy=None, ca_file=config.certificate))
-    ):
+            yield doctor_machine.private("private key", config.private_key)
+    async for finding in reach.bridge(config.url, proxy=None, ca_file=config.certificate):
         yield finding
     if status is None:
         return
@@ -163,39 +139,30 @@ def _key(chain: Path, key: Path) -> Finding:
 
 
 async def _router(
-    config: RouterConfig, control: Control, status: dict[str, Any] | None
+    config: RouterConfig,
+    control: Control,
+    status: dict[str, Any] | None,
+    invited: Invitation | None,
 ) -> AsyncIterator[Finding]:
-    joined, devices = await _known(config)
-    if joined is None:
-        yield Finding(
-            "not enrolled: the way to the Bridge is in the invitation, and not tested before",
-            False,
-            "ask the Bridge's administrator for an invitation: relay enroll INVITATION",
-        )
+    try:
+        joined, devices = await _known(config)
+    except DatabaseError as error:
+        yield Finding("the Router's database", False, f"{error}: is its disk full, or read-only?")
+        joined, devices = None, []
     else:
-        yield Finding(f"enrolled at {joined.url} as {joined.name}", True)
-        url = joined.url
-        for finding in await trio.to_thread.run_sync(lambda: list(reach.of_router(url, config))):
+        async for finding in _network(config, joined, status, invited):
             yield finding
-        if status is not None:
-            yield Finding(
-                "connected to the Bridge",
-                status["connected"],
-                "" if status["connected"] else _not_connected(status),
-            )
     if not devices:
         yield Finding("no devices yet", True, "relay device add AE_TITLE HOST PORT")
-    for device in devices:
-        yield await _device(device, config)
-
-
-def _not_connected(status: dict[str, Any]) -> str:
-    why = status.get("last_failure")
-    return str(why) if why else "it is being tried: look again in a minute"
+    async for finding in doctor_devices.examine(devices, config):
+        yield finding
+    if status is not None:
+        async for finding in _running(config, control, status):
+            yield finding
 
 
 async def _known(config: RouterConfig) -> tuple[membership.Membership | None, list[Device]]:
-    """What the Router's database says; nothing if there is none yet."""
+    """What the Router's database says; nothing if there is none yet. Raises DatabaseError."""
     path = config.data_dir / DATABASE_FILE
     if not path.exists():
         return None, []
@@ -203,35 +170,82 @@ async def _known(config: RouterConfig) -> tuple[membership.Membership | None, li
         return await membership.load(database), list(await DeviceTable.load(database))
 
 
-async def _device(device: Device, config: RouterConfig) -> Finding:
-    """C-ECHO, over TCP, as the Router would."""
-    what = f"device {device.ae_title} at {device.host}:{device.port} answers a C-ECHO"
-    pairs = [(VERIFICATION, [IMPLICIT_VR_LITTLE_ENDIAN])]
-    try:
-        try:
-            association = await connect(device.host, device.port)
-        except AssociationAborted as error:
-            if device.services or isinstance(error.__cause__, socket.gaierror):
-                raise
-            return Finding(f"device {device.ae_title} only calls out: {error}", True)
-        try:
-            rq = request(device.ae_title, config.ae_title, propose(pairs))
-            contexts = accepted_contexts(rq, await scu.negotiate(association, rq))
-            for context in contexts.values():
-                answered = await scu.echo(association, context)
-                if answered != Status.SUCCESS:
-                    return Finding(what, False, f"it answered {status_in_words(answered)}")
-            await scu.release(association)
-        finally:
-            await association.aclose()
-    except AssociationRejected as error:
-        return Finding(
-            what,
+async def _network(
+    config: RouterConfig,
+    joined: membership.Membership | None,
+    status: dict[str, Any] | None,
+    invited: Invitation | None,
+) -> AsyncIterator[Finding]:
+    """The enrolment, and the way to the Bridge."""
+    if joined is not None:
+        yield Finding(f"enrolled at {joined.url} as {joined.name}", True)
+        url = joined.url
+    else:
+        yield Finding(
+            "not enrolled",
             False,
-            f"{error}: does it know {config.ae_title} and its own name {device.ae_title}?",
+            "ask the Bridge's administrator for an invitation: relay enroll INVITATION; relay"
+            " doctor INVITATION looks at the way to its Bridge before",
         )
+        if invited is None:
+            return
+        if invited.expires < time.time():
+            yield Finding("invitation", False, "it has expired: ask for another")
+        url = invited.url
+    async for finding in reach.of_router(url, config):
+        yield finding
+    if joined is not None and status is not None:
+        for finding in _connection(status):
+            yield finding
+
+
+def _connection(status: Mapping[str, Any]) -> list[Finding]:
+    """What the running Router says of its own connection."""
+    if not status["connected"]:
+        return [Finding("connected to the Bridge", False, _not_connected(status))]
+    found = [Finding("connected to the Bridge", True)]
+    offset = status.get("clock_offset")
+    if offset is not None and not (clock := reach.clock(-offset)).ok:
+        found.append(clock)
+    return found
+
+
+def _not_connected(status: Mapping[str, Any]) -> str:
+    why = str(status.get("last_failure") or "")
+    if why.startswith(NOT_LET_IN):
+        return (
+            f"{why} Ask the Bridge's administrator (relay router list). Revoking is for good: to"
+            " come back as a new Router, stop this one, move its data_dir away, start it, and"
+            " enroll it with a new invitation"
+        )
+    return why or "it is being tried: look again in a minute"
+
+
+async def _running(
+    config: RouterConfig, control: Control, status: Mapping[str, Any]
+) -> AsyncIterator[Finding]:
+    """What only the running Router knows."""
+    try:
+        devices = control.get("/v1/devices")
+        refusals = control.get("/v1/refusals")
+        grants, asks = control.get("/v1/grants"), control.get("/v1/asks")
     except RelayError as error:
-        return Finding(what, False, f"{error}: is it switched on, and its address right?")
-    if not contexts:
-        return Finding(f"device {device.ae_title} takes associations, but no C-ECHO", True)
-    return Finding(what, True)
+        yield Finding("what the Router knows of its devices", False, str(error))
+        return
+    for origin, why in status.get("store", {}).get("failing", {}).items():
+        yield Finding(f"object store {origin}", False, _store_advice(origin, why))
+    for finding in doctor_calls.titles(devices):
+        yield finding
+    async for finding in doctor_calls.recent(refusals, devices, config.ae_title, time.time()):
+        yield finding
+    for finding in doctor_calls.unused(devices, grants, asks):
+        yield finding
+
+
+def _store_advice(origin: str, why: str) -> str:
+    if NOT_PUBLIC in why:
+        return (
+            f"{why}: if the Bridge's administrator says that this store is theirs, add"
+            f' "{origin}" to allowed_origins in relay.toml, and start again'
+        )
+    return f"{why}; images do not get through until it works: ask the Bridge's administrator"

@@ -7,7 +7,7 @@ import click
 from relay.cli.context import Group, Invocation, json_option
 from relay.cli.output import print_json, print_table, say
 from relay.cli.peer import resolve
-from relay.cli.router import SERVICES, control, listed, whom, words
+from relay.cli.router import SERVICES, control, listed, of_device, whom, words
 
 
 @click.group(cls=Group)
@@ -41,7 +41,10 @@ def grant_add(
     calling: str,
     user_identity: bool,
 ) -> None:
-    """Let PEER (a name or a fingerprint from `relay peer list`) use your device AE_TITLE."""
+    """Let PEER (a name or a fingerprint from `relay peer list`) use your device AE_TITLE.
+
+    By the AE title that the network knows it by, or the one that it has here.
+    """
     process = control(invocation)
     grantee = resolve(process, peer)
     answer = process.post(
@@ -54,10 +57,11 @@ def grant_add(
             "user_identity": user_identity,
         },
     )
-    say(
-        f"grant {answer['id']}: {grantee['name']} ({grantee['state']}, {answer['peer']}) may use"
-        f" {', '.join(answer['services'])} of {ae_title}"
-    )
+    _say_granted(answer, f"{grantee['name']} ({grantee['state']}, {answer['peer']})")
+
+
+def _say_granted(answer: dict[str, Any], who: str) -> None:
+    say(f"grant {answer['id']}: {who} may use {listed(answer['services'])} of {of_device(answer)}")
 
 
 @grant.command("ask")
@@ -98,7 +102,7 @@ def grant_list(invocation: Invocation, as_json: bool) -> None:
         return
     print_table(
         ("grant", "peer", "fingerprint", "device", "services", "calling"),
-        ((g["id"], g["name"], g["peer"], g["ae_title"], _granted(g), g["calling"]) for g in grants),
+        ((g["id"], g["name"], g["peer"], of_device(g), _granted(g), g["calling"]) for g in grants),
         empty="nothing is granted to anybody;"
         " `relay grant add PEER AE_TITLE --services SERVICES` does",
     )
@@ -135,10 +139,7 @@ def _granted(g: dict[str, Any]) -> list[str]:
 def grant_accept(invocation: Invocation, number: int) -> None:
     """Grant what ask NUMBER (see `grant list`) asks for."""
     answer = control(invocation).post(f"/v1/asks/{number}/accept")
-    say(
-        f"grant {answer['id']}: {whom(answer)} may use {listed(answer['services'])} of"
-        f" {answer['ae_title']}"
-    )
+    _say_granted(answer, whom(answer))
 
 
 @grant.command("decline")

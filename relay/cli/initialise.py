@@ -21,13 +21,15 @@ BEHIND_PROXY = "127.0.0.1:8080"
 
 @click.command("init", cls=Command)
 @click.option("--url", help="Bridge: the https address at which Routers reach it.")
-@click.option("--certificate", type=click.Path(), help="Bridge: its TLS certificate chain, PEM.")
-@click.option("--private-key", type=click.Path(), help="Bridge: the certificate's key, PEM.")
+@click.option("--certificate", type=click.Path(), help="Its TLS certificate chain, PEM.")
+@click.option("--private-key", type=click.Path(), help="The certificate's key, PEM.")
 @click.option("--behind-proxy", is_flag=True, help="Bridge: a reverse proxy does the TLS.")
 @click.option("--ae-title", help="Router: its own AE title (default: RELAY).")
 @click.option("--proxy", metavar="URL", help="Router: the hospital's outbound proxy.")
 @click.option("--ca-file", type=click.Path(), help="Router: more authorities to trust, PEM.")
 @click.option("--listen", metavar="HOST:PORT", help="Where to listen.")
+@click.option("--tls-listen", metavar="HOST:PORT", help="Router: the same, for DICOM over TLS.")
+@click.option("--device-ca-file", type=click.Path(), help="Router: trusted for devices, PEM.")
 @click.option("--data-dir", type=click.Path(), help="Where database and keys live.")
 @click.pass_obj
 def init(
@@ -40,6 +42,8 @@ def init(
     proxy: str | None,
     ca_file: str | None,
     listen: str | None,
+    tls_listen: str | None,
+    device_ca_file: str | None,
     data_dir: str | None,
 ) -> None:
     """Write a commented relay.toml (or the file that --config names)."""
@@ -54,6 +58,8 @@ def init(
         "proxy": proxy,
         "ca_file": ca_file,
         "listen": listen,
+        "tls_listen": tls_listen,
+        "device_ca_file": device_ca_file,
         "data_dir": data_dir or _data_dir(),
     }
     values = {key: quote(value) for key, value in given.items() if value is not None}

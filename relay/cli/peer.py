@@ -23,7 +23,7 @@ def peer() -> None:
 @json_option
 @click.pass_obj
 def peer_list(invocation: Invocation, as_json: bool) -> None:
-    """Show the other hospitals, and which of them have been verified."""
+    """Show the other hospitals, what they publish and grant you, and who has been verified."""
     process = control(invocation)
     peers = with_titles(process)
     if as_json:
@@ -37,13 +37,15 @@ def peer_list(invocation: Invocation, as_json: bool) -> None:
                 _state(p),
                 p["connected"],
                 p["fingerprint"],
-                p["publishes"],
+                "; ".join(map(_published, p["publishes"])),
                 p["claims"],
             )
             for p in peers
         ),
         empty="no other hospital has enrolled yet",
     )
+    if any(not title["granted"] for p in peers for title in p["publishes"]):
+        say("nothing granted: ask with `relay grant ask AE_TITLE --services SERVICES`")
     states = [_state(p) for p in peers]
     if any("unverified" in state for state in states):
         say("unverified: ask for their contact string by other means, then `relay peer verify`")
@@ -68,12 +70,21 @@ def _state(p: dict[str, Any]) -> str:
     return ", ".join(words)
 
 
+def _published(title: dict[str, Any]) -> str:
+    """One AE title, and what of its services is granted."""
+    granted = ", ".join(title["granted"]) or "nothing"
+    return f"{title['ae_title']}: {granted} granted of {', '.join(title['services'])}"
+
+
 def with_titles(process: Control) -> list[dict[str, Any]]:
-    """All peers, each with the AE titles that it publishes."""
+    """All peers, each with the AE titles that it publishes and what it grants of them."""
     peers, directory = process.get("/v1/peers"), process.get("/v1/directory")
     for p in peers:
-        rows = [row for row in directory if row["peer"] == p["fingerprint"]]
-        p["publishes"] = [row["ae_title"] for row in rows]
+        p["publishes"] = [
+            {name: row[name] for name in ("ae_title", "services", "granted")}
+            for row in directory
+            if row["peer"] == p["fingerprint"]
+        ]
     return list(peers)
 
 

@@ -1,16 +1,25 @@
-"""Can this machine reach the Bridge? One request, and every way in which it fails, in words."""
+"""Can this machine reach the Bridge, as a Router would? Every way in which that fails, in words.
 
+    proxy's tunnel -> TLS, one request, the clock -> WebSocket
+
+The first and the last are the Router's own code; the request between tells what those cannot.
+"""
+
+import ssl
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
+import trio
 
 from relay.config import RouterConfig
-from relay.errors import RelayError, connection_fault
+from relay.errors import RelayError, SignallingError, connection_fault, leaves
 from relay.providers import Finding
+from relay.signalling.dial import BridgeAddress, websocket_dial
+from relay.signalling.proxy import Proxy, authority, connect_through
 from relay.web.tls import PRIVATE_AUTHORITY, client_tls
 
 # A person waits for this. A proxy that has to ask another takes a few seconds.
@@ -20,49 +29,172 @@ TIMEOUT = 10.0
 # what an NTP client that has stopped leaves behind.
 WORRYING_SKEW = 120.0
 
+NEEDS_PROXY = "if the way out of this hospital is a proxy, give it as `proxy` in relay.toml"
+INCOMPLETE_CHAIN = (
+    ", and if it comes from a public one, have the Bridge send the authority's own certificates"
+    " too (fullchain.pem)"
+)
 
-def bridge(url: str, *, proxy: str | None, ca_file: Path | None) -> Iterator[Finding]:
-    """The way to the Bridge at `url`: proxy, TLS, answer, and whether the clocks agree."""
-    host = urlsplit(url).hostname
-    way = f"Bridge {url}" + (f" through the proxy {_shown(proxy)}" if proxy else "")
+
+async def bridge(
+    url: str, *, proxy: str | None, ca_file: Path | None, hint: str = ""
+) -> AsyncIterator[Finding]:
+    """The way to the Bridge at `url`: proxy, TLS, answer, whether the clocks agree, WebSocket.
+
+    `hint` is said as well where nothing comes back from there.
+    """
     try:
         context = client_tls(ca_file)
     except RelayError as error:
         yield Finding("ca_file", False, str(error))
         return
+    if proxy is not None:
+        tunnel = await _tunnel(url, proxy)
+        yield tunnel
+        if not tunnel.ok:
+            return
+    reached = True
+    async for finding in _request(url, proxy, context, hint):
+        yield finding
+        reached = reached and finding.ok
+    # What hangs is said once: without an answer there is no WebSocket either.
+    if reached:
+        yield await _websocket(url, proxy, context)
+
+
+def of_router(url: str, config: RouterConfig) -> AsyncIterator[Finding]:
+    """`bridge`, the way this Router goes."""
+    proxy = config.proxy.reveal() if config.proxy else None
+    hint = NEEDS_PROXY if proxy is None else ""
+    return bridge(url, proxy=proxy, ca_file=config.ca_file, hint=hint)
+
+
+def clock(skew: float) -> Finding:
+    """Whether our clock, `skew` seconds ahead of the Bridge's, agrees with it."""
+    fine = abs(skew) < WORRYING_SKEW
+    if fine:
+        return Finding(f"clock differs from the Bridge's by {abs(skew):.0f} s", True)
+    far = f"{abs(skew) / 3600:.1f} hours" if abs(skew) >= 3600 else f"{abs(skew) / 60:.0f} minutes"
+    way = "ahead of" if skew > 0 else "behind"
+    return Finding(
+        f"clock is {far} {way} the Bridge's",
+        False,
+        "set up NTP on the machine that is wrong (timedatectl shows it):"
+        " systemctl enable --now systemd-timesyncd; at three hours nothing is relayed any more",
+    )
+
+
+# --- the three looks ----------------------------------------------------------------------------
+
+
+async def _tunnel(url: str, proxy: str) -> Finding:
+    """Whether the proxy connects to the Bridge's host, whose name it looks up itself."""
     try:
-        with httpx.Client(verify=context, proxy=proxy, timeout=TIMEOUT, trust_env=False) as client:
+        address, way_out = BridgeAddress.parse(url), Proxy.parse(proxy)
+    except SignallingError as error:
+        return Finding("proxy", False, str(error))
+    target = authority(address.host, address.port)
+    what = f"{way_out} makes a tunnel to {target}"
+    with trio.move_on_after(TIMEOUT):
+        try:
+            stream = await trio.open_tcp_stream(way_out.host, way_out.port)
+        except (OSError, UnicodeError) as error:
+            why = _why(error, way_out.host)
+            return Finding(what, False, f"{why}: is `proxy` the right host and port?")
+        try:
+            await connect_through(way_out, stream, address.host, address.port)
+        except SignallingError as error:
+            return Finding(what, False, str(error).removeprefix(f"{way_out}: "))
+        finally:
+            await trio.aclose_forcefully(stream)
+        return Finding(what, True)
+    return Finding(
+        what,
+        False,
+        f"no answer in {TIMEOUT:.0f} s: is `proxy` the right host and port, and does it know"
+        f" {address.host}?",
+    )
+
+
+async def _request(
+    url: str, proxy: str | None, context: ssl.SSLContext, hint: str
+) -> AsyncIterator[Finding]:
+    host = urlsplit(url).hostname
+    way = f"Bridge {url}"
+    further = f"; {hint}" if hint else ""
+    try:
+        async with httpx.AsyncClient(
+            verify=context, proxy=proxy, timeout=TIMEOUT, trust_env=False
+        ) as client:
             started = time.time()
-            answer = client.get(f"{url}/healthz")
+            answer = await client.get(f"{url}/healthz")
             middle = (started + time.time()) / 2
     except httpx.ProxyError as error:
-        yield Finding(way, False, f"the proxy refuses: {error}; check its address and password")
+        yield Finding(way, False, f"the proxy refuses: {error}")
     except httpx.TimeoutException:
         yield Finding(
-            way, False, f"no answer in {TIMEOUT:.0f} s: does the firewall let HTTPS to {host} out?"
+            way,
+            False,
+            f"no answer in {TIMEOUT:.0f} s: does the firewall let HTTPS to {host} out?{further}",
         )
-    except httpx.TransportError as error:
-        yield Finding(way, False, _why(error, str(host)))
+    except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
+        yield Finding(way, False, _why(error, str(host)) + ("" if _answered(error) else further))
     else:
         yield _health(way, answer)
-        yield from _clock(answer, middle)
+        for finding in _clock(answer, middle):
+            yield finding
 
 
-def of_router(url: str, config: RouterConfig) -> Iterator[Finding]:
-    """`bridge`, the way this Router goes."""
-    return bridge(
-        url, proxy=config.proxy.reveal() if config.proxy else None, ca_file=config.ca_file
+async def _websocket(url: str, proxy: str | None, context: ssl.SSLContext) -> Finding:
+    """Proxies and firewalls that let requests through do not always let this."""
+    what, why = "its WebSocket opens", ""
+    with trio.move_on_after(TIMEOUT):
+        try:
+            dial = websocket_dial(url, ssl_context=context, proxy=proxy)
+            async with trio.open_nursery() as nursery:
+                await dial(nursery)
+                nursery.cancel_scope.cancel()
+        except* SignallingError as group:
+            why = str(next(leaves(group)))
+        return Finding(what, not why, why)
+    return Finding(
+        what,
+        False,
+        f"no answer to the upgrade in {TIMEOUT:.0f} s: does a proxy or firewall in between not let"
+        " WebSockets through?",
     )
 
 
 def _health(way: str, answer: httpx.Response) -> Finding:
-    if answer.is_success:
+    if answer.is_success and _says_ok(answer):
         return Finding(f"{way} answers", True)
+    if answer.is_success:
+        kind = answer.headers.get("content-type", "nothing known").partition(";")[0]
+        return Finding(
+            way,
+            False,
+            f"what answers is no Bridge ({kind}): a login or block page in between, or another"
+            " address than the Bridge's",
+        )
+    if answer.is_redirect:
+        where = answer.next_request.url.host if answer.next_request is not None else "elsewhere"
+        return Finding(
+            way, False, f"it is sent on to {where}: a login page in between, or another address"
+        )
     return Finding(
         way,
         False,
-        f"/healthz is answered {answer.status_code}: is something else at this address?",
+        f"/healthz is answered {answer.status_code}: is something else at this address, or is a"
+        " reverse proxy there without its Bridge?",
     )
+
+
+def _says_ok(answer: httpx.Response) -> bool:
+    try:
+        said = answer.json()
+    except ValueError:
+        return False
+    return isinstance(said, dict) and said.get("status") == "ok"
 
 
 def _clock(answer: httpx.Response, now: float) -> Iterator[Finding]:
@@ -70,20 +202,17 @@ def _clock(answer: httpx.Response, now: float) -> Iterator[Finding]:
         there = parsedate_to_datetime(answer.headers["date"]).timestamp()
     except (KeyError, ValueError):
         return  # a proxy in between has taken it out; nothing can be said
-    skew = now - there
-    words = f"clock differs from the Bridge's by {abs(skew):.0f} s"
-    fine = abs(skew) < WORRYING_SKEW
-    yield Finding(
-        words, fine, "" if fine else "set up NTP: systemctl enable --now systemd-timesyncd"
-    )
+    yield clock(now - there)
+
+
+def _answered(error: BaseException) -> bool:
+    """Whether something has come back, of which TLS says that it is wrong."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, ssl.SSLError):
+        cause = cause.__cause__ or cause.__context__
+    return cause is not None
 
 
 def _why(error: Exception, host: str) -> str:
     words = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    return connection_fault(error, host, PRIVATE_AUTHORITY) or words
-
-
-def _shown(proxy: str) -> str:
-    """The proxy without its password."""
-    parts = urlsplit(proxy)
-    return f"{parts.hostname}:{parts.port or 80}"
+    return connection_fault(error, host, PRIVATE_AUTHORITY + INCOMPLETE_CHAIN) or words

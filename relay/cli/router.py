@@ -31,6 +31,16 @@ def whom(granted: dict[str, Any]) -> str:
     return f"{granted['name'] or 'unknown'} ({granted['peer']})"
 
 
+def both_titles(local: str, published: str) -> str:
+    """A device by its AE title here, and the one by which the network knows it if that differs."""
+    return local if local == published else f"{local} (published as {published})"
+
+
+def of_device(granted: dict[str, Any]) -> str:
+    """The device of a grant."""
+    return both_titles(granted["device"] or granted["ae_title"], granted["ae_title"])
+
+
 @click.command(cls=Command)
 @click.argument("invitation")
 @click.pass_obj

@@ -10,6 +10,7 @@ import trio
 from relay import log as logging
 from relay.bridge.app import run_bridge
 from relay.config import BridgeConfig, Config, LogFormat, RouterConfig
+from relay.router import device_tls
 from relay.router.app import run_router
 
 log = structlog.get_logger()
@@ -71,6 +72,14 @@ async def _serve(config: Config, stopping: trio.Event) -> None:
                 data_dir=config.data_dir,
                 ae_title=config.ae_title,
                 listen=[(address.host, address.port) for address in config.listen],
+                tls_listen=[(address.host, address.port) for address in config.tls_listen],
+                device_tls=device_tls.load(
+                    certificate=config.certificate,
+                    private_key=config.private_key,
+                    device_ca_file=config.device_ca_file,
+                    device_certificates=config.device_certificates.value,
+                    profile=config.tls_profile.value,
+                ),
                 ca_file=config.ca_file,
                 proxy=config.proxy.reveal() if config.proxy else None,
                 allowed_origins=config.allowed_origins,

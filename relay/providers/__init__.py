@@ -1,8 +1,8 @@
 """What an object store must offer to carry Relay's sealed chunks.
 
-The Bridge's side only: a Router never sees a provider, only signed requests. Five verbs, as few as
-the job needs: three that sign, one that deletes, one that lists for the sweeper, and a check that a
-person can run.
+The Bridge's side only: a Router never sees a provider, only signed requests. Few verbs: three that
+sign, one that deletes, one that lists for the sweeper, one that says whether the store works now,
+and a check that a person can run.
 """
 
 from collections.abc import AsyncIterator, Sequence
@@ -43,14 +43,20 @@ class Provider(Protocol):
     """A place for ciphertext that lives for minutes.
 
     Object names hold only `[a-z0-9/._-]` (never `..`), and are chosen by the Bridge.
-    All methods raise `ProviderError`.
+    All methods raise `ProviderError`, whose words hold no secret and no signed URL.
+
+    `enforces_size` declares whether the store refuses a PUT that is larger than it was signed for.
+    Where it does not, a Router can store more than it was allowed; no other Router takes it, since
+    a reader takes exactly the size that was announced.
     """
 
     name: str
+    enforces_size: bool
 
     async def sign_put(self, name: str, *, size_limit: int, lifetime: int) -> SignedRequest:
         """A PUT of at most `size_limit` bytes that creates `name` once, for `lifetime` seconds.
 
+        A store that does not enforce sizes signs it all the same.
         A second PUT to a name that exists is answered 409 or 412 and changes nothing.
         """
 
@@ -65,6 +71,9 @@ class Provider(Protocol):
 
     def list(self, prefix: str) -> AsyncIterator[StoredObject]:
         """All objects whose names begin with `prefix`, in no particular order."""
+
+    async def ready(self) -> None:
+        """Return if an object can be stored now; cheap enough to be asked every minute."""
 
     async def check(self) -> Sequence[Finding]:
         """Put, get and delete a probe object by the signed requests; warn of what would hurt."""

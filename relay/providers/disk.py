@@ -70,6 +70,7 @@ class DiskProvider:
     """A `Provider` over a folder. Made by `open_disk_provider`."""
 
     name = "disk"
+    enforces_size = True
 
     def __init__(
         self,
@@ -117,6 +118,16 @@ class DiskProvider:
             for stored in await _in_thread(partial(_scan, folder)):
                 if stored.name.startswith(prefix):
                     yield stored
+
+    async def ready(self) -> None:
+        """Raise ProviderError if the disk is full, or all of the space used.
+
+        Not over HTTP: a Bridge need not be able to reach itself by its own URL.
+        """
+        if self._usage.stored >= self._space:
+            raise ProviderError("blob space is used up: raise blob_space")
+        if await self._free_disk() <= self._free_floor:
+            raise ProviderError(f"disk is nearly full: free some in {self._objects.parent}")
 
     async def check(self) -> Sequence[Finding]:
         """Put, get and delete a probe over this Bridge's own URL; say how much room there is."""

@@ -1,7 +1,7 @@
 """Try a store as a Router would: over HTTP, with its own signed requests, rightly and wrongly."""
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import httpx
 
@@ -13,53 +13,92 @@ PROBE_LIFETIME = 60  # seconds, enough for six requests on a slow line
 PROBE_TIMEOUT = 20.0
 
 _EXISTS = (409, 412)
+_FORBIDDEN = (401, 403)
 
 
-async def probe(provider: Provider, client: httpx.AsyncClient) -> Sequence[Finding]:
+def _status(answer: httpx.Response) -> str:
+    return f"the store answered {answer.status_code}"
+
+
+async def probe(
+    provider: Provider,
+    client: httpx.AsyncClient,
+    explain: Callable[[httpx.Response], str] = _status,
+) -> Sequence[Finding]:
     """Put, put again, get, delete and get again one object; one finding for each.
 
     Ends at the first failure that leaves nothing to go on with. Raises nothing for the store's
-    faults: they are findings.
+    faults: they are findings. `explain` is shown every answer, and its words are the advice where
+    that was not the one to expect.
     """
-    name = f"probe/{secrets.token_hex(16)}"
+    name = _fresh_name()
     data = secrets.token_bytes(PROBE_SIZE)
     findings: list[Finding] = []
+
+    async def found(
+        what: str, request: SignedRequest, good: Callable[[httpx.Response], bool]
+    ) -> bool:
+        answer = await _send(client, request, data if request.method == "PUT" else None)
+        words, ok = explain(answer), good(answer)
+        findings.append(Finding(what, ok, "" if ok else words))
+        return ok
+
     try:
-        put = await provider.sign_put(name, size_limit=PROBE_SIZE, lifetime=PROBE_LIFETIME)
-        get = await provider.sign_get(name, lifetime=PROBE_LIFETIME)
-        delete = await provider.sign_delete(name, lifetime=PROBE_LIFETIME)
+        put, get, delete = await _signed(provider, name)
     except ProviderError as error:
         return [Finding("sign requests", False, str(error))]
     try:
-        answer = await _send(client, put, data)
-        findings.append(_found("PUT of a new object", answer.is_success, answer))
-        if not answer.is_success:
+        if not await found("PUT of a new object", put, lambda a: a.is_success):
             return findings
-        answer = await _send(client, put, data)
-        findings.append(_found("second PUT is refused", answer.status_code in _EXISTS, answer))
-        answer = await _send(client, get)
-        same = answer.is_success and answer.content == data
-        findings.append(_found("GET of the same bytes", same, answer))
-        answer = await _send(client, _misused(get, "DELETE"))
-        findings.append(
-            _found("a GET's URL does not delete", answer.status_code in (401, 403), answer)
+        await found("second PUT is refused", put, lambda a: a.status_code in _EXISTS)
+        await found("GET of the same bytes", get, lambda a: a.is_success and a.content == data)
+        await found(
+            "a GET's URL does not delete",
+            _misused(get, "DELETE"),
+            lambda a: a.status_code in _FORBIDDEN,
         )
-        answer = await _send(client, delete)
-        findings.append(_found("DELETE", answer.is_success, answer))
-        answer = await _send(client, get)
-        findings.append(_found("the object is gone", answer.status_code == 404, answer))
+        await found("DELETE", delete, lambda a: a.is_success)
+        await found("the object is gone", get, lambda a: a.status_code == 404)
     except httpx.HTTPError as error:
-        # Not the error's own words: they may hold the signed URL.
-        host = httpx.URL(put.url).host
-        findings.append(
-            Finding(
-                f"reach {host}",
-                False,
-                f"{connection_fault(error, host) or type(error).__name__}; check address, firewall"
-                " and certificate",
-            )
-        )
+        findings.append(Finding(f"reach {_host(put)}", False, _unreachable(error, put)))
     return findings
+
+
+async def alive(provider: Provider, client: httpx.AsyncClient) -> None:
+    """Put, get and delete one object. Raises ProviderError with what did not work."""
+    data = secrets.token_bytes(PROBE_SIZE)
+    put, get, delete = await _signed(provider, _fresh_name())
+    try:
+        for request in (put, get, delete):
+            answer = await _send(client, request, data if request is put else None)
+            if not answer.is_success:
+                raise ProviderError(f"{_host(put)}: {request.method} answered {answer.status_code}")
+            if request is get and answer.content != data:
+                raise ProviderError(f"{_host(put)}: GET gave other bytes than were put")
+    except httpx.HTTPError as error:
+        raise ProviderError(f"{_host(put)}: {_unreachable(error, put)}") from error
+
+
+async def _signed(provider: Provider, name: str) -> tuple[SignedRequest, ...]:
+    return (
+        await provider.sign_put(name, size_limit=PROBE_SIZE, lifetime=PROBE_LIFETIME),
+        await provider.sign_get(name, lifetime=PROBE_LIFETIME),
+        await provider.sign_delete(name, lifetime=PROBE_LIFETIME),
+    )
+
+
+def _fresh_name() -> str:
+    return f"probe/{secrets.token_hex(16)}"
+
+
+def _host(request: SignedRequest) -> str:
+    return httpx.URL(request.url).host
+
+
+def _unreachable(error: httpx.HTTPError, request: SignedRequest) -> str:
+    # Not the error's own words: they may hold the signed URL.
+    fault = connection_fault(error, _host(request)) or type(error).__name__
+    return f"{fault}; check address, firewall and certificate"
 
 
 def _misused(request: SignedRequest, method: str) -> SignedRequest:
@@ -77,7 +116,3 @@ async def _send(
         content=data,
         timeout=PROBE_TIMEOUT,
     )
-
-
-def _found(what: str, ok: bool, answer: httpx.Response) -> Finding:
-    return Finding(what, ok, "" if ok else f"the store answered {answer.status_code}")

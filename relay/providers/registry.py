@@ -18,6 +18,7 @@ import httpx
 from relay.errors import ProviderError, Refused
 from relay.providers import Provider
 from relay.providers.disk import open_disk_provider
+from relay.providers.s3 import S3Provider, S3Settings
 
 ENTRY_POINT_GROUP = "relay.providers"
 
@@ -60,7 +61,13 @@ async def _disk(host: Host, settings: Mapping[str, str]) -> AsyncIterator[Provid
         yield provider
 
 
-BUILT_IN: Mapping[str, ProviderFactory] = MappingProxyType({"disk": _disk})
+@asynccontextmanager
+async def _s3(host: Host, settings: Mapping[str, str]) -> AsyncIterator[Provider]:
+    read = S3Settings.read(settings)
+    yield S3Provider(read, client=read.client(host.trust))
+
+
+BUILT_IN: Mapping[str, ProviderFactory] = MappingProxyType({"disk": _disk, "s3": _s3})
 
 
 def kinds() -> list[str]:

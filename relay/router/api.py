@@ -14,15 +14,19 @@ from starlette.responses import JSONResponse, Response
 
 import relay
 from relay.errors import IdentityError, Refused
+from relay.identity import fingerprint
 from relay.invitation import Contact, Invitation
 from relay.router import probe, services
-from relay.router.apply import apply, parse_grant
+from relay.router.aliases import Alias
+from relay.router.apply import apply, as_published, parse_grant
 from relay.router.asks import Ask
 from relay.router.devices import Device
 from relay.router.entries import Entry
 from relay.router.grants import Grant, parse_calling
 from relay.router.node import Node
 from relay.router.schemas import (
+    ALIAS,
+    ALIAS_SHOWN,
     APPLY,
     ASK,
     ASK_ENTRY,
@@ -95,6 +99,30 @@ def control_operations(node: Node, enrol: Enrol) -> list[Operation]:
             do.remove_device,
             "Forget a device and what is granted of it; its associations end.",
             record(grants_removed=listed(GRANT)),
+            refusals=(404,),
+        ),
+        Operation(
+            "GET",
+            "/v1/aliases",
+            do.aliases,
+            "By which local AE titles others' devices are known here.",
+            listed(ALIAS_SHOWN),
+        ),
+        Operation(
+            "POST",
+            "/v1/aliases",
+            do.put_alias,
+            "Give another hospital's published AE title a local one.",
+            ALIAS_SHOWN,
+            body=ALIAS,
+            refusals=(400, 409),
+        ),
+        Operation(
+            "DELETE",
+            "/v1/aliases/{local:path}",
+            do.remove_alias,
+            "Forget an alias.",
+            ALIAS_SHOWN,
             refusals=(404,),
         ),
         Operation(
@@ -176,7 +204,7 @@ def control_operations(node: Node, enrol: Enrol) -> list[Operation]:
             "POST",
             "/v1/apply",
             do.apply,
-            "Bring devices and grants to what a document says; repeatable.",
+            "Bring devices, aliases and grants to what a document says; repeatable.",
             record(changes=listed(TEXT), refusals=listed(TEXT)),
             body=APPLY,
             refusals=(400, 404, 409, 413),
@@ -269,8 +297,22 @@ class _Routes:
         device = self.node.devices.get(title)
         if device is None:
             raise Refused(404, f"no device {title!r}; `relay device list` shows them all")
-        report = await probe.test(device, self.node.ae_title)
+        report = await probe.test(device, self.node.ae_title, self.node.device_tls)
         return JSONResponse(report.to_json())
+
+    # --- aliases ------------------------------------------------------------------------------
+
+    async def aliases(self, request: Request) -> Response:
+        return JSONResponse([self._alias(alias) for alias in self.node.aliases])
+
+    async def put_alias(self, request: Request) -> Response:
+        alias = Alias.from_json(await read_json(request))
+        await self.node.put_alias(alias)
+        return JSONResponse(self._alias(alias))
+
+    async def remove_alias(self, request: Request) -> Response:
+        alias = await self.node.remove_alias(request.path_params["local"])
+        return JSONResponse(self._alias(alias))
 
     # --- the network --------------------------------------------------------------------------
 
@@ -301,7 +343,8 @@ class _Routes:
         return JSONResponse([self._grant(grant) for grant in self.node.grants])
 
     async def add_grant(self, request: Request) -> Response:
-        grant = await self.node.add_grant(parse_grant(self.node, await read_json(request)))
+        wanted = as_published(self.node, parse_grant(self.node, await read_json(request)))
+        grant = await self.node.add_grant(wanted)
         return JSONResponse(self._grant(grant), 201)
 
     async def remove_grant(self, request: Request) -> Response:
@@ -362,7 +405,16 @@ class _Routes:
         gone = grant.services - (device.services if device is not None else frozenset())
         return grant.to_json() | {
             "name": self._name(grant.grantee),
+            "device": device.ae_title if device is not None else None,
             "unpublished": list(services.ordered(gone)),
+        }
+
+    def _alias(self, alias: Alias) -> dict[str, Any]:
+        network = self.node.network
+        owner = network.directory.owner(alias.published) if network is not None else None
+        return alias.to_json() | {
+            "peer": fingerprint(owner) if owner is not None else None,
+            "name": self._name(owner) if owner is not None else "",
         }
 
     def _name(self, identity: bytes) -> str:

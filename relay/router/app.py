@@ -21,9 +21,12 @@ from relay.database import open_database
 from relay.errors import RelayError
 from relay.identity import load_identity
 from relay.patience import Timeouts
+from relay.router.aliases import AliasTable
 from relay.router.api import make_app
 from relay.router.asks import AskTable
 from relay.router.calling import LOCAL_ASSOCIATIONS, serve_device
+from relay.router.commitments import CommitmentTable
+from relay.router.device_tls import DeviceTLS
 from relay.router.devices import DeviceTable
 from relay.router.grants import GrantTable
 from relay.router.keyring import Keyring
@@ -56,6 +59,8 @@ async def run_router(
     data_dir: Path,
     ae_title: str,
     listen: Sequence[tuple[str, int]],
+    tls_listen: Sequence[tuple[str, int]] = (),
+    device_tls: DeviceTLS | None = None,
     ca_file: Path | None = None,
     proxy: str | None = None,
     allowed_origins: Sequence[str] = (),
@@ -68,9 +73,13 @@ async def run_router(
 ) -> None:
     """Run a Router on `data_dir` until `stopping` is set; started once its sockets listen.
 
+    `tls_listen` needs a `device_tls` that has a certificate to serve with.
     `ca_file` holds more certificate authorities to trust for the Bridge and the stores; `trust` is
     "first-use" or "contacts". Raises RelayError if it cannot start.
     """
+    device_tls = device_tls or DeviceTLS()
+    if tls_listen and device_tls.serving is None:
+        raise RelayError("tls_listen needs a certificate to serve with")
     _make_private(data_dir)
     outside = Outside(
         ssl_context=client_tls(ca_file),
@@ -88,6 +97,7 @@ async def run_router(
         control = owned(listen_unix(data_dir / CONTROL_SOCKET))
         local = owned(listen_unix(data_dir / DICOM_SOCKET))
         sockets = [owned(opened) for opened in await listen_tcp(listen)]
+        tls_sockets = [owned(opened) for opened in await listen_tcp(tls_listen)]
         identity = load_identity(data_dir)
         database = await stack.enter_async_context(
             open_database(data_dir / DATABASE_FILE, MIGRATIONS)
@@ -98,21 +108,30 @@ async def run_router(
             ae_title=ae_title,
             keyring=await Keyring.load(database, identity, unix_time()),
             devices=await DeviceTable.load(database),
+            aliases=await AliasTable.load(database),
             grants=await GrantTable.load(database),
             asks=AskTable(database),
+            commitments=await CommitmentTable.load(database),
             live=LiveRegister(maximum_associations),
+            device_tls=device_tls,
         )
         limits = listener.ServerLimits(associations=maximum_associations, grace=grace_period)
-        node.listening = [tuple(opened.getsockname()[:2]) for opened in sockets]
+        node.listening = _names([*sockets, *tls_sockets])
         async with trio.open_nursery() as nursery:
             network = NetworkSide(node, outside, maximum_associations, stopping)
             await nursery.start(network.run)
             nursery.start_soon(_renew_keys, node)
             async with trio.open_nursery() as serving:
-                listeners = [*map(_listener, sockets)]
                 serve = partial(listener.serve, timeouts=timeouts, stopping=stopping)
                 await serving.start(
-                    partial(serve, listeners, partial(serve_device, node), limits=limits)
+                    partial(
+                        serve,
+                        [*map(_listener, sockets)],
+                        partial(serve_device, node),
+                        limits=limits,
+                        tls_listeners=[*map(_listener, tls_sockets)],
+                        ssl_context=node.device_tls.serving,
+                    )
                 )
                 await serving.start(
                     partial(
@@ -134,11 +153,13 @@ async def run_router(
                     "Router listens",
                     ae_title=ae_title,
                     fingerprint=identity.fingerprint,
-                    listening=node.listening,
+                    listening=_names(sockets),
+                    tls_listening=_names(tls_sockets),
                 )
                 task_status.started(node)
                 await stopping.wait()
                 deadline = trio.current_time() + grace_period
+                node.lingering.end_all()
             # The devices' own associations are over; those that peers opened have what is left.
             with trio.CancelScope(deadline=deadline):
                 await node.live.wait_empty()
@@ -154,6 +175,10 @@ def _make_private(data_dir: Path) -> None:
         data_dir.chmod(0o700)
     except OSError as error:
         raise RelayError(f"{data_dir}: {error.strerror}") from error
+
+
+def _names(sockets: Sequence[socket.socket]) -> list[tuple[str, int]]:
+    return [tuple(opened.getsockname()[:2]) for opened in sockets]
 
 
 def _listener(opened: socket.socket) -> trio.SocketListener:

@@ -1,10 +1,12 @@
-"""Bringing devices and grants to what a file says; doing it again changes nothing.
+"""Bringing devices, aliases and grants to what a file says; doing it again changes nothing.
 
-    {"devices": [{"ae_title": ..., "host": ..., ...}], "grants": [{"peer": ..., ...}],
+    {"devices": [{"ae_title": ..., "host": ..., ...}],
+     "aliases": [{"local": ..., "published": ...}],
+     "grants": [{"peer": ..., ...}],
      "prune": false}
 
-What the document does not name stays as it is, unless `prune` is true. Everything is checked
-before anything is changed.
+What the document does not name stays as it is, unless `prune` is true; an alias that has one title
+of a wanted one gives way to it. Everything is read and checked before anything is changed.
 """
 
 from collections.abc import Callable
@@ -16,6 +18,7 @@ import attrs
 from relay.errors import Refused
 from relay.identity import fingerprint
 from relay.router import services
+from relay.router.aliases import Alias
 from relay.router.devices import Device
 from relay.router.entries import Entry
 from relay.router.grants import Grant, parse_calling
@@ -23,7 +26,9 @@ from relay.router.node import Node
 
 T = TypeVar("T")
 
-_FIELDS = ("devices", "grants", "prune")
+_FIELDS = ("devices", "aliases", "grants", "prune")
+# What one entry of each list is called where it does not hold.
+_ENTRY_OF = {"devices": "device", "aliases": "alias", "grants": "grant"}
 _GRANT_FIELDS = ("peer", "ae_title", "services", "calling", "user_identity")
 
 
@@ -33,14 +38,30 @@ async def apply(node: Node, document: dict[str, Any]) -> list[str]:
     wanted.only(_FIELDS)
     prune = wanted.flag("prune", False)
     devices = _read("devices", wanted.entries("devices"), Device.from_json)
-    _check_unique([device.ae_title for device in devices])
+    aliases = _read("aliases", wanted.entries("aliases"), Alias.from_json)
+    _check_unique("device", [device.ae_title for device in devices])
+    _check_unique("alias", [alias.local for alias in aliases])
+    _check_unique("alias of", [alias.published for alias in aliases])
     grants = _read("grants", wanted.entries("grants"), partial(parse_grant, node))
-    changes = []
     async with node.together():
+        # First of all: their titles may be those of devices and aliases that are to come.
+        former = [alias for alias in node.aliases if _gives_way(alias, aliases)]
+        if prune and "aliases" in document:
+            former = [alias for alias in node.aliases if alias not in aliases]
+        for alias in former:
+            await node.remove_alias(alias.local)
+        kept = {alias.local for alias in aliases}
+        changes = [f"alias {_pair(a)} removed" for a in former if a.local not in kept]
         for device in devices:
             known = node.devices.get(device.ae_title)
             if await node.put_device(device):
                 changes.append(f"device {device.ae_title} {'changed' if known else 'added'}")
+        changed = {alias.local for alias in former}
+        for alias in aliases:
+            if await node.put_alias(alias):
+                how = "changed" if alias.local in changed else "added"
+                changes.append(f"alias {_pair(alias)} {how}")
+        grants = [as_published(node, grant) for grant in grants]
         for grant in grants:
             changes += await _apply_grant(node, grant)
         if prune:
@@ -55,9 +76,16 @@ def _read(name: str, entries: list[dict[str, Any]], read: Callable[[dict[str, An
         try:
             values.append(read(entry))
         except Refused as error:
-            complaint = str(error).removeprefix(f"{name[:-1]}: ")
+            complaint = str(error).removeprefix(f"{_ENTRY_OF[name]}: ")
             raise Refused(error.status, f"{name}[{index}]: {complaint}") from error
     return values
+
+
+def _gives_way(alias: Alias, wanted: list[Alias]) -> bool:
+    """Whether one of `wanted` has one of its titles, and is not the same."""
+    return alias not in wanted and any(
+        alias.local == other.local or alias.published == other.published for other in wanted
+    )
 
 
 def parse_grant(node: Node, entry: dict[str, Any]) -> Grant:
@@ -73,6 +101,12 @@ def parse_grant(node: Node, entry: dict[str, Any]) -> Grant:
         parse_calling(grant.texts("calling")),
         user_identity,
     )
+
+
+def as_published(node: Node, grant: Grant) -> Grant:
+    """`grant` by the published title of the device that a person named by either."""
+    device = node.devices.named(grant.ae_title)
+    return grant if device is None else attrs.evolve(grant, ae_title=device.published)
 
 
 async def _apply_grant(node: Node, grant: Grant) -> list[str]:
@@ -106,10 +140,14 @@ async def _prune(
     return changes
 
 
-def _check_unique(ae_titles: list[str]) -> None:
+def _check_unique(what: str, ae_titles: list[str]) -> None:
     for title in ae_titles:
         if ae_titles.count(title) > 1:
-            raise Refused(400, f"device {title!r} is named twice")
+            raise Refused(400, f"{what} {title!r} is named twice")
+
+
+def _pair(alias: Alias) -> str:
+    return f"{alias.local} for {alias.published}"
 
 
 def _subject(grant: Grant) -> Grant:

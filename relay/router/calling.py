@@ -3,63 +3,49 @@
     A-ASSOCIATE-RQ -> who calls? -> who is called? -> opening to the owner's Router -> passthrough
 
 What cannot be is rejected here with the numbers of DESIGN §11; the rest is the far device's word.
+What calls the Router itself is a C-ECHO, or what a device has only its Router to send to: objects
+of a C-MOVE, reports of a storage commitment.
 """
 
-import secrets
+from contextlib import AsyncExitStack
 from functools import partial
 
 import attrs
 import structlog
 
 from relay.association import TCPAssociation
-from relay.dicom import pdu
 from relay.dicom.pdu import AAssociateRJ, AAssociateRQ
 from relay.dicom.rejection import (
-    CALLED_AE_TITLE_NOT_RECOGNIZED,
     CALLING_AE_TITLE_NOT_RECOGNIZED,
     LOCAL_LIMIT_EXCEEDED,
-    NO_REASON_GIVEN,
-    TEMPORARY_CONGESTION,
     in_words,
     rejected,
 )
 from relay.errors import (
     AbortSource,
+    AssociationAborted,
     AssociationRejected,
-    HandshakeError,
     Refusal,
     RemoteProtocolError,
     SignallingError,
 )
-from relay.router import contexts, names
+from relay.router import contexts, moved, reports
+from relay.router.border import Departure
 from relay.router.devices import Device, addresses, plain_address
-from relay.router.directory import Route
 from relay.router.guard import Guard
-from relay.router.live import LiveAssociation, Side, log_ending, number
-from relay.router.node import Network, Node, unix_time
+from relay.router.live import Side, log_ending
+from relay.router.node import Node
+from relay.router.outgoing import OutgoingCall, called_title, live_entry, prepare, tunnel
 from relay.router.passthrough import Ending, How, join
+from relay.router.places import Claim, Place
 from relay.scu import respond_to_echo
 from relay.signalling.messages import EndReason
-from relay.tunnel.handshake import PendingOpening, Purpose, open_session
-from relay.tunnel.session import TunnelTimeouts, open_tunnel
 from relay.tunnel.verdict import words
 
 log = structlog.get_logger()
 
 # The command line on this machine: a person, or a script that sends a folder.
 LOCAL_ASSOCIATIONS = 16
-
-
-@attrs.frozen(slots=True)
-class _Call:
-    """A call that goes out. `device` None is the Router's own command line."""
-
-    device: Device | None
-    request: AAssociateRQ
-    network: Network
-    route: Route
-    guard: Guard
-    pending: PendingOpening
 
 
 async def serve_device(node: Node, near: TCPAssociation, *, local: bool = False) -> None:
@@ -72,10 +58,11 @@ async def serve_device(node: Node, near: TCPAssociation, *, local: bool = False)
         return
     try:
         device = await _caller(node, near, request, local)
-        if request.called == node.ae_title:
-            await respond_to_echo(near, request)
-            return
-        call = _prepare(node, device, request)
+        if _calls_router(node, device, request):
+            await _serve_router(node, near, device, request)
+        else:
+            call = prepare(node, device, request, called_title(node, device, request))
+            await _relay(node, near, call)
     except RemoteProtocolError as error:
         log.warning("association aborted", calling=request.calling, why=str(error))
         await near.abort(AbortSource.SERVICE_PROVIDER, error.abort_reason)
@@ -85,8 +72,36 @@ async def serve_device(node: Node, near: TCPAssociation, *, local: bool = False)
         )
         node.refusals.note(request.calling, request.called, str(error))
         await near.send(AAssociateRJ(error.result, error.source, error.reason))
-    else:
-        await _relay(node, near, call)
+
+
+def _calls_router(node: Node, device: Device | None, request: AAssociateRQ) -> bool:
+    """Whether it is for the Router itself, by its own name or the one that the device has for it.
+
+    Under `present_as` the device knows all of the network as one AE title, and calls it back so.
+    """
+    if request.called == node.ae_title:
+        return True
+    return device is not None and request.called == device.present_as
+
+
+async def _serve_router(
+    node: Node, near: TCPAssociation, device: Device | None, request: AAssociateRQ
+) -> None:
+    if device is None or not (
+        moved.is_wanted(node, device, request) or reports.is_wanted(device, request)
+    ):
+        await respond_to_echo(near, request)
+        return
+    place = await _place(node, near, device)
+    if place is None:
+        return
+    with place:
+        if moved.is_wanted(node, device, request):  # still, after a wait
+            await moved.serve(node, near, device, request)
+        elif reports.is_wanted(device, request):
+            await reports.serve(node, near, device, request)
+        else:
+            await respond_to_echo(near, request)
 
 
 async def _caller(
@@ -102,8 +117,6 @@ async def _caller(
                 CALLING_AE_TITLE_NOT_RECOGNIZED,
                 "the command line calls as the Router's own AE title only",
             )
-        if not node.live.has_room(Side.CALLER, node.ae_title, LOCAL_ASSOCIATIONS):
-            raise rejected(LOCAL_LIMIT_EXCEEDED, "too many associations of the command line")
         return None
     device = node.devices.get(request.calling)
     if device is None:
@@ -117,81 +130,50 @@ async def _caller(
                 CALLING_AE_TITLE_NOT_RECOGNIZED,
                 f"{request.calling!r} calls from {near.host}, which is not its host",
             )
-    if request.called != node.ae_title and not node.live.has_room(
-        Side.CALLER, device.ae_title, device.maximum_associations
-    ):
-        raise rejected(LOCAL_LIMIT_EXCEEDED, f"{device.ae_title!r} has its maximum of associations")
     return device
 
 
-def _prepare(node: Node, device: Device | None, request: AAssociateRQ) -> _Call:
-    """Everything that a call needs. Raises AssociationRejected or RemoteProtocolError."""
-    network = node.network
-    if device is None and node.devices.get(request.called) is not None:
-        owner = network.directory.owner(request.called) if network is not None else None
-        if owner in (None, node.identity.public):
-            raise rejected(
-                CALLED_AE_TITLE_NOT_RECOGNIZED,
-                f"{request.called} is a local device, of this hospital:"
-                f" use `relay device test {request.called}`",
-            )
-    if network is None:
-        raise rejected(
-            TEMPORARY_CONGESTION, "this Router is not enrolled: `relay enroll INVITATION` first"
-        )
-    if not network.client.connected:
-        raise rejected(TEMPORARY_CONGESTION, "no connection to the Bridge")
-    route = network.directory.resolve(request.called, unix_time())
-    request = _outgoing(request, device)
-    guard = Guard(request, None, lambda title: network.directory.owner(title) is not None)
-    pending = _opening(node, network, route, request)
-    return _Call(device, request, network, route, guard, pending)
+async def _place(
+    node: Node, near: TCPAssociation, device: Device | None, peer: str = ""
+) -> Place | None:
+    """A place for a call of `device` to `peer`, perhaps after a wait; None: the caller has left.
 
-
-def _outgoing(request: AAssociateRQ, device: Device | None) -> AAssociateRQ:
-    request = names.to_network(request, device)
-    if device is not None and not device.user_identity:
-        request = contexts.without_user_identity(request)
-    return request
-
-
-def _opening(node: Node, network: Network, route: Route, request: AAssociateRQ) -> PendingOpening:
+    Raises AssociationRejected where there is none.
+    """
+    limits = device or Device(node.ae_title, "", maximum_associations=LOCAL_ASSOCIATIONS)
+    claim = Claim(
+        side=Side.CALLER,
+        device=limits.ae_title,
+        peer=peer,
+        maximum=limits.maximum_associations,
+    )
     try:
-        return open_session(
-            node.identity,
-            network.membership.network,
-            route.peer.identity,
-            route.key.public,
-            route.ae_title,
-            pdu.encode(request),
-            Purpose.ASSOCIATION,
-            unix_time(),
-            secrets.token_bytes,
-        )
-    except HandshakeError as error:
-        raise rejected(NO_REASON_GIVEN, str(error)) from error
+        return await node.places.take(claim, limits.place_wait, near.wait_indication)
+    except AssociationAborted as error:
+        log.info("association given up", calling=limits.ae_title, why=str(error))
+        return None
 
 
-async def _relay(node: Node, near: TCPAssociation, call: _Call) -> None:
-    network, request = call.network, call.request
-    limits = call.device or Device(node.ae_title, "")  # the command line: as any device
-    entry = _entry(node, call, limits.ae_title)
-    timeouts = TunnelTimeouts(answer=limits.answer_wait, resume_window=limits.resume_window)
+async def _relay(node: Node, near: TCPAssociation, call: OutgoingCall) -> None:
+    request, device = call.request, call.device
+    entry = live_entry(node, call)
+    border = Departure(node.knowledge(), device, call.peer, call.title)
+    guard = Guard(request, None, border)
+    holder = entry.device  # where the call is for a C-MOVE, its response waits for our end
     try:
-        with node.live.hold(entry):
-            async with open_tunnel(
-                network.client,
-                network.objects,
-                call.pending,
-                allowance=network.allowance,
-                timeouts=timeouts,
-            ) as far:
+        with node.live.hold(entry), node.moves.storing(holder, call.title):
+            place = await _place(node, near, device, entry.peer)
+            if place is None:
+                return
+            async with AsyncExitStack() as stack:
+                stack.enter_context(place)
+                far = await stack.enter_async_context(tunnel(node, call))
                 ending = await join(
                     near,
                     far,
-                    call.guard,
+                    guard,
                     tunnel=far,
-                    answer_wait=limits.answer_wait,
+                    answer_wait=call.limits(node).answer_wait,
                     answered=partial(contexts.with_rejections, original=request, proposed=request),
                 )
                 if ending.how is How.REJECTED:
@@ -202,11 +184,13 @@ async def _relay(node: Node, near: TCPAssociation, call: _Call) -> None:
         log.warning("association rejected", association=entry.number, why=str(error))
         node.refusals.note(entry.calling, entry.called, str(error))
         await near.send(LOCAL_LIMIT_EXCEEDED)
+    finally:
+        border.close()
 
 
-def _cause(call: _Call, ending: Ending) -> str:
+def _cause(call: OutgoingCall, ending: Ending) -> str:
     """Why the far hospital does not take the call, and what can be done."""
-    name, title = call.route.peer.name, call.route.ae_title
+    name, title = call.route.peer.name, call.title
     # What the Bridge or the far Router says; a rejection that crossed the tunnel has none.
     said = ending.why.rpartition(": ")[2]
     if said == words(EndReason.NOT_GRANTED):
@@ -216,6 +200,12 @@ def _cause(call: _Call, ending: Ending) -> str:
         )
     if said == words(Refusal.UNTRUSTED_PEER):
         return f"{name} has not verified this Router: give them the contact of `relay status`"
+    if said == words(Refusal.AMBIGUOUS_CALLING):
+        return (
+            f"{name} has another device of the AE title {call.request.calling}: give this one"
+            f" another title in the network with `relay device add … --as AE_TITLE`, or have them"
+            f" name it there with `relay alias add LOCAL {call.request.calling}`"
+        )
     if said == words(Refusal.BUSY):
         return f"{title} of {name} is busy or does not answer its Router: try again later"
     if ending.why:
@@ -228,20 +218,3 @@ def _cause(call: _Call, ending: Ending) -> str:
             f" AE title {call.request.calling}"
         )
     return f"{title} of {name} answers: {in_words(rejection)}"
-
-
-def _entry(node: Node, call: _Call, ae_title: str) -> LiveAssociation:
-    def still_permitted() -> bool:
-        known = call.device is None or node.devices.get(ae_title) is not None
-        owner = call.route.peer.identity
-        return known and call.network.directory.permits(call.route.ae_title, owner)
-
-    return LiveAssociation(
-        number=number(call.pending.session),
-        side=Side.CALLER,
-        device=ae_title,
-        calling=call.request.calling,
-        called=call.request.called,
-        peer=call.route.peer.fingerprint,
-        still_permitted=still_permitted,
-    )

@@ -166,10 +166,15 @@ class DeviceTable:
                 return device
         return None
 
+    def named(self, title: str) -> Device | None:
+        """The published device that people mean by `title`, its published one or else its local."""
+        local = self._devices.get(title)
+        return self.published_as(title) or (local if local is not None and local.services else None)
+
     async def put(self, device: Device) -> bool:
         """Add `device`, or replace the one of that AE title; returns whether anything changed.
 
-        Raises Refused (409) when the table is full.
+        Raises Refused (409) when the table is full, or another has its published title.
         """
         if self._devices.get(device.ae_title) == device:
             return False
@@ -253,6 +258,16 @@ def _read(connection: apsw.Connection) -> list[Device]:
 
 
 def _write(connection: apsw.Connection, device: Device) -> None:
+    held = connection.execute(
+        "SELECT ae_title FROM device WHERE published = ? AND ae_title <> ?",
+        (device.published, device.ae_title),
+    ).get
+    if held is not None:
+        raise Refused(
+            409,
+            f"the network knows {held} as {device.published!r} already:"
+            f" give {device.ae_title} another published title",
+        )
     entry = attrs.asdict(device) | {
         "services": " ".join(services.ordered(device.services)),
         "move_via": device.move_via.value,

@@ -86,6 +86,8 @@ class Directory:
         # What the Bridge shows now, in memory only: after a restart it shows it again.
         self._connected: dict[bytes, bool] = {}
         self._publications: dict[str, Publication] = {}
+        # By owner and title.
+        self._granted: dict[tuple[bytes, str], frozenset[str]] = {}
         # What was known before the snapshot that is coming in and has not been shown again yet;
         # None: from an earlier run, which the database remembers only as a binding.
         self._earlier: dict[str, Publication | None] = dict.fromkeys(bindings)
@@ -98,8 +100,11 @@ class Directory:
         """The directory with the bindings that the database has; `own` is our own identity."""
         return cls(database, peers, network, own, await database.run(_read))
 
-    async def take(self, message: messages.Directory) -> None:
+    async def take(self, message: messages.Directory | messages.Granted) -> None:
         """Take in what the Bridge says. What does not hold is left out and logged."""
+        if isinstance(message, messages.Granted):
+            self._take_granted(message)
+            return
         if message.whole:
             self._begin_snapshot()
         for identity, name, statement, connected in message.routers:
@@ -158,6 +163,18 @@ class Directory:
         if self._published(title) is None or binding is None or binding.claimant is not None:
             return None
         return binding.identity
+
+    def is_published(self, title: str) -> bool:
+        """Whether anybody publishes `title`, disputed or not."""
+        return self._published(title) is not None
+
+    def granted(self, title: str) -> frozenset[str]:
+        """What the owner of `title` grants us of it, as the Bridge says.
+
+        To show people, and to refuse early what cannot be: the owner's Router decides.
+        """
+        owner = self.owner(title)
+        return self._granted.get((owner, title), frozenset()) if owner else frozenset()
 
     def permits(self, title: str, identity: bytes) -> bool:
         """Whether a call to `title` that went to `identity` may go on.
@@ -221,12 +238,18 @@ class Directory:
             yield {
                 "ae_title": title,
                 "services": list(services.ordered(publication.services)),
+                "granted": list(services.ordered(self.granted(title))),
                 "peer": fingerprint(binding.identity),
                 "name": peer.name if peer else "",
                 "own": own,
                 "connected": own or self._connected.get(binding.identity, False),
                 "claimed_by": fingerprint(binding.claimant) if binding.claimant else None,
             }
+
+    def _take_granted(self, message: messages.Granted) -> None:
+        self._granted = {(owner, title): frozenset(words) for owner, title, words in message.rows}
+        if message.left_out:
+            log.warning("the Bridge cannot say all that is granted", left_out=message.left_out)
 
     def _begin_snapshot(self) -> None:
         earlier = self._earlier if self._settling else {}

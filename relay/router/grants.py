@@ -119,6 +119,15 @@ class GrantTable:
         await self._database.run(change('DELETE FROM "grant" WHERE id = ?', number))
         return self._grants.pop(number)
 
+    async def rename(self, before: str, after: str) -> None:
+        """What is granted of the device that was published as `before` goes on as `after`."""
+        await self._database.run(
+            change('UPDATE "grant" SET ae_title = ? WHERE ae_title = ?', after, before)
+        )
+        for number, grant in self._grants.items():
+            if grant.ae_title == before:
+                self._grants[number] = attrs.evolve(grant, ae_title=after)
+
     def for_bridge(self) -> tuple[tuple[bytes, str, tuple[str, ...]], ...]:
         """The copy that the Bridge may have: without calling AE titles (DESIGN §3)."""
         merged: dict[tuple[bytes, str], frozenset[str]] = {}

@@ -1,22 +1,22 @@
 """The DIMSE guard: which commands may cross one association, in each direction.
 
-It reads command sets and no data set. Outward, from the association's requestor to its acceptor,
-each request needs a granted service; inward come only the requests that the requestor's own ones
-imply: C-STORE while a C-GET is outstanding, over a context in whose provider role the requestor
-offered itself; N-EVENT-REPORT, that of a storage commitment only once one was asked for (DESIGN
-§3). A refused request is answered here with its own response, 0124H (PS3.7 §C.5.11), once its data
-set has been drained.
+It reads command sets and, where something hangs on them, single values of data sets. Outward, from
+the association's requestor to its acceptor, each request needs a granted service; inward come only
+the requests that the requestor's own ones imply: C-STORE while a C-GET is outstanding, over a
+context in whose provider role the requestor offered itself; N-EVENT-REPORT, that of a storage
+commitment only if it was asked for (DESIGN §3). A refused request is answered here with its own
+response, 0124H (PS3.7 §C.5.11), once its data set has been drained.
 
-A command goes on as it was read, in one fragment and with a group length of our own: who judges it
-and who obeys it must not read two different commands.
+What passes takes the names of the other side on its way (relay.router.border). A command goes on as
+it was read, in one fragment and with a group length of our own: who judges it and who obeys it must
+not read two different commands.
 """
 
 from collections.abc import Callable, Collection
 
-import attrs
-
-from relay.dicom import dimse, uids
-from relay.dicom.dimse import CommandField
+from relay.dicom import dimse, elements
+from relay.dicom.dimse import CommandField, CommandSet
+from relay.dicom.elements import RETRIEVE_AE_TITLE, TRANSACTION_UID, Element, Encoding, Missing
 from relay.dicom.pdu import (
     PDV,
     AAssociateAC,
@@ -24,63 +24,44 @@ from relay.dicom.pdu import (
     PresentationContextResult,
     is_uid,
 )
-from relay.errors import RemoteProtocolError
 from relay.router import services
+from relay.router.border import Border, Crossing
 from relay.router.contexts import provider_roles, user_roles
+from relay.router.direction import Denial, Direction, Judgement, Look, Passage, Seen, Verdict
 from relay.router.services import Service
 
-# Requests of one direction that wait for their final response. Message IDs have 16 bits; the
-# asynchronous window of real devices is in the tens (PS3.7 §D.3.3.3).
-MAXIMUM_OUTSTANDING = 1024
-
-
-@attrs.frozen(slots=True)
-class Verdict:
-    """What becomes of a PDV: what goes on, and what goes back to its sender.
-
-    `ends` says that a message ends with `forward`; `compressible` that it is of an uncompressed
-    data set of a C-STORE.
-    """
-
-    forward: PDV | None = None
-    ends: bool = False
-    compressible: bool = False
-    reply: PDV | None = None
-
-
-_NOTHING = Verdict()
-
-
-@attrs.frozen(slots=True)
-class _Refusal:
-    """A message that does not pass; `reply` is None where the standard has no answer."""
-
-    reply: PDV | None = None
+# How much of a data set is looked through for a value of group 0008, which is its first but for the
+# rarely used group 0004; what stands before it is some hundred bytes.
+MAXIMUM_PREFIX = 64 * 1024
 
 
 class Guard:
     """Both directions of one association.
 
     `granted` are the services that the requestor may use; None is all of them: it is a device of
-    ours, and the owner of what it calls decides. `may_move_to` says whether an AE title can be a
-    Move Destination.
+    ours, and the owner of what it calls decides. `implied` are those that it may use only in answer
+    to what the acceptor has asked its own hospital for: the C-STORE of a C-MOVE, and the report of
+    a storage commitment.
     """
 
     def __init__(
         self,
         request: AAssociateRQ,
         granted: Collection[str] | None,
-        may_move_to: Callable[[str], bool],
+        border: Border,
+        *,
+        implied: Collection[str] = (),
     ) -> None:
         self._request = request
         self._granted = granted
-        self._may_move_to = may_move_to
+        self._implied = implied
+        self._border = border
         self._users = user_roles(request)
         self._providers = provider_roles(request)
         self._abstract_syntaxes = {c.id: c.abstract_syntax for c in request.contexts}
-        self._commitment_asked = False
-        self._outward = _Direction(self._judge_outward)
-        self._inward = _Direction(self._judge_inward)
+        self._accepted: dict[int, PresentationContextResult] = {}
+        self._outward = Direction(self._judge_outward)
+        self._inward = Direction(self._judge_inward)
 
     def negotiated(self, answer: AAssociateAC) -> None:
         """The acceptor has answered: from now on only its accepted contexts carry anything.
@@ -88,13 +69,13 @@ class Guard:
         Raises RemoteProtocolError for roles that cannot be read.
         """
         self._providers = provider_roles(self._request, answer)
-        accepted = {
+        self._accepted = {
             result.id: result
             for result in answer.contexts
             if result.accepted and result.id in self._abstract_syntaxes
         }
-        self._outward.accepted = accepted
-        self._inward.accepted = accepted
+        self._outward.accepted = self._accepted
+        self._inward.accepted = self._accepted
 
     def outward(self, pdv: PDV) -> Verdict:
         """A PDV from the requestor. Raises RemoteProtocolError if it cannot be."""
@@ -106,37 +87,57 @@ class Guard:
 
     # --- what passes ------------------------------------------------------------------------
 
-    def _judge_outward(self, context_id: int, command: dimse.CommandSet) -> _Refusal | None:
+    def _judge_outward(self, context_id: int, command: CommandSet) -> Judgement:
         field = command.command_field
         if command.is_response:
-            return self._inward.outstanding.answer(command)
+            denial = self._inward.outstanding.answer(command)
+            return denial or Passage(command)
         sop_class = self._abstract_syntaxes[context_id]
         service = services.service_of(sop_class)
-        allowed = (
-            (self._granted is None or service in self._granted)
-            and (
-                (sop_class in self._users and services.user_may_ask(service, field))
-                or (sop_class in self._providers and services.provider_may_ask(service, field))
-            )
-            and _is_of(service, sop_class, command)
+        allowed = self._may_ask(service, sop_class, field) and _is_of(
+            service, sop_class, command, self._granted
         )
         if field == CommandField.C_CANCEL_RQ:
-            return None if allowed else _Refusal()
+            if allowed and service == Service.RETRIEVE:
+                command = self._border.move_cancelled(command)
+            return Passage(command) if allowed else Denial()
         if not allowed:
             return _refuse(context_id, command, dimse.Status.NOT_AUTHORIZED)
-        if field == CommandField.C_MOVE_RQ and not self._may_move_to(
-            command.move_destination or ""
-        ):
-            return _refuse(context_id, command, dimse.Status.MOVE_DESTINATION_UNKNOWN)
-        self._outward.outstanding.add(command)
-        if service == Service.COMMIT and field == CommandField.N_ACTION_RQ:
-            self._commitment_asked = True
-        return None
+        match field:
+            case CommandField.C_MOVE_RQ:
+                judgement = _crossed(context_id, command, self._border.move_asked(command))
+            case CommandField.C_STORE_RQ:
+                crossing = self._border.stores(command, implied=not self._is_granted(service))
+                judgement = _crossed(context_id, command, crossing)
+            case CommandField.N_ACTION_RQ if service == Service.COMMIT:
+                judgement = self._transaction(context_id, command, self._border.commitment_asked)
+            case CommandField.N_EVENT_REPORT_RQ if service == Service.COMMIT:
+                judgement = self._transaction(context_id, command, self._border.report_sent)
+            case _:
+                judgement = Passage(command)
+        if isinstance(judgement, Passage):
+            self._outward.outstanding.add(command)
+        return judgement
 
-    def _judge_inward(self, context_id: int, command: dimse.CommandSet) -> _Refusal | None:
+    def _may_ask(self, service: str, sop_class: str, field: int) -> bool:
+        """Whether the requestor may send the request `field` on a context of this SOP class."""
+        as_user = sop_class in self._users and services.user_may_ask(service, field)
+        as_provider = sop_class in self._providers and services.provider_may_ask(service, field)
+        if self._is_granted(service):
+            return as_user or as_provider
+        if service not in self._implied:
+            return False
+        if field == CommandField.C_STORE_RQ:
+            return as_user
+        return field == CommandField.N_EVENT_REPORT_RQ and as_provider
+
+    def _is_granted(self, service: str) -> bool:
+        return self._granted is None or service in self._granted
+
+    def _judge_inward(self, context_id: int, command: CommandSet) -> Judgement:
         field = command.command_field
         if command.is_response:
-            return self._outward.outstanding.answer(command)
+            return self._answered(context_id, command)
         sop_class = self._abstract_syntaxes[context_id]
         service = services.service_of(sop_class)
         if service == Service.STORE:
@@ -146,113 +147,116 @@ class Guard:
                 and self._outward.outstanding.has(CommandField.C_GET_RQ)
             )
         else:
-            allowed = services.provider_may_ask(service, field) and (
-                service != Service.COMMIT or self._commitment_asked
-            )
+            allowed = services.provider_may_ask(service, field)
         if field == CommandField.C_CANCEL_RQ:
-            return None if allowed else _Refusal()
-        if not allowed or not _is_of(service, sop_class, command):
+            return Passage(command) if allowed else Denial()
+        if not allowed or not _is_of(service, sop_class, command, self._granted):
             return _refuse(context_id, command, dimse.Status.NOT_AUTHORIZED)
-        self._inward.outstanding.add(command)
-        return None
+        judgement: Judgement = Passage(command)
+        if service == Service.COMMIT:
+            judgement = self._transaction(context_id, command, self._border.report_received)
+        if isinstance(judgement, Passage):
+            self._inward.outstanding.add(command)
+        return judgement
+
+    def _answered(self, context_id: int, response: CommandSet) -> Judgement:
+        """A response of the acceptor's: for the request as its requestor knows it."""
+        crossing = Crossing()
+        if response.command_field == CommandField.C_MOVE_RSP:
+            final = not dimse.is_pending(response.status)
+            crossing = self._border.move_answered(response, final=final)
+            response = crossing.command or response
+        denial = self._outward.outstanding.answer(response)
+        if denial is not None:
+            return denial
+        look = None
+        if response.command_field == CommandField.C_FIND_RSP and response.has_data_set:
+            look = self._retrieve_titles(self._accepted[context_id].transfer_syntax)
+        return Passage(response, crossing.before, look)
+
+    # --- values of data sets ------------------------------------------------------------------
+
+    def _transaction(
+        self,
+        context_id: int,
+        command: CommandSet,
+        decide: Callable[[str | None], Crossing],
+    ) -> Judgement:
+        """Have `decide` say by its Transaction UID whether the message passes (PS3.4 §J.3)."""
+        encoding = elements.encoding_of(self._accepted[context_id].transfer_syntax)
+
+        def look(prefix: bytes, whole: bool) -> Seen | None:
+            found = _find(prefix, TRANSACTION_UID, encoding, whole)
+            if found is Missing.NEED_MORE:
+                return None
+            transaction = found.text(prefix) if isinstance(found, Element) else ""
+            crossing = decide(transaction if is_uid(transaction) else None)
+            if crossing.status is not None:
+                return Seen(denial=_refuse(context_id, command, crossing.status))
+            return Seen(prefix, before=crossing.before)
+
+        if command.has_data_set:
+            return Passage(command, look=look)
+        return _crossed(context_id, command, decide(None))
+
+    def _retrieve_titles(self, transfer_syntax: str) -> Look | None:
+        """Gives the Retrieve AE Titles of a C-FIND's answer the names of the other side."""
+        rename = self._border.retrieve_title()
+        encoding = elements.encoding_of(transfer_syntax)
+        if rename is None or encoding is None:
+            return None
+
+        def look(prefix: bytes, whole: bool) -> Seen | None:
+            found = _find(prefix, RETRIEVE_AE_TITLE, encoding, whole)
+            if found is Missing.NEED_MORE:
+                return None
+            if not isinstance(found, Element):
+                return Seen(prefix)
+            before = found.text(prefix)
+            after = "\\".join(rename(title.strip(" ")) for title in before.split("\\"))
+            fits = after.isascii() and len(after) <= elements.LONGEST_VALUE
+            same = after == before or not fits
+            return Seen(prefix if same else elements.replace(prefix, found, after, encoding))
+
+        return look
 
 
-def _is_of(service: str, sop_class: str, command: dimse.CommandSet) -> bool:
+def _find(prefix: bytes, tag: int, encoding: Encoding | None, whole: bool) -> Element | Missing:
+    if encoding is None:
+        return Missing.ABSENT
+    return elements.find(prefix, tag, encoding, whole=whole or len(prefix) >= MAXIMUM_PREFIX)
+
+
+def _crossed(context_id: int, command: CommandSet, crossing: Crossing) -> Judgement:
+    if crossing.status is not None:
+        return _refuse(context_id, command, crossing.status)
+    return Passage(crossing.command or command, crossing.before)
+
+
+def _is_of(
+    service: str, sop_class: str, command: CommandSet, granted: Collection[str] | None
+) -> bool:
     """Whether the SOP class in the command belongs to the context's.
 
     They differ for Meta SOP Classes, where the context names the group (PS3.4 §H.3.2.2.1); a
-    private context must not be the way round another service's grant, though. Nor must a value
-    that is no UID: many a device reads one only up to its first NUL or backslash.
+    private context must not be the way round another grant, though. Nor must a value that is no
+    UID: many a device reads one only up to its first NUL or backslash.
     """
     for tag in (dimse.Tag.AFFECTED_SOP_CLASS_UID, dimse.Tag.REQUESTED_SOP_CLASS_UID):
         named = command.text(tag)
-        if named is None or named == sop_class:
+        if named is None or named == sop_class or named in services.named_over(sop_class):
             continue
         if not is_uid(named):
             return False
         of = services.service_of(named)
-        if of != service and not (services.is_private(of) and services.is_private(service)):
+        if of == service:
+            continue
+        both = services.is_private(service) and services.is_private(of)
+        if not (both and (granted is None or of in granted)):
             return False
     return True
 
 
-def _refuse(context_id: int, command: dimse.CommandSet, status: int) -> _Refusal:
+def _refuse(context_id: int, command: CommandSet, status: int) -> Denial:
     response = dimse.response_to(command, status)
-    return _Refusal(PDV(context_id, True, True, response.encode()))
-
-
-class _Outstanding:
-    """The requests of one direction that have no final response yet."""
-
-    def __init__(self) -> None:
-        # Message ID and Command Field. Both may occur twice: some devices count nothing.
-        self._requests: list[tuple[int, int]] = []
-
-    def add(self, command: dimse.CommandSet) -> None:
-        if len(self._requests) >= MAXIMUM_OUTSTANDING:
-            raise RemoteProtocolError(f"more than {MAXIMUM_OUTSTANDING} requests unanswered")
-        self._requests.append((command.message_id, command.command_field))
-
-    def has(self, field: int) -> bool:
-        return any(field == asked for _, asked in self._requests)
-
-    def answer(self, response: dimse.CommandSet) -> _Refusal | None:
-        """Let `response` pass if there is a request that it can be for.
-
-        Some devices answer with a Message ID that is not the request's: one of the same kind will
-        do, so that they work through Relay as they do without it.
-        """
-        field = response.command_field & ~dimse.RESPONSE_BIT
-        request = (response.message_id_responded_to, field)
-        if request not in self._requests:
-            same_kind = [asked for asked in self._requests if asked[1] == field]
-            if not same_kind:
-                return _Refusal()
-            request = same_kind[0]
-        if not dimse.is_pending(response.status):
-            self._requests.remove(request)
-        return None
-
-
-class _Direction:
-    """One direction's messages: a command goes on once it is whole, a data set as it comes."""
-
-    def __init__(self, judge: Callable[[int, dimse.CommandSet], _Refusal | None]) -> None:
-        self.accepted: dict[int, PresentationContextResult] = {}
-        self.outstanding = _Outstanding()
-        self._judge = judge
-        self._reader = dimse.CommandReader()
-        self._refusal: _Refusal | None = None
-        self._compressible = False
-
-    def take(self, pdv: PDV) -> Verdict:
-        context = self.accepted.get(pdv.context_id)
-        if context is None:
-            raise RemoteProtocolError(
-                f"PDV for presentation context {pdv.context_id}, not accepted"
-            )
-        command = self._reader.feed(pdv)
-        if not pdv.is_command:
-            return self._take_data(pdv)
-        if command is None:
-            return _NOTHING
-        refusal = self._judge(pdv.context_id, command)
-        if refusal is None:
-            self._compressible = (
-                command.command_field == CommandField.C_STORE_RQ
-                and context.transfer_syntax in uids.UNCOMPRESSED_TRANSFER_SYNTAXES
-            )
-            whole = PDV(pdv.context_id, True, True, command.encode())
-            return Verdict(whole, ends=not command.has_data_set)
-        if command.has_data_set:
-            self._refusal = refusal
-            return _NOTHING
-        return Verdict(reply=refusal.reply)
-
-    def _take_data(self, pdv: PDV) -> Verdict:
-        if self._refusal is None:
-            return Verdict(pdv, ends=pdv.is_last, compressible=self._compressible)
-        if not pdv.is_last:
-            return _NOTHING
-        reply, self._refusal = self._refusal.reply, None
-        return Verdict(reply=reply)
+    return Denial(PDV(context_id, True, True, response.encode()))

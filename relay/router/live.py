@@ -18,9 +18,6 @@ from relay.router.passthrough import Ending
 
 log = structlog.get_logger()
 
-# Of all associations, what peers cannot take: this hospital's own devices can always call out.
-OWN_SHARE = 1 / 4
-
 
 def number(session: bytes) -> str:
     """What log lines call an association by: its session in hexadecimal, shortened."""
@@ -82,14 +79,13 @@ def log_ending(entry: LiveAssociation, ending: Ending) -> None:
 
 
 class LiveRegister:
-    """All live associations of this Router, with the limits that they share.
+    """All live associations of this Router; also those that wait for a place, or linger.
 
-    `maximum` is how many may run at once in total; a device brings its own limit, for the calls
-    that it makes and as much again for those that peers make to it.
+    `maximum` is how many may run at once in total (relay.router.places).
     """
 
     def __init__(self, maximum: int) -> None:
-        self._maximum = maximum
+        self.maximum = maximum
         self._entries: list[LiveAssociation] = []
         self._left = trio.lowlevel.ParkingLot()
 
@@ -98,14 +94,6 @@ class LiveRegister:
 
     def __len__(self) -> int:
         return len(self._entries)
-
-    def has_room(self, side: Side, device: str, maximum: int) -> bool:
-        """Whether one more association of `device` keeps within its limit and the total."""
-        taken = sum((entry.side, entry.device) == (side, device) for entry in self._entries)
-        total = self._maximum
-        if side is Side.CALLEE:
-            total -= int(OWN_SHARE * total)
-        return taken < maximum and len(self._entries) < total
 
     @contextmanager
     def hold(self, entry: LiveAssociation) -> Iterator[LiveAssociation]:

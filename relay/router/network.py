@@ -145,7 +145,9 @@ class NetworkSide:
 
     # --- what the Bridge says ---------------------------------------------------------------------
 
-    async def _on_directory(self, network: Network, message: messages.Directory) -> None:
+    async def _on_directory(
+        self, network: Network, message: messages.Directory | messages.Granted
+    ) -> None:
         try:
             await network.directory.take(message)
         except RelayError as error:

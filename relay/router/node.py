@@ -24,16 +24,25 @@ from relay.errors import (
 from relay.identity import Identity
 from relay.invitation import Contact
 from relay.router import services
+from relay.router.aliases import Alias, AliasTable
 from relay.router.asks import Ask, AskTable
+from relay.router.border import Knowledge
+from relay.router.commitments import CommitmentTable
+from relay.router.device_tls import DeviceTLS
 from relay.router.devices import Device, DeviceTable, is_own_listener
 from relay.router.directory import Directory
 from relay.router.grants import Grant, GrantTable, Permission
 from relay.router.keyring import Keyring
+from relay.router.linger import Lingering
 from relay.router.live import LiveRegister
 from relay.router.membership import Membership
+from relay.router.moves import MoveRegister
+from relay.router.names import Names
 from relay.router.peers import Peer, PeerTable
+from relay.router.places import Places
 from relay.router.publications import Publisher
 from relay.router.refusals import Refusals
+from relay.router.titles import Titles
 from relay.signalling import messages
 from relay.signalling.client import SignallingClient
 from relay.tunnel.ask import open_ask, seal_ask
@@ -70,14 +79,26 @@ class Node:
     ae_title: str
     keyring: Keyring
     devices: DeviceTable
+    aliases: AliasTable
     grants: GrantTable
     asks: AskTable
+    commitments: CommitmentTable
     live: LiveRegister
     listening: Sequence[tuple[str, int]] = ()
     network: Network | None = None
     refusals: Refusals = attrs.field(factory=Refusals)
+    device_tls: DeviceTLS = attrs.field(factory=DeviceTLS)
+    places: Places = attrs.field(
+        default=attrs.Factory(lambda self: Places(self.live.maximum), takes_self=True)
+    )
+    lingering: Lingering = attrs.field(
+        default=attrs.Factory(lambda self: Lingering(self.places), takes_self=True)
+    )
+    moves: MoveRegister = attrs.field(factory=MoveRegister)
     _together: int = 0
+    _untold: bool = False  # something has changed since the last publication began
     _publishing: trio.Lock = attrs.field(factory=trio.Lock)
+    _naming: trio.Lock = attrs.field(factory=trio.Lock)
 
     @property
     def contact(self) -> Contact:
@@ -91,6 +112,22 @@ class Node:
             raise Refused(409, "this Router is not enrolled yet: `relay enroll INVITATION` first")
         return self.network
 
+    @property
+    def names(self) -> Names:
+        """This hospital's AE titles and the network's."""
+        return Names(self.ae_title, self.devices, self.aliases)
+
+    def knowledge(self) -> Knowledge:
+        """What commands that cross are translated by. Raises Refused (409) as `joined` does."""
+        return Knowledge(
+            names=self.names,
+            moves=self.moves,
+            commitments=self.commitments,
+            directory=self.joined().directory,
+            own=self.identity.public,
+            clock=unix_time,
+        )
+
     def permission(self, caller: bytes, device: Device, calling: str) -> Permission:
         """What `caller` may do with `device`: what is granted, and published still."""
         granted = self.grants.permission(caller, device.published, calling)
@@ -101,13 +138,19 @@ class Node:
     async def put_device(self, device: Device) -> bool:
         """Add or replace a device; returns whether anything changed.
 
-        Raises Refused (400) for an address that is this Router's own, (409) for its AE title.
+        Raises Refused (400) for an address that is this Router's own, (409) for an AE title that
+        is another's.
         """
-        if device.ae_title == self.ae_title:
-            raise Refused(409, f"{device.ae_title!r} is this Router's own AE title")
         if await is_own_listener(device, self.listening):
             raise Refused(400, f"{device.host}:{device.port} is this Router itself")
-        changed = await self.devices.put(device)
+        async with self._naming:  # of two of one name, the second is to find the first
+            before = self.devices.get(device.ae_title)
+            if device != before:
+                self._titles.check_device(device)
+            changed = await self.devices.put(device)
+            if before is not None and before.published != device.published:
+                # Else another device of that title would be open to whoever may use this one.
+                await self.grants.rename(before.published, device.published)
         if changed:
             log.info("device set", ae_title=device.ae_title)
             await self._devices_changed()
@@ -127,10 +170,49 @@ class Node:
         return gone
 
     def title_refusal(self, device: Device) -> str | None:
-        """Why the Bridge does not publish `device`, if it said so; as of the last connection."""
+        """Why the Bridge does not publish `device`, if it said so, and what to do.
+
+        As of the last connection.
+        """
         if self.network is None or not device.services:
             return None
-        return self.network.publisher.refusal_of(device.published)
+        words = self.network.publisher.refusal_of(device.published)
+        if words is None or not self.network.publisher.is_taken(device.published):
+            return words
+        fact, already, _ = words.partition(" already")
+        remedy = self._titles.remedy(device)
+        return f"{fact}{already}: publish it under another title with {remedy}"
+
+    # --- aliases ------------------------------------------------------------------------------
+
+    async def put_alias(self, alias: Alias) -> bool:
+        """Give another hospital's published title a local one; returns whether it is new.
+
+        Raises Refused (409) where either of them is in use.
+        """
+        async with self._naming:
+            if self.aliases.published_of(alias.local) != alias.published:
+                self._titles.check_alias(alias)
+            new = await self.aliases.put(alias)
+        if new:
+            log.info("alias set", local=alias.local, published=alias.published)
+            self.live.recheck()
+        return new
+
+    async def remove_alias(self, local: str) -> Alias:
+        """Forget the alias of this local title, and return it. Raises Refused (404)."""
+        alias = await self.aliases.remove(local)
+        log.info("alias removed", local=alias.local, published=alias.published)
+        self.live.recheck()
+        return alias
+
+    @property
+    def _titles(self) -> Titles:
+        titles = Titles(self.ae_title, tuple(self.devices), self.aliases, None)
+        if self.network is None:
+            return titles
+        directory, hospital = self.network.directory, self.network.membership.name
+        return attrs.evolve(titles, directory=directory, hospital=hospital)
 
     # --- grants -------------------------------------------------------------------------------
 
@@ -247,6 +329,7 @@ class Node:
     async def changed(self) -> None:
         """End what is no longer permitted, and tell the Bridge, now or with the next connection."""
         self.live.recheck()
+        self._untold = True  # also for a publication that goes out now, of what was before
         if self._together or self.network is None or not self.network.client.connected:
             return
         try:
@@ -258,8 +341,11 @@ class Node:
         """Tell the Bridge what it should know. Raises SignallingError."""
         network = self.joined()
         async with self._publishing:  # what is told last is what is true
-            await self.renew_key()
-            await network.publisher.publish(network.client, unix_time())
+            self._untold = True
+            while self._untold:
+                self._untold = False
+                await self.renew_key()
+                await network.publisher.publish(network.client, unix_time())
 
     async def renew_key(self) -> bool:
         """Make a new HPKE key if one is due and the disk takes it; whether there is a new one."""

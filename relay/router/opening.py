@@ -6,27 +6,41 @@ Whoever has no grant at all is refused before anything is connected; whoever has
 and what the device says in it.
 """
 
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from functools import partial
+from types import TracebackType
 
 import attrs
 import structlog
 
-from relay import association
 from relay.association import TCPAssociation
 from relay.dicom import pdu
 from relay.dicom.pdu import AAssociateRJ, AAssociateRQ
-from relay.dicom.rejection import CALLING_AE_TITLE_NOT_RECOGNIZED, LOCAL_LIMIT_EXCEEDED
-from relay.errors import AssociationAborted, HandshakeError, Refusal, RemoteProtocolError
+from relay.dicom.rejection import (
+    CALLING_AE_TITLE_NOT_RECOGNIZED,
+    LOCAL_LIMIT_EXCEEDED,
+    TEMPORARY_CONGESTION,
+)
+from relay.errors import (
+    AssociationAborted,
+    AssociationRejected,
+    HandshakeError,
+    Refusal,
+    RemoteProtocolError,
+)
 from relay.identity import fingerprint
 from relay.patience import Timeouts
 from relay.router import contexts, names, replay
+from relay.router.border import Arrival
 from relay.router.devices import Device
 from relay.router.grants import Permission
 from relay.router.guard import Guard
+from relay.router.lasting import Lasting
+from relay.router.linger import Kept, kind_of
 from relay.router.live import LiveAssociation, Side, log_ending, number
 from relay.router.node import Network, Node, unix_time
 from relay.router.passthrough import join
+from relay.router.places import Claim, Place
 from relay.router.services import Service
 from relay.signalling import messages
 from relay.tunnel.handshake import Purpose, ReceivedOpening, accept_opening, refuse_opening
@@ -37,12 +51,23 @@ log = structlog.get_logger()
 
 @attrs.frozen(slots=True)
 class _Call:
-    """An opening that holds, and what it asks for."""
+    """An opening that holds, and what it asks for.
+
+    `seen` is the calling AE title that the device is shown. `implied` are the services that it may
+    use only because a device of ours has asked for something: C-STORE under a C-MOVE, the report of
+    a storage commitment.
+    """
 
     received: ReceivedOpening
     device: Device
     request: AAssociateRQ
+    seen: str
     permission: Permission
+    implied: frozenset[str] = frozenset()
+
+    @property
+    def services(self) -> frozenset[str]:
+        return self.permission.services | self.implied
 
     @property
     def number(self) -> str:
@@ -110,49 +135,174 @@ async def _check(
     except RemoteProtocolError as error:
         raise HandshakeError(f"sealed request: {error}") from None
     permission = node.permission(received.caller, device, request.calling)
-    if not permission.services:
+    implied = _implied(node, received.caller, device) - permission.services
+    if not permission.services and not implied:
         raise HandshakeError("nothing is granted to the caller", Refusal.NOT_GRANTED)
-    return _Call(received, device, request, permission)
+    seen = _seen(node, network, received.caller, device, request.calling)
+    return _Call(received, device, request, seen, permission, implied)
+
+
+def _implied(node: Node, caller: bytes, device: Device) -> frozenset[str]:
+    """What `device` itself has asked the caller's hospital to send it (DESIGN §3)."""
+    implied = set()
+    if node.moves.expects(caller, device.ae_title):
+        implied.add(Service.STORE)
+    if node.commitments.awaited(caller, device.ae_title):
+        implied.add(Service.COMMIT)
+    return frozenset[str](implied)
+
+
+def _seen(node: Node, network: Network, caller: bytes, device: Device, calling: str) -> str:
+    """The calling AE title that `device` is shown.
+
+    Raises HandshakeError for one that is not the caller's to use, or that means another device
+    here: what the device answers to by that name would go to the wrong one.
+    """
+    owner = network.directory.owner(calling)
+    if owner not in (None, caller) or node.names.own(calling) is not None:
+        raise HandshakeError(
+            f"calling AE title {calling!r} is another hospital's", Refusal.AMBIGUOUS_CALLING
+        )
+    seen = node.names.shown_to(device, calling)
+    if seen is None:
+        why = names.why_ambiguous(calling)
+        node.refusals.note(calling, device.published, why)
+        raise HandshakeError(why, Refusal.AMBIGUOUS_CALLING)
+    return seen
 
 
 async def _serve(node: Node, network: Network, call: _Call) -> None:
-    """Connect, answer and relay. Raises HandshakeError (BUSY) if the device cannot be reached."""
-    if not node.live.has_room(Side.CALLEE, call.device.ae_title, call.device.maximum_associations):
-        await _reject(network, call, LOCAL_LIMIT_EXCEEDED)
-        return
+    """Find a place, connect, answer and relay. The association with the device may linger then.
+
+    Raises HandshakeError (BUSY) if the device cannot be reached.
+    """
     proposed = _proposal(call)
     if not proposed.contexts:
         await _reject(network, call, CALLING_AE_TITLE_NOT_RECOGNIZED)
         return
     entry = _entry(node, network, call)
-    answered = False
+    border = _border(node, call)
+    guard = Guard(proposed, call.permission.services, border, implied=call.implied)
+    answer = _Answer(network, call)
     with node.live.hold(entry):
-        device = await _connect(call.device)
-        try:
-            async with _accept(network, call) as near:
-                answered = True
-                await device.send(proposed)
-                ending = await join(
-                    near,
-                    device,
-                    Guard(
-                        proposed,
-                        call.permission.services,
-                        partial(_may_move_to, node, network, call),
-                    ),
-                    tunnel=near,
-                    answer_wait=call.device.answer_wait,
-                    answered=partial(
-                        contexts.with_rejections, original=call.request, proposed=proposed
-                    ),
-                )
+        async with AsyncExitStack() as held:  # the device, then its place: until it is closed
+            async with answer:
+                place = await _place(node, call, proposed, answer)
+                if place is None:
+                    return
+                held.callback(place.free)
+                device = await _reach(node, call, place, held, answer)
+                if device is None:
+                    return
+                near = await answer.given()
+                if device.answer is None:
+                    await device.send(proposed)
+                try:
+                    ending = await join(
+                        near,
+                        device,
+                        guard,
+                        tunnel=near,
+                        answer_wait=call.device.answer_wait,
+                        answered=partial(
+                            contexts.with_rejections, original=call.request, proposed=proposed
+                        ),
+                    )
+                finally:
+                    border.close()
                 log_ending(entry, ending)
-        finally:
-            await device.aclose()
-    if not answered:  # cancelled before there was anybody to tell
+            if device.stays:
+                await node.lingering.stay(place, device, call.device.linger)
+    if answer.near is None:  # cancelled before there was anybody to tell
         if entry.revoked:
             raise HandshakeError("no longer permitted", Refusal.NOT_GRANTED)
         raise HandshakeError("this Router stops", Refusal.BUSY)
+
+
+class _Answer:
+    """The answer to an opening, once it is given: the tunnel, for as long as the block lasts."""
+
+    def __init__(self, network: Network, call: _Call) -> None:
+        self.near: TunnelAssociation | None = None
+        self._network = network
+        self._call = call
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> "_Answer":
+        await self._stack.__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool | None:
+        return await self._stack.__aexit__(kind, error, traceback)
+
+    async def given(self) -> TunnelAssociation:
+        """Answer, if that was not done yet: from now on there is somebody to tell."""
+        if self.near is None:
+            tunnel = _accept(self._network, self._call)
+            self.near = await self._stack.enter_async_context(tunnel)
+        return self.near
+
+
+async def _place(node: Node, call: _Call, proposed: AAssociateRQ, answer: _Answer) -> Place | None:
+    """A place of the device, perhaps after a wait; None: the caller was told no, or has left."""
+    claim = _claim(node, call, proposed)
+    place = node.lingering.take(claim) or node.places.take_now(claim)
+    if place is not None:
+        return place
+    near = await answer.given()  # whoever waits can be told, and heard if it leaves
+    try:
+        return await node.places.take(claim, call.device.place_wait, near.receive)
+    except AssociationRejected as error:
+        log.info("association rejected", association=call.number, why=str(error))
+        await near.send(LOCAL_LIMIT_EXCEEDED)
+    except AssociationAborted as error:
+        log.info("association given up", association=call.number, why=str(error))
+    return None
+
+
+def _claim(node: Node, call: _Call, proposed: AAssociateRQ) -> Claim:
+    device, caller = call.device, call.received.caller
+    peer = fingerprint(caller)
+    granted = [grant for grant in node.grants if grant.ae_title == device.published]
+    return Claim(
+        side=Side.CALLEE,
+        device=device.ae_title,
+        peer=peer,
+        maximum=device.maximum_associations,
+        shared=any(grant.grantee != caller for grant in granted),
+        proposal=kind_of(device, peer, proposed),
+    )
+
+
+async def _reach(
+    node: Node, call: _Call, place: Place, held: AsyncExitStack, answer: _Answer
+) -> Lasting | None:
+    """The device: an association that lingers, or a connection; None: the caller was told no.
+
+    Raises HandshakeError (BUSY) if there is no answer yet to say so in.
+    """
+    if isinstance(kept := place.kept, Kept):
+        device = kept.over(place)
+        held.push_async_callback(device.aclose)
+        if await kept.ready():
+            log.info("lingering association taken over", association=call.number)
+            return device
+    try:
+        connection = await _connect(node, call.device)
+    except HandshakeError as error:
+        if answer.near is None:
+            raise
+        log.info("association rejected", association=call.number, why=str(error))
+        await answer.near.send(TEMPORARY_CONGESTION)
+        return None
+    device = Lasting(connection, stay=place.claim.proposal is not None)
+    held.push_async_callback(device.aclose)
+    return device
 
 
 async def _reject(network: Network, call: _Call, rejection: AAssociateRJ) -> None:
@@ -175,26 +325,27 @@ def _accept(network: Network, call: _Call) -> AbstractAsyncContextManager[Tunnel
     )
 
 
-async def _connect(device: Device) -> TCPAssociation:
+async def _connect(node: Node, device: Device) -> TCPAssociation:
     usual = Timeouts()
     timeouts = attrs.evolve(
         usual,
         connect=min(usual.connect, device.answer_wait),
+        tls_handshake=min(usual.tls_handshake, device.answer_wait),
         # `join` waits for the answer, and can say that there was none; this only must not be first.
         association_answer=max(usual.association_answer, 2 * device.answer_wait),
     )
     try:
-        return await association.connect(device.host, device.port, timeouts=timeouts)
+        return await node.device_tls.connect(device, timeouts)
     except AssociationAborted as error:
         raise HandshakeError(f"device does not answer: {error}", Refusal.BUSY) from None
 
 
 def _proposal(call: _Call) -> AAssociateRQ:
     """What the device is asked: the caller's request, less what is not granted."""
-    request = names.to_device(call.request, call.device)
+    request = names.to_device(call.request, call.device, call.seen)
     if not call.permission.user_identity:
         request = contexts.without_user_identity(request)
-    return contexts.granted(request, call.permission.services)
+    return contexts.granted(request, call.services)
 
 
 def _entry(node: Node, network: Network, call: _Call) -> LiveAssociation:
@@ -219,19 +370,17 @@ def _entry(node: Node, network: Network, call: _Call) -> LiveAssociation:
     )
 
 
-def _may_move_to(node: Node, network: Network, call: _Call, title: str) -> bool:
-    """Whether the caller may have objects moved to `title`.
+def _border(node: Node, call: _Call) -> Arrival:
+    caller, calling = call.received.caller, call.request.calling
 
-    To its own devices and to third hospitals', who grant `store` to this one or do not; to a device
-    of this hospital only if it could store there by itself. A title that is only local here is a
-    device of this hospital too, whoever publishes it elsewhere: the device that holds the objects
-    would send them there.
-    """
-    own = node.devices.published_as(title) or node.devices.get(title)
-    if own is not None:
-        permission = node.permission(call.received.caller, own, call.request.calling)
-        return Service.STORE in permission.services
-    if title == node.ae_title:
-        return False
-    owner = network.directory.owner(title)
-    return owner is not None and owner != node.identity.public
+    def may_store(device: Device) -> bool:
+        return Service.STORE in node.permission(caller, device, calling).services
+
+    return Arrival(
+        node.knowledge(),
+        call.device,
+        caller,
+        calling,
+        seen=call.seen,
+        may_store=may_store,
+    )

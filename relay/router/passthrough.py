@@ -36,6 +36,7 @@ from relay.errors import (
     AbortReason,
     AbortSource,
     AssociationAborted,
+    DatabaseError,
     LocalProtocolError,
     RemoteProtocolError,
 )
@@ -236,6 +237,10 @@ class _Passage:
             self._finish(How.ABORTED, "router", f"{source.name}: {error}")
             await source.association.abort(AbortSource.SERVICE_PROVIDER, error.abort_reason)
             await sink.association.abort(AbortSource.SERVICE_PROVIDER, AbortReason.NOT_SPECIFIED)
+        except DatabaseError as error:
+            # What was to be on the disk first is not: the message has not passed, and both hear it.
+            self._finish(How.ABORTED, "router", str(error))
+            await self._abort_both()
         if self._ending is not None:
             self._scope.cancel()
 

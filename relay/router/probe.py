@@ -13,7 +13,6 @@ import attrs
 import structlog
 import trio
 
-from relay import association
 from relay.dicom import negotiation, uids
 from relay.dicom.dimse import Status
 from relay.dicom.negotiation import accepted_contexts, batches
@@ -28,6 +27,7 @@ from relay.errors import (
     RemoteProtocolError,
 )
 from relay.patience import Timeouts
+from relay.router.device_tls import DeviceTLS, explanation
 from relay.router.devices import Device
 from relay.router.storage import STORAGE_SOP_CLASSES
 from relay.scu import echo, negotiate, release
@@ -72,15 +72,17 @@ class Report:
         }
 
 
-async def test(device: Device, calling: str) -> Report:
+async def test(device: Device, calling: str, device_tls: DeviceTLS) -> Report:
     """C-ECHO `device` as `calling`, then probe what it takes. Never raises for the device."""
     report = Report()
     where = f"{device.ae_title} at {device.host}:{device.port}"
     with trio.move_on_after(TEST_DEADLINE) as limit:
-        if await _try(report, f"{where} answers C-ECHO", _echo(device, calling)):
+        if await _try(
+            report, device, f"{where} answers C-ECHO", _echo(device, calling, device_tls)
+        ):
             for contexts in _proposals():
-                probe = _probe(device, calling, contexts, report)
-                if not await _try(report, f"{where} says what it takes", probe, quiet=True):
+                probe = _probe(device, calling, device_tls, contexts, report)
+                if not await _try(report, device, f"{where} says what it takes", probe, quiet=True):
                     break
     if limit.cancelled_caught:
         report.findings.append(
@@ -101,7 +103,9 @@ async def test(device: Device, calling: str) -> Report:
     return report
 
 
-async def _try(report: Report, what: str, step: Awaitable[str], *, quiet: bool = False) -> bool:
+async def _try(
+    report: Report, device: Device, what: str, step: Awaitable[str], *, quiet: bool = False
+) -> bool:
     """Whether `step` went well; its words, if any, or its error become a finding."""
     try:
         advice = await step
@@ -112,7 +116,9 @@ async def _try(report: Report, what: str, step: Awaitable[str], *, quiet: bool =
         else:
             advice += ": the device limits its associations; try again, or raise its limit"
     except AssociationAborted as error:
-        advice = f"{error}: check host, port, and any firewall between this machine and the device"
+        advice = explanation(device, error) or (
+            f"{error}: check host, port, and any firewall between this machine and the device"
+        )
     except RemoteProtocolError as error:
         advice = f"the device does not speak DICOM rightly: {error}"
     if advice or not quiet:
@@ -132,12 +138,12 @@ def _summary(report: Report) -> Finding:
     )
 
 
-async def _echo(device: Device, calling: str) -> str:
+async def _echo(device: Device, calling: str, device_tls: DeviceTLS) -> str:
     """What is wrong with its C-ECHO; empty if nothing is."""
     contexts = negotiation.propose(
         [(uids.VERIFICATION, (uids.IMPLICIT_VR_LITTLE_ENDIAN, uids.EXPLICIT_VR_LITTLE_ENDIAN))]
     )
-    connection = await association.connect(device.host, device.port, timeouts=TIMEOUTS)
+    connection = await device_tls.connect(device, TIMEOUTS)
     try:
         request = negotiation.request(device.ae_title, calling, contexts)
         answer = await negotiate(connection, request)
@@ -154,10 +160,11 @@ async def _echo(device: Device, calling: str) -> str:
 async def _probe(
     device: Device,
     calling: str,
+    device_tls: DeviceTLS,
     contexts: tuple[PresentationContext, ...],
     report: Report,
 ) -> str:
-    connection = await association.connect(device.host, device.port, timeouts=TIMEOUTS)
+    connection = await device_tls.connect(device, TIMEOUTS)
     try:
         request = negotiation.request(device.ae_title, calling, contexts)
         answer = await negotiate(connection, request)

@@ -20,6 +20,9 @@ from relay.signalling import messages
 
 log = structlog.get_logger()
 
+# How the Bridge begins the refusal of a title that another hospital has.
+_TAKEN = "{} is published by "
+
 
 class Requests(Protocol):
     """What is needed of the signalling client."""
@@ -77,9 +80,13 @@ class Publisher:
     def refusal_of(self, title: str) -> str | None:
         """What the Bridge said against publishing `title`, when it was told last."""
         for words in self.refusals:
-            if words.startswith((f"{title} is published by ", f"{title}: ")):
+            if words.startswith((_TAKEN.format(title), f"{title}: ")):
                 return words
         return None
+
+    def is_taken(self, title: str) -> bool:
+        """Whether the Bridge said that another hospital publishes `title`."""
+        return any(words.startswith(_TAKEN.format(title)) for words in self.refusals)
 
     def _statements(self, serial: int) -> list[bytes]:
         return [

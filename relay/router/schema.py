@@ -100,7 +100,7 @@ MIGRATIONS = (
         device TEXT NOT NULL,
         peer BLOB NOT NULL,
         remote TEXT NOT NULL,
-        asked INTEGER NOT NULL,
+        expires INTEGER NOT NULL,
         PRIMARY KEY (transaction_uid, asked_here, device, peer, remote)
     ) STRICT, WITHOUT ROWID;
     """,

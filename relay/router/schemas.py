@@ -37,13 +37,18 @@ DEVICE = record(
 # `refusal`: why the Bridge does not publish it.
 DEVICE_SHOWN = record(**DEVICE["properties"], refusal=TEXT_OR_NULL)
 DEVICE_ENTRY = dict(DEVICE) | {"required": ["ae_title", "host"]}
+ALIAS = record(local=TEXT, published=TEXT)
+# Who publishes it now: a fingerprint, and a name that is empty for nobody.
+ALIAS_SHOWN = record(**ALIAS["properties"], peer=TEXT_OR_NULL, name=TEXT)
 FINDINGS = record(
     findings=listed(FINDING),
     accepted={"type": "object", "additionalProperties": listed(TEXT)},
 )
+# `granted`: the services that its owner grants this hospital, as the Bridge says.
 TITLE = record(
     ae_title=TEXT,
     services=listed(TEXT),
+    granted=listed(TEXT),
     peer=TEXT,
     name=TEXT,
     own=FLAG,
@@ -65,12 +70,26 @@ _USE: dict[str, Schema] = {
     "services": listed(TEXT),
     "calling": listed(TEXT),
 }
+# `ae_title` is the published one, `device` the local one, null without such a device;
 # `unpublished`: the services among them that the device does not publish any more.
-GRANT = record(id=COUNT, peer=TEXT, name=TEXT, **_USE, user_identity=FLAG, unpublished=listed(TEXT))
+GRANT = record(
+    id=COUNT,
+    peer=TEXT,
+    name=TEXT,
+    **_USE,
+    user_identity=FLAG,
+    device=TEXT_OR_NULL,
+    unpublished=listed(TEXT),
+)
 GRANT_ENTRY = options(peer=TEXT, **_USE, user_identity=FLAG)
 ASK = record(id=COUNT, peer=TEXT, name=TEXT, **_USE, note=TEXT, received=COUNT)
 ASK_ENTRY = options(**_USE, note=TEXT)
-APPLY = options(devices=listed(DEVICE_ENTRY), grants=listed(GRANT_ENTRY), prune=FLAG)
+APPLY = options(
+    devices=listed(DEVICE_ENTRY),
+    aliases=listed(ALIAS),
+    grants=listed(GRANT_ENTRY),
+    prune=FLAG,
+)
 ASSOCIATION = record(
     id=TEXT,
     side={"enum": [side.value for side in Side]},

@@ -86,6 +86,22 @@ def service_of(sop_class: str) -> str:
     return Service.STORE if uids.is_storage(sop_class) else PRIVATE + sop_class
 
 
+# SOP classes that commands name over a context of another one: the members of a Meta SOP Class
+# (PS3.4 §H.3.2), and UPS Push over all contexts of UPS (PS3.4 Annex CC).
+_PRINT = "1.2.840.10008.5.1.1."
+_UPS = "1.2.840.10008.5.1.4.34.6."
+_NAMED_OVER: dict[str, frozenset[str]] = {
+    f"{_PRINT}9": frozenset(f"{_PRINT}{n}" for n in ("1", "2", "4", "16")),
+    f"{_PRINT}18": frozenset(f"{_PRINT}{n}" for n in ("1", "2", "4.1", "16")),
+    **{f"{_UPS}{n}": frozenset({f"{_UPS}1"}) for n in (2, 3, 4, 5)},
+}
+
+
+def named_over(sop_class: str) -> frozenset[str]:
+    """The other SOP classes that commands over a context of `sop_class` may name."""
+    return _NAMED_OVER.get(sop_class, frozenset())
+
+
 def is_private(service: str) -> bool:
     """Whether `service` is a `private:<UID>`."""
     return service.startswith(PRIVATE)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from relay.errors import SignallingError
+from relay.signalling.directory import GrantedRow
 from relay.signalling.messages import Direction, EndReason, Open
 
 # (method, url, headers, expires), a row of SlotURLs, Announce and Resigned.
@@ -44,6 +45,12 @@ class Backend(Protocol):
 
     async def grants(self, router: bytes, rows: Sequence[GrantRow]) -> Sequence[str]:
         """These are all grants of the Router; one line for each refusal."""
+
+    async def granted(self, router: bytes) -> Sequence[GrantedRow]:
+        """What others grant the Router of what they publish.
+
+        Hub.granted_changed is called when that may have become another.
+        """
 
     async def directory(self) -> tuple[Sequence[RouterRow], Sequence[bytes]]:
         """All Routers, and all publication statements."""

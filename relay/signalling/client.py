@@ -28,6 +28,7 @@ from relay.signalling.messages import (
     Done,
     End,
     EndReason,
+    Granted,
     InLine,
     Message,
     Open,
@@ -55,6 +56,9 @@ __all__ = [
 
 log = structlog.get_logger()
 
+# What comes for the Router's own code.
+_Unasked = Open | Directory | Granted | Ask
+
 
 @attrs.frozen(slots=True)
 class ClientStatistics:
@@ -71,7 +75,7 @@ class ClientStatistics:
 class _Callbacks:
     connected: Callable[[], Awaitable[None]]
     open: Callable[[Open], Awaitable[None]]
-    directory: Callable[[Directory], Awaitable[None]]
+    directory: Callable[[Directory | Granted], Awaitable[None]]
     ask: Callable[[Ask], Awaitable[None]]
 
 
@@ -158,7 +162,7 @@ class SignallingClient:
         *,
         on_connected: Callable[[], Awaitable[None]],
         on_open: Callable[[Open], Awaitable[None]],
-        on_directory: Callable[[Directory], Awaitable[None]],
+        on_directory: Callable[[Directory | Granted], Awaitable[None]],
         on_ask: Callable[[Ask], Awaitable[None]],
     ) -> NoReturn:
         """Connect, serve the connection, and when it is lost connect again, for ever.
@@ -168,7 +172,7 @@ class SignallingClient:
         session gets a task of its own. `on_open` attaches the session or sends a Refuse.
         """
         callbacks = _Callbacks(on_connected, on_open, on_directory, on_ask)
-        send, receive = trio.open_memory_channel[Open | Directory | Ask](MAXIMUM_WAITING_CALLBACKS)
+        send, receive = trio.open_memory_channel[_Unasked](MAXIMUM_WAITING_CALLBACKS)
         pause = self._timeouts.first_pause
         async with trio.open_nursery() as nursery, send, receive:
             nursery.start_soon(self._call_back, receive, callbacks)
@@ -186,7 +190,7 @@ class SignallingClient:
     async def _connection(
         self,
         callbacks: _Callbacks,
-        inbox: "trio.MemorySendChannel[Open | Directory | Ask]",
+        inbox: "trio.MemorySendChannel[_Unasked]",
     ) -> float:
         """From dialling to loss; returns how long it was good, seconds."""
         try:
@@ -194,7 +198,10 @@ class SignallingClient:
                 with trio.move_on_after(self._timeouts.connect) as scope:
                     socket = await self._dial(nursery)
                 if scope.cancelled_caught:
-                    raise SignallingError(f"no connection within {self._timeouts.connect:g} s")
+                    raise SignallingError(
+                        f"no connection within {self._timeouts.connect:g} s: does a firewall drop"
+                        " it, or does the way out go by a proxy?"
+                    )
                 try:
                     await self._serve(socket, callbacks, inbox)
                 finally:
@@ -210,7 +217,7 @@ class SignallingClient:
         self,
         socket: Socket,
         callbacks: _Callbacks,
-        inbox: "trio.MemorySendChannel[Open | Directory | Ask]",
+        inbox: "trio.MemorySendChannel[_Unasked]",
     ) -> None:
         bridge_time = await introduce(
             socket, self._identity, self._network, self._bridge, self._timeouts.authenticate
@@ -244,15 +251,13 @@ class SignallingClient:
         self._became_ready = trio.Event()
         return trio.current_time() - since
 
-    async def _dispatch(
-        self, message: Message, inbox: "trio.MemorySendChannel[Open | Directory | Ask]"
-    ) -> None:
+    async def _dispatch(self, message: Message, inbox: "trio.MemorySendChannel[_Unasked]") -> None:
         match message:
             case Answer() | Refuse() | Withdraw() | InLine() | Announce() | Progress() | End():
                 self._sessions.deliver(message)
             case Done() | SlotURLs() | Resigned():
                 self._requests.reply(message)
-            case Directory():
+            case Directory() | Granted():
                 await inbox.send(message)
             case Open() if self._sessions.offer(message):
                 try:
@@ -271,7 +276,7 @@ class SignallingClient:
 
     async def _call_back(
         self,
-        receive: "trio.MemoryReceiveChannel[Open | Directory | Ask]",
+        receive: "trio.MemoryReceiveChannel[_Unasked]",
         callbacks: _Callbacks,
     ) -> None:
         async for message in receive:
@@ -279,7 +284,7 @@ class SignallingClient:
                 match message:
                     case Open():
                         await callbacks.open(message)
-                    case Directory():
+                    case Directory() | Granted():
                         await callbacks.directory(message)
                     case Ask():
                         await callbacks.ask(message)

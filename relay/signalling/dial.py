@@ -10,7 +10,7 @@ import trio
 import trio_websocket
 from wsproto.utilities import LocalProtocolError
 
-from relay.errors import SignallingError
+from relay.errors import SignallingError, connection_fault
 from relay.signalling.messages import MAXIMUM_MESSAGE
 from relay.signalling.proxy import Proxy, authority, connect_through
 from relay.signalling.transport import Socket
@@ -18,6 +18,13 @@ from relay.signalling.transport import Socket
 SIGNAL_PATH = "/v1/signal"
 # One read of the socket: half of what a home line carries in a round trip, and most messages whole.
 RECEIVE_BUFFER = 64 * 1024
+
+# What to do about a certificate whose authority is not known.
+UNKNOWN_AUTHORITY = (
+    "if it comes from a private authority, or a proxy opens TLS, give that authority as ca_file"
+)
+# What is between when HTTPS works and this does not.
+NO_UPGRADE = "does a proxy or login page in between not let WebSockets through?"
 
 # Makes a connected socket. What must run while it is open runs in the nursery, and ends with it.
 Dial = Callable[[trio.Nursery], Awaitable[Socket]]
@@ -43,11 +50,16 @@ class BridgeAddress:
             raise SignallingError(expected) from None
         if parts.scheme not in ("https", "http", "wss", "ws") or not parts.hostname:
             raise SignallingError(expected)
+        try:
+            # HTTP and TLS know a name in ASCII only (RFC 5890 §2.3.2.1).
+            host = parts.hostname.encode("idna").decode("ascii")
+        except UnicodeError:
+            raise SignallingError(expected) from None
         secure = parts.scheme in ("https", "wss")
         path = parts.path.rstrip("/")
         if not path.endswith(SIGNAL_PATH):
             path += SIGNAL_PATH
-        return cls(parts.hostname, port or (443 if secure else 80), secure, path)
+        return cls(host, port or (443 if secure else 80), secure, path)
 
     @property
     def host_header(self) -> str:
@@ -79,14 +91,7 @@ def websocket_dial(
 async def _connect(
     address: BridgeAddress, proxy: Proxy | None, ssl_context: ssl.SSLContext | None
 ) -> trio.abc.Stream:
-    host, port = (address.host, address.port) if proxy is None else (proxy.host, proxy.port)
-    try:
-        stream: trio.abc.Stream = await trio.open_tcp_stream(host, port)
-    except OSError as error:
-        # trio says only that all addresses failed; why the first did is what a person can act on.
-        raise SignallingError(
-            f"{authority(host, port)}: {_first(error.__cause__ or error)}"
-        ) from error
+    stream: trio.abc.Stream = await _open_tcp(address, proxy)
     try:
         if proxy is not None:
             await connect_through(proxy, stream, address.host, address.port)
@@ -102,14 +107,28 @@ async def _connect(
             return tls
     except (trio.BrokenResourceError, ssl.SSLError) as error:
         await trio.aclose_forcefully(stream)
-        cause = error.__cause__ or error
+        fault = connection_fault(error, address.host, UNKNOWN_AUTHORITY)
+        # A connection that is simply gone has no fault of its own.
         raise SignallingError(
-            f"TLS with {authority(address.host, address.port)}: {cause}"
+            f"TLS with {authority(address.host, address.port)}:"
+            f" {fault or 'the connection was closed in the handshake'}"
         ) from error
     except BaseException:
         await trio.aclose_forcefully(stream)
         raise
     return stream
+
+
+async def _open_tcp(address: BridgeAddress, proxy: Proxy | None) -> trio.SocketStream:
+    """To the Bridge, or to the proxy: then nobody here looks the Bridge's name up."""
+    host, port = (address.host, address.port) if proxy is None else (proxy.host, proxy.port)
+    try:
+        return await trio.open_tcp_stream(host, port)
+    except (OSError, UnicodeError) as error:
+        # trio says only that all addresses failed; why the first did is what a person can act on.
+        why = connection_fault(error, host) or _first(error.__cause__ or error)
+        where = str(proxy) if proxy is not None else authority(host, port)
+        raise SignallingError(f"{where}: {why}") from error
 
 
 def _first(error: BaseException) -> BaseException:
@@ -143,7 +162,7 @@ async def _websocket(
         if isinstance(error, SignallingError):
             raise error from None
         if isinstance(error, trio_websocket.ConnectionRejected):
-            what = f"it answers status {error.status_code} to the WebSocket upgrade"
+            what = f"it answers status {error.status_code} to the WebSocket upgrade: {NO_UPGRADE}"
         else:
             what = f"WebSocket: {type(error).__name__}"
         raise SignallingError(f"{authority(address.host, address.port)}: {what}") from group

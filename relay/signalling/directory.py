@@ -1,10 +1,19 @@
-"""The Directory messages for what changed, each small enough to send."""
+"""The Directory and Granted messages for what there is, each small enough to send."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from relay.signalling.limits import MAXIMUM_DIRECTORY_BYTES
-from relay.signalling.messages import MAXIMUM_DIRECTORY_PART, Directory
+from relay.signalling.messages import (
+    MAXIMUM_DIRECTORY_PART,
+    MAXIMUM_GRANTED,
+    MAXIMUM_SERVICES,
+    Directory,
+    Granted,
+)
+
+# identity of the owner, published AE title, services
+GrantedRow = tuple[bytes, str, tuple[str, ...]]
 
 # identity, name, HPKE key statement (b"": none yet), connected
 ConnectedRow = tuple[bytes, str, bytes, bool]
@@ -36,6 +45,19 @@ def directory_parts(
         size += row_size
     if begins or any(lists):
         yield Directory(begins, *map(tuple, lists))
+
+
+def granted_message(rows: Sequence[GrantedRow]) -> Granted:
+    """All of `rows`, or as many as one message holds, with the number of the others."""
+    taken: list[GrantedRow] = []
+    size = 0
+    for owner, title, services in rows:
+        services = services[:MAXIMUM_SERVICES]
+        size += len(owner) + sum(len(text.encode()) + 2 for text in (title, *services)) + _OVERHEAD
+        if len(taken) == MAXIMUM_GRANTED or size > MAXIMUM_DIRECTORY_BYTES:
+            break
+        taken.append((owner, title, services))
+    return Granted(tuple(taken), len(rows) - len(taken))
 
 
 def _rows(

@@ -10,10 +10,10 @@ import attrs
 import structlog
 import trio
 
-from relay.errors import RelayError
+from relay.errors import RelayError, SignallingError
 from relay.identity import fingerprint
 from relay.signalling.backend import Backend, RouterRow
-from relay.signalling.directory import ConnectedRow, directory_parts
+from relay.signalling.directory import ConnectedRow, directory_parts, granted_message
 from relay.signalling.messages import End, EndReason, Message, encode
 from relay.signalling.outbox import Outbox
 
@@ -35,6 +35,8 @@ class Connection:
     shown: bool = False
     # Changes that wait until the snapshot, which may be older, is in the outbox; then None.
     changes: list[bytes] | None = attrs.field(factory=list)
+    # Set while what others grant it may be another than what it was told.
+    granted_changed: trio.Event = attrs.field(factory=trio.Event)
     why: str = ""
 
     @property
@@ -144,6 +146,38 @@ class Exchange:
         changes, connection.changes = connection.changes, None
         for frame in changes or ():
             connection.tell(frame)
+
+    async def tell_granted(self, connection: Connection, deadline: float) -> None:
+        """Tell the Router what others grant it, now and whenever that changes, for ever.
+
+        Changes that come while the registry is asked are told together. Raises SignallingError if
+        it takes longer than `deadline` seconds.
+        """
+        told = None
+        connection.granted_changed.set()
+        while True:
+            await connection.granted_changed.wait()
+            connection.granted_changed = trio.Event()
+            with trio.move_on_after(deadline) as scope:
+                message = granted_message(await self._backend.granted(connection.router))
+            if scope.cancelled_caught:
+                raise SignallingError("the registry did not say in time what is granted")
+            if message == told:
+                continue
+            told = message
+            connection.tell(encode(message))
+            if message.left_out:
+                log.warning(
+                    "more is granted to a router than it can be told",
+                    router=connection.name,
+                    left_out=message.left_out,
+                )
+
+    def granted_changed(self, routers: Iterable[bytes]) -> None:
+        """What others grant these Routers may be another now."""
+        for router in routers:
+            if (connection := self._connections.get(router)) is not None:
+                connection.granted_changed.set()
 
     def directory_changed(
         self,

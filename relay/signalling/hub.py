@@ -5,7 +5,7 @@ two ends of a session, and answers requests out of the Bridge's registry (`Backe
 nothing that outlives a connection, so that a restart is only a pause.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import attrs
 import structlog
@@ -16,6 +16,7 @@ from relay.identity import Identity
 from relay.signalling.authentication import Proven, challenge
 from relay.signalling.backend import Backend, GrantRow, RouterRow, SessionRefused, SignedRow
 from relay.signalling.conversation import converse, reason
+from relay.signalling.directory import GrantedRow
 from relay.signalling.dispatch import Dispatcher
 from relay.signalling.exchange import Connection, Exchange
 from relay.signalling.limits import MAXIMUM_UNAUTHENTICATED, Timeouts
@@ -25,6 +26,7 @@ from relay.signalling.transport import Socket, close
 __all__ = [
     "Backend",
     "GrantRow",
+    "GrantedRow",
     "Hub",
     "HubStatistics",
     "RouterRow",
@@ -94,6 +96,10 @@ class Hub:
         """Tell every connected Router what is new and what is gone."""
         self._exchange.directory_changed(routers, publications, gone_routers, gone_titles)
 
+    async def granted_changed(self, routers: Iterable[bytes]) -> None:
+        """Tell those of these Routers that are connected what others grant them now."""
+        self._exchange.granted_changed(routers)
+
     def connected(self) -> frozenset[bytes]:
         """The Routers that are connected and have said which sessions they hold."""
         return self._exchange.connected()
@@ -148,6 +154,9 @@ class Hub:
                         await dispatcher.dispatch(message, frame)
 
                     nursery.start_soon(self._send_directory, connection)
+                    nursery.start_soon(
+                        self._exchange.tell_granted, connection, self._timeouts.backend
+                    )
                     nursery.start_soon(self._expect_held, connection)
                     await converse(socket, connection.outbox, dispatch, self._timeouts)
         except* RelayError as group:

@@ -15,6 +15,7 @@ the version in `Hello` is what changes.
       |           PublishKey, Publish, Grants  |   each answered by Done (same request number)
       | <------------------------------------  |
       | Directory (whole, then what changes)   |
+      | Granted (whole, after each change)     |
       | ------------------------------------>  |
       |                 Held (sessions I hold) |
       | <------------------------------------  |
@@ -45,6 +46,8 @@ MAXIMUM_IN_LINE = 16 * 1024 + 64  # a small chunk's plaintext, its header and it
 MAXIMUM_URL = 4096
 MAXIMUM_PUBLICATIONS = 512  # AE titles that one Router may publish
 MAXIMUM_DIRECTORY_PART = 64  # rows in one Directory message, so that it fits MAXIMUM_MESSAGE
+MAXIMUM_SERVICES = 64  # named for one AE title, as in a publication (relay.identity)
+MAXIMUM_GRANTED = 2048  # rows in Granted: of typical ones as many as fit MAXIMUM_MESSAGE
 MAXIMUM_SESSIONS = 1024  # sessions that one Router may hold at once
 MAXIMUM_SLOTS = 16  # signed URLs in one Slots reply
 
@@ -144,6 +147,10 @@ def _is_signed_request(v: Any) -> bool:
         lambda rows: isinstance(rows, (list, tuple)) and len(rows) <= 8 and all(map(header, rows)),
         _is_unsigned,
     )(v)
+
+
+def _is_services(v: Any) -> bool:
+    return isinstance(v, (list, tuple)) and len(v) <= MAXIMUM_SERVICES and all(map(_is_text(80), v))
 
 
 # A signed statement (relay.identity.Signed): publication, HPKE key.
@@ -249,7 +256,7 @@ class Grants(Message):
         _record(
             _is_octets(32, 32),
             _is_text(16),
-            lambda v: isinstance(v, (list, tuple)) and len(v) <= 64 and all(map(_is_text(80), v)),
+            _is_services,
         ),
         4096,
     )
@@ -299,6 +306,20 @@ class Ask(Message):
     request: int = _unsigned()
     router: bytes = _octets(32)
     sealed: bytes = _octets(at_most=8192)
+
+
+@_message(17)
+class Granted(Message):
+    """Bridge to Router: all that others grant you of what they publish now.
+
+    Each row: owner's identity, published AE title, services. A copy without calling AE titles, to
+    show people and to refuse early: the owner's Router decides. `left_out` rows found no room.
+    """
+
+    rows: tuple[tuple[bytes, str, tuple[str, ...]], ...] = _rows(
+        _record(_is_octets(32, 32), _is_text(16), _is_services), MAXIMUM_GRANTED
+    )
+    left_out: int = _unsigned()
 
 
 # --- one session --------------------------------------------------------------------------------

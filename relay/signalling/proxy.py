@@ -12,6 +12,10 @@ from relay.errors import SignallingError
 
 # A proxy's answer to CONNECT is a status line and a few headers.
 MAXIMUM_ANSWER = 16 * 1024
+# Of what a proxy says itself, how much is told on.
+MAXIMUM_WORDS = 80
+
+DEFAULT_PORT = 80  # of an http URL without one (RFC 9110 §4.2.1)
 
 
 @attrs.frozen(slots=True)
@@ -24,20 +28,27 @@ class Proxy:
 
     @classmethod
     def parse(cls, url: str) -> Self:
-        """From http://[user:password@]host:port. Raises SignallingError, without the password."""
+        """From http://[user:password@]host[:port].
+
+        Raises SignallingError, without the password.
+        """
         expected = "proxy: expected http://[user:password@]host:port"
         try:
             parts = urlsplit(url)
             port = parts.port
         except ValueError:
             raise SignallingError(expected) from None
-        if parts.scheme != "http" or not parts.hostname or port is None:
+        if parts.scheme != "http" or not parts.hostname:
             raise SignallingError(expected)
         authorization = None
         if parts.username is not None:
             credentials = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
             authorization = "Basic " + base64.b64encode(credentials.encode()).decode("ascii")
-        return cls(parts.hostname, port, authorization)
+        return cls(parts.hostname, port or DEFAULT_PORT, authorization)
+
+    def __str__(self) -> str:
+        """For people, without the password."""
+        return f"proxy {authority(self.host, self.port)}"
 
 
 def authority(host: str, port: int) -> str:
@@ -54,7 +65,6 @@ async def connect_through(proxy: Proxy, stream: trio.abc.Stream, host: str, port
     lines = [f"CONNECT {target} HTTP/1.1", f"Host: {target}"]
     if proxy.authorization is not None:
         lines.append(f"Proxy-Authorization: {proxy.authorization}")
-    where = f"proxy {authority(proxy.host, proxy.port)}"
     answer = bytearray()
     try:
         await stream.send_all("\r\n".join([*lines, "", ""]).encode("ascii"))
@@ -62,18 +72,80 @@ async def connect_through(proxy: Proxy, stream: trio.abc.Stream, host: str, port
             data = await stream.receive_some(MAXIMUM_ANSWER)
             answer += data
             if not data or len(answer) > MAXIMUM_ANSWER:
-                raise SignallingError(f"{where}: no HTTP answer to CONNECT {target}")
+                raise SignallingError(f"{proxy}: no HTTP answer to CONNECT {target}: is it one?")
     except trio.BrokenResourceError as error:
-        raise SignallingError(f"{where}: connection lost at CONNECT {target}") from error
+        raise SignallingError(f"{proxy}: connection lost at CONNECT {target}") from error
     head, _, rest = bytes(answer).partition(b"\r\n\r\n")
     status = re.match(rb"HTTP/1\.[01] ([0-9]{3})(?: |\r|$)", head)
     if status is None:
-        raise SignallingError(f"{where}: no HTTP answer to CONNECT {target}")
+        raise SignallingError(f"{proxy}: no HTTP answer to CONNECT {target}: is it one?")
     code = int(status[1])
-    if code == 407:
-        raise SignallingError(f"{where}: it wants another user name or password (407)")
     if not 200 <= code < 300:
-        raise SignallingError(f"{where}: it does not connect to {target} (status {code})")
+        raise SignallingError(f"{proxy}: {_refusal(code, head, proxy, target)}")
+    if _is_page(head, rest):
+        raise SignallingError(
+            f"{proxy}: it answers with a page of its own instead of a tunnel to {target}:"
+            " a login or block page; open it in a browser on this machine, or have its"
+            f" administrator let CONNECT {target} through"
+        )
     if rest:
         # Nobody behind the tunnel speaks before we do: this would be the proxy in its place.
-        raise SignallingError(f"{where}: data before the tunnel's first word")
+        raise SignallingError(f"{proxy}: data before the tunnel's first word")
+
+
+def _refusal(code: int, head: bytes, proxy: Proxy, target: str) -> str:
+    """What an answer other than 2xx means, and who can do what about it."""
+    if code == 407:
+        schemes = [value.split()[0] for value in _headers(head, b"proxy-authenticate") if value]
+        if schemes and "basic" not in (scheme.lower() for scheme in schemes):
+            return (
+                f"it lets in by {', '.join(schemes)[:MAXIMUM_WORDS]} only (407), and Relay speaks"
+                " Basic: have its administrator let this machine through without, or by Basic"
+            )
+        if proxy.authorization is None:
+            return "it wants a user name and password (407): give them in `proxy`"
+        return "it wants another user name or password (407)"
+    if 300 <= code < 400:
+        elsewhere = "".join(_headers(head, b"location")[:1])
+        host = urlsplit(elsewhere).hostname if _is_url(elsewhere) else None
+        return (
+            f"it sends us to {(host or 'another page')[:MAXIMUM_WORDS]} instead (status {code}):"
+            " a login page? Have its administrator let CONNECT "
+            f"{target} through without one"
+        )
+    if code in (502, 503, 504):
+        return (
+            f"it does not reach {target} (status {code}): is that address right, and does the"
+            " proxy know its name?"
+        )
+    return (
+        f"it does not connect to {target} (status {code}): have its administrator let CONNECT"
+        f" {target} through"
+    )
+
+
+def _is_page(head: bytes, rest: bytes) -> bool:
+    """Whether a 2xx answer is a page for a person's browser.
+
+    A Content-Length alone says nothing: it is to be ignored here (RFC 9110 §9.3.6).
+    """
+    types = _headers(head, b"content-type")
+    return rest.lstrip()[:1] == b"<" or any(value.lower().startswith("text/") for value in types)
+
+
+def _headers(head: bytes, name: bytes) -> list[str]:
+    """The values of a header, in order."""
+    rows = (line.partition(b":") for line in head.split(b"\r\n")[1:])
+    return [
+        value.strip().decode("ascii", "replace")
+        for key, _, value in rows
+        if key.strip().lower() == name
+    ]
+
+
+def _is_url(text: str) -> bool:
+    try:
+        urlsplit(text)
+    except ValueError:
+        return False
+    return True

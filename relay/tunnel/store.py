@@ -10,7 +10,7 @@ import http.cookiejar
 import itertools
 import random
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
@@ -18,7 +18,7 @@ import attrs
 import httpx
 import trio
 
-from relay.errors import ObjectMissing, ProviderError, SignallingError
+from relay.errors import ObjectMissing, ProviderError, SignallingError, connection_fault
 from relay.tunnel.guard import (
     NOT_PUBLIC,
     GuardedBackend,
@@ -63,6 +63,12 @@ TRANSIENT_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
 # Put-if-absent met an object of that name (412 on S3, 409 on Azure; DESIGN §12): a slot's name is
 # used for one chunk only, so that it can only be this one, put by an attempt whose answer got lost.
 EXISTS_STATUSES = frozenset({409, 412})
+# S3's 409 says otherwise: an attempt that was given up is still under way there, and may yet fail.
+# S3 API reference, "PutObject", conditional writes: on a 409, upload again.
+UNDER_WAY_CODES = (b"<Code>ConditionalRequestConflict<", b"<Code>OperationAborted<")
+
+# Stores whose last request failed, for people: the Bridge names stores, and may name any number.
+MAXIMUM_FAILING = 16
 
 # What a URL's signer may not set: these frame the request, or name its target.
 FRAMING_HEADERS = frozenset(
@@ -88,7 +94,10 @@ class ObjectRequest:
 
 @attrs.frozen(slots=True)
 class StoreStatistics:
-    """What an ObjectClient has done so far; bytes are sealed bytes."""
+    """What an ObjectClient has done so far; bytes are sealed bytes.
+
+    `failing`: of each store (scheme, host, port as a URL) whose last request failed, why.
+    """
 
     puts: int
     gets: int
@@ -96,6 +105,7 @@ class StoreStatistics:
     failures: int
     bytes_put: int
     bytes_got: int
+    failing: Mapping[str, str] = attrs.field(factory=dict)
 
 
 class ObjectClient:
@@ -118,13 +128,16 @@ class ObjectClient:
         self._turns: dict[tuple[_Origin, bool], trio.CapacityLimiter] = {}
         self._puts = self._gets = self._deletes = self._failures = 0
         self._bytes_put = self._bytes_got = 0
+        self._failing: dict[str, str] = {}  # oldest first
 
     async def put(self, request: ObjectRequest, data: bytes | memoryview) -> None:
         """Store `data`; an object that is there already counts as stored."""
         async with self._exchange("PUT", request, data) as response:
             if response.status_code not in EXISTS_STATUSES:
                 _refuse_failure(response)
-            await _read(response, MAXIMUM_ANSWER)
+            answer = await _read(response, MAXIMUM_ANSWER) or b""
+            if response.status_code == 409 and any(code in answer for code in UNDER_WAY_CODES):
+                raise ProviderError(f"{_where(request)}: another PUT of it is under way")
         self._puts += 1
         self._bytes_put += len(data)
 
@@ -158,6 +171,7 @@ class ObjectClient:
             failures=self._failures,
             bytes_put=self._bytes_put,
             bytes_got=self._bytes_got,
+            failing=dict(self._failing),
         )
 
     @asynccontextmanager
@@ -186,12 +200,15 @@ class ObjectClient:
                     finally:
                         with trio.CancelScope(shield=True, deadline=trio.current_time() + 1):
                             await response.aclose()
-        except ProviderError:
+            self._failing.pop(_origin_url(request), None)
+        except ProviderError as error:
             self._failures += 1
+            if not isinstance(error, ObjectMissing):  # the store works, and says so
+                self._note(request, error)
             raise
         # UnicodeError: a name or header that HTTP cannot say.
         except (httpx.HTTPError, httpx.InvalidURL, trio.TooSlowError, UnicodeError) as error:
-            raise self._failed(request, type(error).__name__) from error
+            raise self._failed(request, _words(error, _where(request))) from error
 
     @asynccontextmanager
     async def _turn(self, origin: _Origin, deletes: bool) -> AsyncIterator[None]:
@@ -229,7 +246,17 @@ class ObjectClient:
 
     def _failed(self, request: ObjectRequest, why: str) -> ProviderError:
         self._failures += 1
-        return ProviderError(f"{_where(request)}: {why}")
+        error = ProviderError(f"{_where(request)}: {why}")
+        self._note(request, error)
+        return error
+
+    def _note(self, request: ObjectRequest, error: ProviderError) -> None:
+        """Keep why a store's last request failed."""
+        origin = _origin_url(request)
+        self._failing.pop(origin, None)
+        self._failing[origin] = str(error)
+        if len(self._failing) > MAXIMUM_FAILING:
+            del self._failing[next(iter(self._failing))]
 
 
 @asynccontextmanager
@@ -339,6 +366,23 @@ def _where(request: ObjectRequest) -> str:
         return _host(httpx.URL(request.url)) or "store"
     except (httpx.InvalidURL, UnicodeError):
         return "store"
+
+
+def _origin_url(request: ObjectRequest) -> str:
+    """The store as `allowed_origins` would name it, for people."""
+    try:
+        url = httpx.URL(request.url)
+        return f"{url.scheme}://{url.netloc.decode('ascii')}" if url.host else "store"
+    except (httpx.InvalidURL, UnicodeError):
+        return "store"
+
+
+def _words(error: Exception, host: str) -> str:
+    """What kept a request to `host` from its answer; never empty, and of the URL no more."""
+    if isinstance(error, httpx.ProxyError):
+        return f"the proxy does not connect to it: {error}"
+    fault = connection_fault(error, host)
+    return f"{type(error).__name__}: {fault}" if fault else type(error).__name__
 
 
 def _refused(request: ObjectRequest, why: str) -> ProviderError:

@@ -25,6 +25,7 @@ LIMIT = AAssociateRJ(2, 3, 2)  # transient, presentation: local limit exceeded
 _REFUSALS = {
     Refusal.NOT_GRANTED: NOT_GRANTED,
     Refusal.UNTRUSTED_PEER: NOT_GRANTED,
+    Refusal.AMBIGUOUS_CALLING: NOT_GRANTED,
     Refusal.UNKNOWN_DEVICE: NOT_RECOGNIZED,
 }
 _ENDS = {

@@ -19,7 +19,7 @@ from relay.database import Database, open_database
 from relay.identity import Identity, KeyStatement, Publication
 from relay.invitation import EnrolmentRequest, Invitation
 from relay.signalling.client import SignallingClient
-from relay.signalling.messages import Directory, Grants, Message, Open, Publish, PublishKey
+from relay.signalling.messages import Directory, Granted, Grants, Message, Open, Publish, PublishKey
 from relay.tunnel.keys import HPKEKeyPair
 
 PATIENCE = 10
@@ -236,6 +236,7 @@ class Connected:
     grants: tuple[tuple[bytes, str, tuple[str, ...]], ...] = ()
     opens: list[Open] = attrs.Factory(list)
     directories: list[Directory] = attrs.Factory(list)
+    granted: list[Granted] = attrs.Factory(list)
     news: trio.Event = attrs.Factory(trio.Event)
     refusals: list[str] = attrs.Factory(list)
 
@@ -256,7 +257,13 @@ class Connected:
                 await self.news.wait()
 
     async def _note(self, message: Message) -> None:
-        (self.opens if isinstance(message, Open) else self.directories).append(message)
+        match message:
+            case Open():
+                self.opens.append(message)
+            case Granted():
+                self.granted.append(message)
+            case Directory():
+                self.directories.append(message)
         self.news.set()
 
 

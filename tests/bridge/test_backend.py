@@ -100,6 +100,24 @@ async def test_a_chunk_crosses_by_signed_urls(bridge: Bridge) -> None:
         assert (await http.get(get)).status_code == 404
 
 
+async def test_a_router_is_told_what_others_grant_it(bridge: Bridge) -> None:
+    async with pair(bridge) as (north, south):
+        store = ((south.router.id, "PACS", ("store",)),)
+        await north.heard(lambda heard: heard.granted and heard.granted[-1].rows == store)
+        await south.client.request(lambda n: Grants(n, ()))
+        await north.heard(lambda heard: heard.granted[-1].rows == ())
+        await south.client.request(lambda n: Grants(n, ((north.router.id, "PACS", ("store",)),)))
+        await north.heard(lambda heard: heard.granted[-1].rows == store)
+        await south.client.request(lambda n: Publish(n, ()))
+        await north.heard(lambda heard: heard.granted[-1].rows == ())
+        await south.client.request(lambda n: Publish(n, (south.router.publication("PACS"),)))
+        await north.heard(lambda heard: heard.granted[-1].rows == store)
+        fingerprint = south.router.identity.fingerprint
+        assert (await bridge.control.post(f"/v1/routers/{fingerprint}/revoke")).status_code == 204
+        await north.heard(lambda heard: heard.granted[-1].rows == ())
+        assert [message.rows for message in south.granted] == [()]  # nothing of anybody's
+
+
 async def test_the_end_sweeps(bridge: Bridge) -> None:
     async with pair(bridge) as (caller, callee), httpx.AsyncClient(trust_env=False) as http:
         session = await Session(caller, callee).open()
@@ -155,7 +173,7 @@ async def test_title_taken_is_told_to_the_second(bridge: Bridge) -> None:
     async with pair(bridge) as (caller, _):
         statement = caller.router.publication("PACS")
         reply = await caller.client.request(lambda n: Publish(n, (statement,)))
-        assert "choose another AE title" in reply.refusals[0]
+        assert "publish it under another title" in reply.refusals[0]
 
 
 async def test_callee_that_is_away(bridge: Bridge) -> None:

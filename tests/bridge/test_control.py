@@ -58,9 +58,18 @@ async def test_everything_is_described_and_answers_so(bridge: Bridge) -> None:
         assert row["session"] == message.session.hex()
         status = await ask("GET", "/v1/status")
         assert (status["routers"], status["connected"], status["sessions"]) == (2, 2, 1)
-        assert await ask("GET", "/v1/providers") == [
-            {"name": "disk", "kind": "disk", "in_use": True}
+        assert (status["store"], status["failing_stores"]) == ("disk", [])
+        settings = {"bucket": "b-1", "region": "r", "access_key": "a", "secret_key": "s"}
+        cloud = {"name": "cloud", "kind": "s3", "settings": settings}
+        await ask("POST", "/v1/providers", json=cloud)
+        rows = await ask("GET", "/v1/providers")
+        assert [(row["name"], row["kind"], row["place"], row["sessions"]) for row in rows] == [
+            ("disk", "disk", 1, 1),
+            ("cloud", "s3", 0, 0),
         ]
+        await ask("POST", "/v1/providers/use", json={"names": ["disk"]})
+        answer = await ask("DELETE", "/v1/providers/{name}", "/v1/providers/cloud")
+        assert answer == {"sessions": 0}
         answer = await ask("POST", "/v1/providers/{name}/check", "/v1/providers/disk/check")
         assert all(finding["ok"] for finding in answer["findings"])
         await ask("GET", "/v1/openapi.json")
@@ -103,6 +112,46 @@ async def test_asked_wrongly(bridge: Bridge, body, words: str) -> None:
     conforms(await described(bridge), "POST", "/v1/invitations", answer)
 
 
+@pytest.mark.parametrize(
+    ("path", "body", "words"),
+    [
+        ("", {}, "name: expected"),
+        ("", {"name": "a"}, "kind: expected"),
+        ("", {"name": "a", "kind": "s3", "settings": ["bucket"]}, "settings: expected"),
+        ("", {"name": "a", "kind": "s3", "settings": {"bucket": 1}}, "bucket: expected text"),
+        ("", {"name": "a", "kind": "s3", "colour": "red"}, "colour: unknown"),
+        ("", {"name": "a", "kind": "s3"}, "bucket: is needed"),
+        ("", {"name": "a", "kind": "floppy"}, "no provider of kind 'floppy'"),
+        ("/use", {}, "names: expected"),
+        ("/use", {"names": "disk"}, "names: expected"),
+        ("/use", {"names": [7]}, "names: expected"),
+        ("/use", {"names": []}, "names: expected"),
+        ("/use", {"names": ["disk"], "now": True}, "now: unknown"),
+    ],
+)
+async def test_stores_asked_wrongly(bridge: Bridge, path: str, body, words: str) -> None:
+    answer = await bridge.control.post(f"/v1/providers{path}", json=body)
+    assert answer.status_code == 400
+    assert words in answer.json()["error"]
+    conforms(await described(bridge), "POST", f"/v1/providers{path}", answer)
+
+
+async def test_a_stores_secret_is_told_by_nothing(bridge: Bridge, data_dir, logs) -> None:
+    settings = {"bucket": "b-1", "region": "r", "access_key": "AKID", "secret_key": "hunter2"}
+    store = {"name": "cloud", "kind": "s3", "settings": settings}
+    assert (await bridge.control.post("/v1/providers", json=store)).status_code == 201
+    again = await bridge.control.post("/v1/providers", json=store)
+    assert again.status_code == 409
+    wrong = {**store, "name": "other", "settings": {**settings, "region": "!"}}
+    refused = await bridge.control.post("/v1/providers", json=wrong)
+    listed = await bridge.control.get("/v1/providers")
+    status = await bridge.control.get("/v1/status")
+    said = "".join(answer.text for answer in (again, refused, listed, status)) + str(logs)
+    assert "cloud" in said
+    assert "hunter2" not in said
+    assert "AKID" not in said
+
+
 async def test_not_found(bridge: Bridge) -> None:
     document = await described(bridge)
     answer = await bridge.control.post("/v1/routers/aaaa-bbbb/revoke")
@@ -111,6 +160,12 @@ async def test_not_found(bridge: Bridge) -> None:
     answer = await bridge.control.post("/v1/providers/floppy/check")
     conforms(document, "POST", "/v1/providers/{name}/check", answer)
     assert answer.json()["error"] == "no object store 'floppy'; there is: disk"
+    answer = await bridge.control.delete("/v1/providers/floppy")
+    conforms(document, "DELETE", "/v1/providers/{name}", answer)
+    assert answer.status_code == 404
+    answer = await bridge.control.delete("/v1/providers/disk")
+    conforms(document, "DELETE", "/v1/providers/{name}", answer)
+    assert (answer.status_code, "only" in answer.json()["error"]) == (409, True)
     assert (await bridge.control.get("/v1/nothing")).json() == {"error": "Not Found"}
 
 

@@ -23,7 +23,7 @@ async def store(tmp_path: Path, meter: Meter):
     async with open_disk_provider(
         tmp_path, base_url="http://x", key=b"k", space=2**20, free_floor=0
     ) as disk:
-        yield MeteredStore(disk, meter)
+        yield MeteredStore(lambda: disk, meter)
 
 
 async def put(store: MeteredStore, name: str, size: int) -> None:
@@ -85,3 +85,10 @@ def test_swept(meter: Meter) -> None:
     assert meter.stored_by(ROUTER) == 0
     meter.charge("ab/1", 600)  # of nobody's now: the whole store's bound alone holds
     assert meter.stored_by(ROUTER) == 0
+
+
+def test_without_a_store_of_its_own() -> None:
+    store = MeteredStore(lambda: None, Meter())
+    with pytest.raises(Refused, match="no store of its own") as caught:
+        store.verify("GET", "ab/1", {})
+    assert caught.value.status == 404

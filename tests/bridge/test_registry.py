@@ -48,7 +48,8 @@ async def test_a_title_has_one_owner(rooms: Rooms) -> None:
     assert change.publications == (south.publication("CT2"),)
     [line] = change.refusals
     assert "North" in line
-    assert "choose another AE title" in line
+    assert line.startswith("PACS is published by North already: publish it under another title")
+    assert "relay device add … --as" in line
     assert await titles(rooms) == {"PACS": "North", "CT2": "South"}
     # Once it is free, another may have it.
     await rooms.registry.publish(north.id, [])
@@ -111,6 +112,39 @@ async def test_grants_replace_those_before(rooms: Rooms) -> None:
     assert await rooms.registry.list_grants() == []
 
 
+async def test_what_others_grant(rooms: Rooms) -> None:
+    north, south = await rooms.publishing("North", "PACS", "CT1"), await rooms.router("South")
+    west = await rooms.router("West")
+    change = await rooms.registry.grants(
+        north.id,
+        [
+            (south.id, "PACS", ("store", "query", "echo")),
+            (south.id, "GONE", ("store",)),
+            (west.id, "CT1", ("query",)),
+        ],
+    )
+    assert change.grantees == {south.id, west.id}
+    # What is granted, published still, and published with that service.
+    assert await rooms.registry.granted(south.id) == [(north.id, "PACS", ("echo", "store"))]
+    assert await rooms.registry.granted(west.id) == []
+    change = await rooms.registry.grants(north.id, [(west.id, "CT1", ("echo",))])
+    assert change.grantees == {south.id, west.id}  # also who may use nothing any more
+    assert await rooms.registry.granted(south.id) == []
+    assert await rooms.registry.granted(west.id) == [(north.id, "CT1", ("echo",))]
+    change = await rooms.registry.publish(north.id, [north.publication("PACS")])
+    assert change.grantees == {west.id}
+    assert await rooms.registry.granted(west.id) == []
+    # Nothing is changed by saying the same again.
+    change = await rooms.registry.publish(north.id, [north.publication("PACS")])
+    assert change.grantees == frozenset()
+
+
+async def test_what_is_granted_of_a_title_is_its_owners(rooms: Rooms) -> None:
+    north, south = await rooms.publishing("North", "PACS"), await rooms.router("South")
+    await rooms.registry.grants(south.id, [(north.id, "PACS", ("store",))])
+    assert await rooms.registry.granted(north.id) == []  # South does not publish PACS
+
+
 async def test_revoked_is_out_with_all_that_was_its(rooms: Rooms) -> None:
     north = await rooms.publishing("North", "PACS")
     south = await rooms.publishing("South", "CT2")
@@ -118,6 +152,7 @@ async def test_revoked_is_out_with_all_that_was_its(rooms: Rooms) -> None:
     await rooms.registry.grants(south.id, [(north.id, "CT2", ("store",))])
     change = await rooms.registry.revoke(south.id)
     assert (change.gone_routers, change.gone_titles) == ((south.id,), ("CT2",))
+    assert change.grantees == {north.id}
     assert await rooms.registry.list_grants() == []
     assert await titles(rooms) == {"PACS": "North"}
     for call in (

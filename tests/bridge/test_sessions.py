@@ -229,7 +229,43 @@ async def test_what_is_no_longer_granted(sessions: Sessions, rooms: Rooms, grant
     await rooms.registry.grants(callee.id, [(caller.id, "PACS", ("store",))])
     await rooms.registry.publish(callee.id, [])
     assert await sessions.no_longer_granted(callee.id) == [session]
-    assert await sessions.no_longer_granted(caller.id) == []
+    assert await sessions.no_longer_granted(caller.id) == [session]  # it is theirs as well
+
+
+async def test_what_was_asked_for_comes_back(sessions: Sessions, rooms: Rooms, granted) -> None:
+    """The callee's devices may use one of the caller's: it may call any that the callee has."""
+    north, south = granted
+    await rooms.registry.publish(north.id, [north.publication("WS1")])
+    assert await refusal(sessions, (south, north), "CT1") is EndReason.NOT_PUBLISHED
+    west = await rooms.publishing("West", "CT3")
+    assert await refusal(sessions, (west, north), "WS1") is EndReason.NOT_GRANTED
+    assert await opened(sessions, (south, north), "WS1")
+
+
+@pytest.mark.parametrize("services", [(), ("store",)])
+async def test_a_grant_of_nothing_lets_nothing_come_back(
+    sessions: Sessions, rooms: Rooms, granted, services: tuple[str, ...]
+) -> None:
+    north, south = granted
+    await rooms.registry.publish(north.id, [north.publication("WS1")])
+    await rooms.registry.grants(
+        south.id, [(north.id, "PACS", ()), (north.id, "NOT PUBLISHED", services)]
+    )
+    assert await refusal(sessions, (south, north), "WS1") is EndReason.NOT_GRANTED
+
+
+async def test_what_comes_back_ends_with_the_grant(
+    sessions: Sessions, rooms: Rooms, granted
+) -> None:
+    north, south = granted
+    await rooms.registry.publish(north.id, [north.publication("WS1")])
+    session = await opened(sessions, (south, north), "WS1")
+    assert await sessions.no_longer_granted(south.id) == []
+    await rooms.registry.grants(south.id, [])
+    assert await sessions.no_longer_granted(south.id) == [session]
+    await rooms.registry.grants(south.id, [(north.id, "PACS", ("store",))])
+    await rooms.registry.publish(south.id, [])
+    assert await sessions.no_longer_granted(south.id) == [session]
 
 
 # --- slots and names ----------------------------------------------------------------------------

@@ -166,23 +166,48 @@ async def test_orphans_go_by_age(swept: Swept, granted, nursery, mock_clock) -> 
     await swept.session_with(granted, 2)
     paused = set(swept.store.objects)
     swept.rooms.clock.now += 10 * ORPHAN_AGE
-    swept.store.objects["ab/old"] = int(swept.rooms.clock.now - ORPHAN_AGE - 1)
-    swept.store.objects["ab/young"] = int(swept.rooms.clock.now - ORPHAN_AGE + 60)
+    young = f"ab/{'1' * 62}"
+    for old in (f"ab/{'0' * 62}", f"probe/{'0' * 32}", "letters/of-somebody-else", "ab/0"):
+        swept.store.objects[old] = int(swept.rooms.clock.now - ORPHAN_AGE - 1)
+    swept.store.objects[young] = int(swept.rooms.clock.now - ORPHAN_AGE + 60)
     nursery.start_soon(swept.sweeper.run)
     await swept.settle(1)
-    # A paused session's objects are kept, however old they are.
-    assert set(swept.store.objects) == {*paused, "ab/young"}
+    # A paused session's objects are kept, however old they are; and what Relay has not named.
+    others = {"letters/of-somebody-else", "ab/0"}
+    assert set(swept.store.objects) == {*paused, *others, young}
     await swept.settle(ORPHAN_AGE)
-    assert set(swept.store.objects) == paused
+    assert set(swept.store.objects) == {*paused, *others}
 
 
-async def test_store_that_is_no_more(swept: Swept, granted, nursery, mock_clock) -> None:
+async def test_store_that_is_not_open_is_waited_for(
+    swept: Swept, granted, nursery, mock_clock
+) -> None:
     session = await swept.session_with(granted, 2)
-    sweeper = Sweeper(swept.sessions, {}, clock=swept.rooms.clock)
+    stores: dict[str, MemoryStore] = {}
+    sweeper = Sweeper(swept.sessions, stores, clock=swept.rooms.clock)
     ended = await swept.sessions.end(session, EndReason.FINISHED)
     with structlog.testing.capture_logs() as logs:
         nursery.start_soon(partial(sweeper.run))
         sweeper.ended(ended)
         await swept.settle(LAST_SWEEP_AFTER + 1)
+        assert len(await swept.sessions.ended()) == 1
+        stores["disk"] = swept.store
+        await swept.settle(2 * PAUSE)
     assert await swept.sessions.ended() == []
-    assert "objects left behind" in str(logs)
+    assert swept.store.objects == {}
+    assert "not open" in str(logs)
+
+
+async def test_a_store_that_is_down_is_asked_once_in_a_round(
+    swept: Swept, granted, nursery, mock_clock
+) -> None:
+    sessions = [await swept.session_with(granted, 1) for _ in range(10)]
+    swept.store.failing = True
+    for session in sessions:
+        await swept.end(session)
+    nursery.start_soon(swept.sweeper.run)
+    await swept.settle(1)
+    assert swept.store.deletes == 1
+    swept.store.failing = False
+    await swept.settle(2 * PAUSE)
+    assert swept.store.objects == {}

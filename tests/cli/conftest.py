@@ -37,6 +37,7 @@ DEVICE = {
     "ae_title": "PACS",
     "host": "10.0.0.2",
     "port": 104,
+    "published_as": "PACS",
     "services": ["store", "query"],
     "maximum_associations": 16,
 }
@@ -46,6 +47,7 @@ GRANT = {
     "name": "South Hospital",
     "unpublished": [],
     "ae_title": "PACS",
+    "device": "PACS",
     "services": ["store"],
     "calling": ["*"],
     "user_identity": False,
@@ -204,8 +206,8 @@ def peers(router: FakeProcess) -> FakeProcess:
         "GET",
         "/v1/directory",
         [
-            {"peer": FINGERPRINT, "ae_title": "SOUTH_PACS", "services": ["store"]}
-            | {"name": "South Hospital", "claimed_by": None}
+            {"peer": FINGERPRINT, "ae_title": "SOUTH_PACS", "services": ["echo", "store"]}
+            | {"granted": ["store"], "name": "South Hospital", "claimed_by": None}
         ],
     )
     return router

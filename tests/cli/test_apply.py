@@ -9,6 +9,10 @@ TOML = """
 ae_title = "PACS"
 host = "10.0.0.2"
 
+[[aliases]]
+local = "PACS_S"
+published = "SOUTH_PACS"
+
 [[grants]]
 peer = "South Hospital"
 ae_title = "PACS"
@@ -16,6 +20,7 @@ services = ["store"]
 """
 DOCUMENT = {
     "devices": [{"ae_title": "PACS", "host": "10.0.0.2"}],
+    "aliases": [{"local": "PACS_S", "published": "SOUTH_PACS"}],
     "grants": [{"peer": FINGERPRINT, "ae_title": "PACS", "services": ["store"]}],
 }
 

@@ -1,7 +1,5 @@
 import json
 
-import pytest
-
 from tests.cli.conftest import FakeProcess
 
 
@@ -31,20 +29,6 @@ def test_routers_are_listed_and_revoked(bridge: FakeProcess) -> None:
     assert "abcd-efgh is revoked" in bridge.relay("router", "revoke", "abcd-efgh").stdout
     bridge.will("GET", "/v1/routers", [row | {"revoked": True}])
     assert "was revoked already" in bridge.relay("router", "revoke", "ABCD-efgh").stdout
-
-
-@pytest.mark.parametrize(("fine", "status"), [(True, 0), (False, 1)])
-def test_a_provider_is_listed_and_checked(bridge: FakeProcess, fine: bool, status: int) -> None:
-    bridge.will("GET", "/v1/providers", [{"name": "disk", "kind": "disk", "in_use": True}])
-    findings = [{"what": "PUT", "ok": fine, "advice": "" if fine else "look at the log"}]
-    bridge.will("POST", "/v1/providers/disk/check", {"findings": findings})
-    assert "disk" in bridge.relay("provider", "list").stdout
-    assert json.loads(bridge.relay("provider", "list", "--json").stdout)[0]["kind"] == "disk"
-    result = bridge.relay("provider", "check")
-    assert result.exit_code == status
-    assert ("look at the log" in result.stdout) is not fine
-    result = bridge.relay("provider", "check", "disk", "--json")
-    assert (result.exit_code, json.loads(result.stdout)) == (status, findings)
 
 
 def test_a_router_is_no_bridge(router: FakeProcess) -> None:

@@ -42,6 +42,26 @@ def test_time_left_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize(
+    ("days", "words"), [(-3, "only from "), (3, "it has expired, and no Router gets in")]
+)
+def test_a_certificate_of_another_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, days: int, words: str
+) -> None:
+    _, chain, _ = certificate.make(tmp_path, "relay.example.org")
+    then = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=days)
+    monkeypatch.setattr(certificate, "_now", lambda: then)
+    until, _ = certificate.examine(chain, "relay.example.org")
+    assert not until.ok
+    assert words in until.advice
+
+
+def test_an_ipv6_address_in_another_spelling(tmp_path: Path) -> None:
+    _, chain, _ = certificate.make(tmp_path, "2001:db8::1")
+    _, names = certificate.examine(chain, "2001:0DB8:0::1")
+    assert names.ok
+
+
+@pytest.mark.parametrize(
     "content", [b"", b"-----BEGIN CERTIFICATE-----\nxx\n-----END CERTIFICATE-----\n"]
 )
 def test_what_is_no_certificate_is_said(tmp_path: Path, content: bytes) -> None:

@@ -34,13 +34,33 @@ def test_what_is_not_given_stays(router: FakeProcess) -> None:
 
 
 def test_a_title_that_is_taken_is_a_failure(router: FakeProcess) -> None:
-    taken = DEVICE | {"refusal": "PACS is published by South already: choose another AE title"}
+    refusal = (
+        "PACS is published by South already: publish it under another title with"
+        " `relay device add PACS 10.0.0.2 --as PACS_NORTH`"
+    )
+    taken = DEVICE | {"refusal": refusal}
     router.will("GET", "/v1/devices", [taken])
     router.will("POST", "/v1/devices", taken)
     result = router.relay("device", "add", "PACS", "10.0.0.2", "--publish", "store")
     assert result.exit_code == 1
-    assert "by South already: choose another AE title" in result.stderr
-    assert "not published: taken" in router.relay("device", "list").stdout
+    assert result.stderr == f"relay: PACS is set, but not published: {refusal}\n"
+    shown = router.relay("device", "list").stdout
+    assert "refused" in shown
+    assert f"PACS is not published: {refusal}\n" in shown
+
+
+def test_the_published_title_is_shown(router: FakeProcess) -> None:
+    other = DEVICE | {"published_as": "PACS_NORTH"}
+    router.will("GET", "/v1/devices", [DEVICE])
+    router.will("POST", "/v1/devices", other)
+    result = router.relay("device", "add", "PACS", "10.0.0.2", "--as", "PACS_NORTH")
+    assert router.asked[-1][2] == other
+    assert result.stdout.startswith("PACS (published as PACS_NORTH) at 10.0.0.2:104, published")
+    assert "changed: published as: PACS -> PACS_NORTH" in result.stdout
+    router.will("GET", "/v1/devices", [other, DEVICE | {"ae_title": "WS", "services": []}])
+    _, pacs, ws = router.relay("device", "list").stdout.splitlines()
+    assert "PACS_NORTH" in pacs
+    assert "PACS" not in ws
 
 
 def test_a_device_that_is_not_published_says_so(router: FakeProcess) -> None:

@@ -1,33 +1,55 @@
 import json
-from collections.abc import Awaitable, Callable
-from functools import partial
+import socket
+import time
+from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
 
-from relay import listener
-from relay.association import TCPAssociation
 from relay.cli import doctor, reach
 from relay.cli.context import Invocation
 from relay.config import load
 from relay.database import open_database
-from relay.dicom.pdu import AAssociateRJ
+from relay.identity import Identity
+from relay.invitation import Invitation
 from relay.providers import Finding
 from relay.router import membership
 from relay.router.devices import Device as RouterDevice
 from relay.router.devices import DeviceTable
 from relay.router.membership import Membership
 from relay.router.schema import MIGRATIONS
+from relay.signalling.authentication import NOT_LET_IN
+from relay.tunnel.guard import NOT_PUBLIC
 from tests.cli.conftest import FakeProcess
 from tests.cli.scp import Device
+from tests.cli.test_doctor_devices import serve_device
 
 WELL = Finding("Bridge answers", True)
 
 
 @pytest.fixture(autouse=True)
 def _bridge_is_well(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reach, "bridge", lambda url, *, proxy, ca_file: iter([WELL]))
+    async def well(url: str, **how: object) -> AsyncIterator[Finding]:
+        yield WELL
+
+    monkeypatch.setattr(reach, "bridge", well)
+
+
+def knows(
+    router: FakeProcess,
+    connected: bool = True,
+    devices: object = (),
+    refusals: object = (),
+    **more: Any,
+) -> None:
+    """What the running Router answers."""
+    router.will("GET", "/v1/status", {"connected": connected} | more)
+    router.will("GET", "/v1/devices", devices)
+    router.will("GET", "/v1/refusals", refusals)
+    router.will("GET", "/v1/grants", [])
+    router.will("GET", "/v1/asks", [])
 
 
 async def fill(process: FakeProcess, *devices: RouterDevice) -> None:
@@ -40,25 +62,17 @@ async def fill(process: FakeProcess, *devices: RouterDevice) -> None:
             await table.put(device)
 
 
-async def findings(process: FakeProcess) -> dict[str, Finding]:
+async def findings(process: FakeProcess, invited: Invitation | None = None) -> dict[str, Finding]:
     invocation = Invocation(None, process.configuration)
-    return {finding.what: finding async for finding in doctor.examine(invocation)}
+    return {finding.what: finding async for finding in doctor.examine(invocation, invited)}
 
 
 def wrong(found: dict[str, Finding]) -> list[str]:
     return [what for what, finding in found.items() if not finding.ok]
 
 
-async def serve_device(
-    nursery: trio.Nursery, handle: Callable[[TCPAssociation], Awaitable[object]]
-) -> int:
-    listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
-    await nursery.start(partial(listener.serve, listeners, handle))
-    return int(listeners[0].socket.getsockname()[1])
-
-
 async def test_a_router_that_is_well(router: FakeProcess) -> None:
-    router.will("GET", "/v1/status", {"connected": True})
+    knows(router)
     async with trio.open_nursery() as nursery:
         port = await serve_device(nursery, Device().serve)
         await fill(router, RouterDevice("PACS", "127.0.0.1", port))
@@ -83,68 +97,113 @@ async def test_with_the_process_down_everything_else_is_still_looked_at(
     assert WELL.what in found
 
 
-async def test_devices_that_are_wrong_are_told_apart(stopped: FakeProcess) -> None:
-    async with trio.open_nursery() as nursery:
-        rejecting = await serve_device(nursery, Device(rejects=AAssociateRJ(1, 1, 3)).serve)
-        failing = await serve_device(nursery, Device(status=0xC000).serve)
-        no_echo = await serve_device(
-            nursery, Device(refused_classes=frozenset({"1.2.840.10008.1.1"})).serve
-        )
-        unused = await trio.open_tcp_listeners(0, host="127.0.0.1")
-        silent = int(unused[0].socket.getsockname()[1])
-        await unused[0].aclose()
-        await fill(
-            stopped,
-            RouterDevice("REJECTS", "127.0.0.1", rejecting),
-            RouterDevice("FAILS", "127.0.0.1", failing),
-            RouterDevice("NO_ECHO", "127.0.0.1", no_echo),
-            RouterDevice("SILENT", "127.0.0.1", silent, services=frozenset({"store"})),
-            RouterDevice("CALLS_OUT", "127.0.0.1", silent),
-            RouterDevice("NOWHERE", "ct.invalid", silent),
-        )
-        found = await findings(stopped)
-        nursery.cancel_scope.cancel()
-    advice = {
-        what.split()[1]: finding.advice for what, finding in found.items() if "device " in what
-    }
-    assert "does it know NORTH and its own name REJECTS?" in advice["REJECTS"]
-    assert "C000H" in advice["FAILS"]
-    assert advice["NO_ECHO"] == ""
-    assert "is it switched on" in advice["SILENT"]
-    assert "is it switched on" in advice["NOWHERE"]
-    (note,) = [what for what in found if what.startswith("device CALLS_OUT only calls out")]
-    assert found[note].ok
-
-
 async def test_a_router_that_never_started(stopped: FakeProcess) -> None:
     found = await findings(stopped)
-    down, not_enrolled = wrong(found)
-    assert down == "the Router is not running"
-    assert "not tested before" in not_enrolled
-    assert "relay enroll" in found[not_enrolled].advice
+    assert wrong(found) == ["the Router is not running", "not enrolled"]
+    assert "relay enroll" in found["not enrolled"].advice
+    assert "relay doctor INVITATION" in found["not enrolled"].advice
+    assert WELL.what not in found
+
+
+def invitation(expires: float) -> Invitation:
+    return Invitation(
+        "https://relay.example.org",
+        bytes(16),
+        bytes(16),
+        Identity.from_seed(bytes(32)).public,
+        bytes(16),
+        int(expires),
+    )
+
+
+async def test_an_invitation_says_which_bridge_to_look_for(stopped: FakeProcess) -> None:
+    found = await findings(stopped, invitation(time.time() + 60))
+    assert found[WELL.what].ok
+    assert "invitation" not in found
+    found = await findings(stopped, invitation(time.time() - 60))
+    assert "expired" in found["invitation"].advice
+
+
+def test_what_is_no_invitation_is_asked_wrongly(stopped: FakeProcess) -> None:
+    result = stopped.relay("doctor", "relay-invitation:x")
+    assert result.exit_code == 2
+    assert "invitation" in result.output
 
 
 async def test_a_router_that_is_cut_off_says_why(router: FakeProcess) -> None:
     await fill(router)
-    router.will("GET", "/v1/status", {"connected": False, "last_failure": "it was not let in"})
-    found = await findings(router)
-    assert found["connected to the Bridge"] == Finding(
-        "connected to the Bridge", False, "it was not let in"
+    knows(router, False, last_failure="no way out")
+    assert (await findings(router))["connected to the Bridge"] == Finding(
+        "connected to the Bridge", False, "no way out"
     )
-    router.will("GET", "/v1/status", {"connected": False, "last_failure": ""})
+    knows(router, False, last_failure="")
     assert "look again" in (await findings(router))["connected to the Bridge"].advice
 
 
-async def test_folders_that_are_wrong_are_said(stopped: FakeProcess) -> None:
-    data = stopped.folder / "data"
-    data.chmod(0o755)
+async def test_a_router_that_was_revoked_is_told_how_to_come_back(router: FakeProcess) -> None:
+    await fill(router)
+    knows(router, False, last_failure=f"{NOT_LET_IN} (closed): is it enrolled and not revoked?")
+    advice = (await findings(router))["connected to the Bridge"].advice
+    assert "Bridge's administrator" in advice
+    assert "new invitation" in advice
+
+
+@pytest.mark.parametrize(("offset", "words"), [(7200, "2.0 hours behind"), (-240, "4 minutes")])
+async def test_a_clock_that_the_bridge_has_shown_to_be_wrong(
+    router: FakeProcess, offset: float, words: str
+) -> None:
+    await fill(router)
+    knows(router, clock_offset=offset)
+    ((what, finding),) = ((w, f) for w, f in (await findings(router)).items() if not f.ok)
+    assert words in what
+    assert "NTP" in finding.advice
+    knows(router, clock_offset=3.0)
+    assert wrong(await findings(router)) == []
+
+
+async def test_a_store_that_fails_is_said(router: FakeProcess) -> None:
+    await fill(router)
+    inner, outer = "https://10.0.0.5:9000", "https://store.example"
+    knows(
+        router,
+        store={"failing": {inner: f"10.0.0.5: {NOT_PUBLIC}", outer: "store.example: answered 403"}},
+    )
+    found = await findings(router)
+    assert f'add "{inner}" to allowed_origins' in found[f"object store {inner}"].advice
+    assert "answered 403; images do not get" in found[f"object store {outer}"].advice
+
+
+async def test_what_only_the_running_router_knows(router: FakeProcess) -> None:
+    await fill(router)
+    pacs = {"ae_title": "PACS", "host": "h", "services": ["echo"], "check_address": True}
+    taken = pacs | {"refusal": "PACS is published by B"}
+    refusal = {"time": time.time(), "calling": "CT", "called": "PACS", "why": "for a reason"}
+    knows(router, devices=[taken], refusals=[refusal])
+    found = await findings(router)
+    assert "--as OTHER" in found["device PACS is published"].advice
+    assert found["CT called PACS, and was refused, just now"].advice.startswith("for a reason; ")
+    assert found["device PACS is published, and granted to nobody"].ok
+
+
+async def test_a_router_that_answers_half_is_no_crash(router: FakeProcess) -> None:
+    await fill(router)
+    router.will("GET", "/v1/status", {"connected": True})
+    assert wrong(await findings(router)) == ["what the Router knows of its devices"]
+
+
+async def test_a_database_that_cannot_be_read_is_said(stopped: FakeProcess) -> None:
+    (stopped.folder / "data/router.db").write_bytes(b"no database" * 1000)
     found = await findings(stopped)
-    (what,) = [what for what in wrong(found) if what.startswith("data_dir")]
-    assert "chmod 700" in found[what].advice
-    data.rmdir()
-    assert f"data_dir {data}" in wrong(await findings(stopped))
-    data.write_text("a file")
-    assert (await findings(stopped))[f"data_dir {data}"].advice == "not a folder"
+    assert "the Router's database" in wrong(found)
+
+
+async def test_a_port_that_is_taken_keeps_a_router_from_starting(stopped: FakeProcess) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        text = stopped.configuration.read_text()
+        stopped.configuration.write_text(f'{text}listen = "{address}"\n')
+        found = await findings(stopped)
+    assert "another program" in found[f"{address} can be listened on"].advice
 
 
 async def test_a_wrong_configuration_is_the_only_finding(stopped: FakeProcess) -> None:

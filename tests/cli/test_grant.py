@@ -24,6 +24,18 @@ def test_a_grant_goes_to_a_peer_by_name_or_fingerprint(peers: FakeProcess, words
     }
 
 
+def test_a_device_of_two_titles_is_shown_by_both(peers: FakeProcess) -> None:
+    other = GRANT | {"ae_title": "PACS_NORTH"}
+    peers.will("POST", "/v1/grants", other, status=201)
+    peers.will("GET", "/v1/grants", [other, GRANT | {"device": None, "ae_title": "GONE"}])
+    peers.will("GET", "/v1/asks", [])
+    result = peers.relay("grant", "add", "South Hospital", "PACS", "--services", "store")
+    assert result.stdout.endswith("may use store of PACS (published as PACS_NORTH)\n")
+    shown = peers.relay("grant", "list").stdout
+    assert "PACS (published as PACS_NORTH)" in shown
+    assert "GONE" in shown
+
+
 def test_a_name_that_two_peers_have_is_refused(peers: FakeProcess) -> None:
     peers.will("GET", "/v1/peers", [PEER, PEER | {"fingerprint": "zzzz"}])
     result = peers.relay("grant", "add", "South Hospital", "PACS", "--services", "store")

@@ -39,6 +39,22 @@ def test_what_is_given_is_set_and_the_rest_is_there_to_read(tmp_path: Path) -> N
     assert all(name in text for name in config.keys(Mode.ROUTER))
 
 
+def test_a_router_with_a_certificate_serves_devices_over_tls(tmp_path: Path) -> None:
+    for name in ("router.pem", "key.pem", "devices.pem"):
+        (tmp_path / name).touch()
+    result = init(
+        tmp_path,
+        *("--mode", "router", "--tls-listen", "0.0.0.0:2762", "--device-ca-file", "devices.pem"),
+        *("--certificate", "router.pem", "--private-key", "key.pem"),
+    )
+    assert result.exit_code == 0, result.output
+    loaded = config.load(tmp_path / "relay.toml")
+    assert isinstance(loaded, RouterConfig)
+    assert loaded.tls_listen == (Address("0.0.0.0", 2762),)
+    assert loaded.certificate == tmp_path / "router.pem"
+    assert loaded.device_ca_file == tmp_path / "devices.pem"
+
+
 def test_a_bridge_behind_a_proxy_is_complete(tmp_path: Path) -> None:
     result = init(
         tmp_path, "--mode", "bridge", "--url", "https://relay.example.org:8443", "--behind-proxy"
@@ -75,6 +91,8 @@ def test_a_bridge_with_a_certificate_listens_on_the_port_of_its_url(tmp_path: Pa
         (["--mode", "bridge", "--url", "https://h"], 2, "or behind_proxy = true"),
         (["--mode", "router", "--listen", "10.0.0.1"], 2, "router.listen: expected"),
         (["--mode", "router", "--ca-file", "no.pem"], 2, "no.pem cannot be read"),
+        (["--mode", "router", "--tls-listen", "h:2762"], 2, "because tls_listen is given"),
+        (["--mode", "bridge", "--url", "https://h", "--tls-listen", "h:1"], 2, "no --tls-listen"),
     ],
 )
 def test_mistakes_are_said_and_nothing_is_written(

@@ -5,10 +5,21 @@ from tests.cli.conftest import FINGERPRINT, PEER, FakeProcess
 
 def test_peers_are_listed_with_what_they_publish(peers: FakeProcess) -> None:
     result = peers.relay("peer", "list")
-    assert "SOUTH_PACS" in result.stdout
+    assert "SOUTH_PACS: store granted of echo, store" in result.stdout
+    assert "relay grant ask" not in result.stdout
     assert "relay peer verify" in result.stdout
     (row,) = json.loads(peers.relay("peer", "list", "--json").stdout)
-    assert row["publishes"] == ["SOUTH_PACS"]
+    assert row["publishes"] == [
+        {"ae_title": "SOUTH_PACS", "services": ["echo", "store"], "granted": ["store"]}
+    ]
+
+
+def test_who_may_use_nothing_is_told_to_ask(peers: FakeProcess) -> None:
+    title = {"peer": FINGERPRINT, "services": ["store"], "granted": []}
+    peers.will("GET", "/v1/directory", [title | {"ae_title": name} for name in ("CT", "PACS")])
+    shown = peers.relay("peer", "list").stdout
+    assert "CT: nothing granted of store; PACS: nothing granted of store" in shown
+    assert "ask with `relay grant ask" in shown
 
 
 def test_what_is_to_be_known_of_peers_is_explained(peers: FakeProcess) -> None:

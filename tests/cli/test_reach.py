@@ -1,3 +1,6 @@
+import base64
+import hashlib
+import re
 import socket
 import ssl
 import threading
@@ -5,19 +8,27 @@ import time
 from collections.abc import Callable, Iterator
 from email.utils import formatdate
 from pathlib import Path
+from typing import Any
 
 import pytest
+import trio
 
 from relay.cli import certificate, reach
+from relay.config import RouterConfig, load
+from relay.providers import Finding
 
 HOST = "127.0.0.1"
 
 
 class Server:
-    """Answers each connection with `answer`, over TLS if it is given a context."""
+    """Answers each connection with `answer`, over TLS if it is given a context.
 
-    def __init__(self, answer: bytes, context: ssl.SSLContext | None) -> None:
+    But a WebSocket it opens, unless it does not let upgrades through.
+    """
+
+    def __init__(self, answer: bytes, context: ssl.SSLContext | None, upgrades: bool) -> None:
         self._answer = answer
+        self._upgrades = upgrades
         self._context = context
         self._listening = socket.create_server((HOST, 0))
         self.port = self._listening.getsockname()[1]
@@ -42,8 +53,13 @@ class Server:
         if self._context is not None:
             stream = self._context.wrap_socket(connection, server_side=True)
         with stream:
-            self.requests.append(stream.recv(65536))
-            stream.sendall(self._answer)
+            request = stream.recv(65536)
+            self.requests.append(request)
+            if self._upgrades and request.startswith(b"GET /v1/signal "):
+                stream.sendall(upgrade(request))
+                stream.recv(65536)  # until the client hangs up
+            else:
+                stream.sendall(self._answer)
 
     def close(self) -> None:
         self._listening.shutdown(socket.SHUT_RDWR)
@@ -51,12 +67,25 @@ class Server:
         self._thread.join()
 
 
+def upgrade(request: bytes) -> bytes:
+    """The answer that opens a WebSocket (RFC 6455 §4.2.2)."""
+    key = re.search(rb"(?i)sec-websocket-key: (\S+)", request)
+    assert key is not None
+    accept = hashlib.sha1(key[1] + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest()
+    return (
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Accept: " + base64.b64encode(accept) + b"\r\n\r\n"
+    )
+
+
 @pytest.fixture
 def serve() -> Iterator[Callable[..., Server]]:
     servers = []
 
-    def serve(answer: bytes, context: ssl.SSLContext | None = None) -> Server:
-        servers.append(Server(answer, context))
+    def serve(
+        answer: bytes, context: ssl.SSLContext | None = None, *, upgrades: bool = True
+    ) -> Server:
+        servers.append(Server(answer, context, upgrades))
         return servers[-1]
 
     yield serve
@@ -72,85 +101,166 @@ def tls(tmp_path: Path) -> tuple[ssl.SSLContext, Path]:
     return context, authority
 
 
-def http(status: str, date: float | None) -> bytes:
-    head = f"HTTP/1.1 {status}\r\nContent-Length: 0\r\n"
+def http(status: str, date: float | None, body: str = "", *headers: str) -> bytes:
+    lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", *headers]
     if date is not None:
-        head += f"Date: {formatdate(date, usegmt=True)}\r\n"
-    return (head + "\r\n").encode()
+        lines.append(f"Date: {formatdate(date, usegmt=True)}")
+    return ("\r\n".join([*lines, "", ""]) + body).encode()
 
 
-def test_a_bridge_that_answers_and_a_clock_that_agrees(
-    serve: Callable[..., Server], tls: tuple[ssl.SSLContext, Path]
-) -> None:
-    server = serve(http("200 OK", time.time()), tls[0])
-    url = f"https://{HOST}:{server.port}"
-    answered, clock = reach.bridge(url, proxy=None, ca_file=tls[1])
+def well(date: float | None = None) -> bytes:
+    """What a Bridge answers to GET /healthz."""
+    return http("200 OK", date, '{"status": "ok"}')
+
+
+def look(url: str, **how: object) -> list[Finding]:
+    """All findings of the way to `url`."""
+
+    async def gather() -> list[Finding]:
+        arguments: dict[str, Any] = {"proxy": None, "ca_file": None} | how
+        return [finding async for finding in reach.bridge(url, **arguments)]
+
+    return trio.run(gather)
+
+
+Serve = Callable[..., Server]
+TLS = tuple[ssl.SSLContext, Path]
+
+
+def test_a_bridge_that_answers_and_a_clock_that_agrees(serve: Serve, tls: TLS) -> None:
+    server = serve(well(time.time()), tls[0])
+    answered, clock, upgraded = look(f"https://{HOST}:{server.port}", ca_file=tls[1])
     assert answered.ok
     assert clock.ok
+    assert upgraded.ok, upgraded
     assert server.requests[0].startswith(b"GET /healthz ")
+    assert server.requests[1].startswith(b"GET /v1/signal ")
 
 
-def test_a_clock_that_is_wrong_is_said(
-    serve: Callable[..., Server], tls: tuple[ssl.SSLContext, Path]
-) -> None:
-    server = serve(http("200 OK", time.time() - 7200), tls[0])
-    _, clock = reach.bridge(f"https://{HOST}:{server.port}", proxy=None, ca_file=tls[1])
+@pytest.mark.parametrize(
+    ("skew", "words"),
+    [(7200, "2.0 hours ahead of"), (-10800, "3.0 hours behind"), (300, "5 minutes ahead of")],
+)
+def test_a_clock_that_is_wrong_is_said(serve: Serve, tls: TLS, skew: float, words: str) -> None:
+    server = serve(well(time.time() - skew), tls[0])
+    _, clock = look(f"https://{HOST}:{server.port}", ca_file=tls[1])
     assert not clock.ok
+    assert words in clock.what
     assert "NTP" in clock.advice
 
 
-def test_without_a_date_nothing_is_said_of_the_clock(
-    serve: Callable[..., Server], tls: tuple[ssl.SSLContext, Path]
-) -> None:
+def test_without_a_date_nothing_is_said_of_the_clock(serve: Serve, tls: TLS) -> None:
     server = serve(http("404 Not Found", None), tls[0])
-    (answered,) = reach.bridge(f"https://{HOST}:{server.port}", proxy=None, ca_file=tls[1])
+    (answered,) = look(f"https://{HOST}:{server.port}", ca_file=tls[1])
     assert not answered.ok
     assert "404" in answered.advice
 
 
-def test_an_authority_that_is_not_known_is_said(
-    serve: Callable[..., Server], tls: tuple[ssl.SSLContext, Path]
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (http("200 OK", None, "<html>", "Content-Type: text/html; x=y"), "no Bridge (text/html)"),
+        (http("200 OK", None, "{}"), "no Bridge"),
+        (http("302 Found", None, "", "Location: https://login.test/x"), "sent on to login.test"),
+        (http("302 Found", None, ""), "sent on to elsewhere"),
+    ],
+)
+def test_a_page_in_place_of_the_bridge_is_said(
+    serve: Serve, tls: TLS, answer: bytes, words: str
 ) -> None:
-    server = serve(http("200 OK", None), tls[0])
-    (finding,) = reach.bridge(f"https://{HOST}:{server.port}", proxy=None, ca_file=None)
+    server = serve(answer, tls[0])
+    (answered,) = look(f"https://{HOST}:{server.port}", ca_file=tls[1])
+    assert not answered.ok
+    assert words in answered.advice
+
+
+def test_an_upgrade_that_does_not_get_through_is_said(serve: Serve, tls: TLS) -> None:
+    server = serve(well(), tls[0], upgrades=False)
+    answered, upgraded = look(f"https://{HOST}:{server.port}", ca_file=tls[1])
+    assert answered.ok
+    assert not upgraded.ok
+    assert "not let WebSockets through" in upgraded.advice
+
+
+def test_an_authority_that_is_not_known_is_said(serve: Serve, tls: TLS) -> None:
+    server = serve(well(), tls[0])
+    (finding,) = look(f"https://{HOST}:{server.port}", hint="a proxy?")
     assert not finding.ok
     assert "ca_file" in finding.advice
+    assert "fullchain" in finding.advice
+    assert "a proxy?" not in finding.advice
 
 
-def test_what_speaks_no_tls_is_said(serve: Callable[..., Server]) -> None:
+def test_what_speaks_no_tls_is_said(serve: Serve) -> None:
     server = serve(http("400 Bad Request", None))
-    (finding,) = reach.bridge(f"https://{HOST}:{server.port}", proxy=None, ca_file=None)
+    (finding,) = look(f"https://{HOST}:{server.port}")
     assert not finding.ok
     assert "no TLS there" in finding.advice
 
 
-def test_nobody_there_is_said() -> None:
+@pytest.fixture
+def nobody() -> str:
+    """A host and port where nobody listens."""
     with socket.socket() as free:
         free.bind((HOST, 0))
-        url = f"https://{HOST}:{free.getsockname()[1]}"
-        (finding,) = reach.bridge(url, proxy=None, ca_file=None)
+        return f"{HOST}:{free.getsockname()[1]}"
+
+
+def test_nobody_there_is_said(nobody: str) -> None:
+    (finding,) = look(f"https://{nobody}", hint="a proxy?")
     assert not finding.ok
-    assert "is it running?" in finding.advice
+    assert "is it running?; a proxy?" in finding.advice
 
 
 def test_a_host_that_is_none_is_said() -> None:
-    (finding,) = reach.bridge("https://relay.invalid", proxy=None, ca_file=None)
+    (finding,) = look("https://relay.invalid")
     assert not finding.ok
     assert "no such host: relay.invalid" in finding.advice
 
 
-def test_a_proxy_that_refuses_is_said_without_its_password(serve: Callable[..., Server]) -> None:
+def test_a_proxy_that_refuses_is_said_without_its_password(serve: Serve) -> None:
     server = serve(http("407 Proxy Authentication Required", None))
     proxy = f"http://user:hunter2@{HOST}:{server.port}"
-    (finding,) = reach.bridge("https://relay.example.org", proxy=proxy, ca_file=None)
+    (finding,) = look("https://relay.example.org", proxy=proxy)
     assert not finding.ok
+    assert finding.what == f"proxy {HOST}:{server.port} makes a tunnel to relay.example.org:443"
     assert "407" in finding.advice
     assert "hunter2" not in finding.what + finding.advice
+
+
+def test_a_proxy_that_is_not_there_is_not_taken_for_the_bridge(nobody: str) -> None:
+    (finding,) = look("https://relay.example.org", proxy=f"http://{nobody}")
+    assert not finding.ok
+    assert f"proxy {nobody} " in finding.what
+    assert "nobody listens there" in finding.advice
+    assert "is `proxy` the right host and port?" in finding.advice
+
+
+def test_a_proxy_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reach, "TIMEOUT", 0.1)
+    with socket.create_server((HOST, 0)) as silent:
+        proxy = f"http://{HOST}:{silent.getsockname()[1]}"
+        (finding,) = look("https://relay.example.org", proxy=proxy)
+    assert not finding.ok
+    assert "does it know relay.example.org?" in finding.advice
 
 
 def test_a_file_without_certificates_is_said(tmp_path: Path) -> None:
     path = tmp_path / "ca.pem"
     path.write_text("nothing")
-    (finding,) = reach.bridge("https://relay.example.org", proxy=None, ca_file=path)
+    (finding,) = look("https://relay.example.org", ca_file=path)
     assert not finding.ok
     assert "no certificates in PEM" in finding.advice
+
+
+def test_a_router_without_a_proxy_is_told_that_it_may_need_one(nobody: str, tmp_path: Path) -> None:
+    file = tmp_path / "relay.toml"
+    file.write_text('[router]\ndata_dir = "data"\n')
+    config = load(file)
+    assert isinstance(config, RouterConfig)
+
+    async def gather() -> list[Finding]:
+        return [finding async for finding in reach.of_router(f"https://{nobody}", config)]
+
+    (finding,) = trio.run(gather)
+    assert reach.NEEDS_PROXY in finding.advice

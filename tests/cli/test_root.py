@@ -12,7 +12,18 @@ from relay.cli.root import COMMANDS, main
 
 def test_the_commands_of_the_design_are_there() -> None:
     assert set(COMMANDS) == {
-        *("init", "invite", "enroll", "device", "peer", "grant", "provider", "router", "apply"),
+        *(
+            "init",
+            "invite",
+            "enroll",
+            "device",
+            "alias",
+            "peer",
+            "grant",
+            "provider",
+            "router",
+            "apply",
+        ),
         *("status", "echo", "send", "find", "doctor", "demo"),
     }
 

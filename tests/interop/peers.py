@@ -374,6 +374,84 @@ async def pynetdicom_scp(
         yield peer
 
 
+@asynccontextmanager
+async def pynetdicom_holder(
+    directory: Path, serve: Path, *options: str, ae_title: str = "HOLDER"
+) -> AsyncIterator[Peer]:
+    """The archive of pynetdicom_holder.py, that sends what is in `serve` where a C-MOVE says."""
+    directory.mkdir(parents=True, exist_ok=True)
+    script = Path(__file__).with_name("pynetdicom_holder.py")
+
+    def command(port: int) -> list[str]:
+        return [
+            *(sys.executable, "-W", "ignore", str(script), "--port", str(port)),
+            *("--ae-title", ae_title, "--directory", str(directory), "--serve", str(serve)),
+            *options,
+        ]
+
+    async with _acceptor(command, ae_title, directory) as peer:
+        yield peer
+
+
+@asynccontextmanager
+async def wlmscpfs(
+    directory: Path, *options: str, ae_title: str = "WORKLIST"
+) -> AsyncIterator[Peer]:
+    """DCMTK wlmscpfs: Modality Worklist from the files `*.wl` in `Peer.directory`.
+
+    It answers in the character set of each file.
+    """
+    files = directory / ae_title
+    files.mkdir(parents=True, exist_ok=True)
+    (files / "lockfile").touch()
+
+    def command(port: int) -> list[str]:
+        return [
+            *("wlmscpfs", "-v", "-dhl", "-csk", "-dfp", str(directory)),
+            *options,
+            str(port),
+        ]
+
+    async with _acceptor(command, ae_title, directory) as peer:
+        yield attrs.evolve(peer, directory=files)
+
+
+@asynccontextmanager
+async def pynetdicom_tls_scp(
+    directory: Path, *options: str, ae_title: str = "PYNETDICOM"
+) -> AsyncIterator[Peer]:
+    """The acceptor of pynetdicom_tls.py: storage over TLS."""
+    directory.mkdir(parents=True, exist_ok=True)
+    script = Path(__file__).with_name("pynetdicom_tls.py")
+
+    def command(port: int) -> list[str]:
+        return [
+            *(sys.executable, str(script), "serve", "--port", str(port)),
+            *("--ae-title", ae_title, "--directory", str(directory), *options),
+        ]
+
+    async with _acceptor(command, ae_title, directory) as peer:
+        yield peer
+
+
+@asynccontextmanager
+async def pynetdicom_services(
+    directory: Path, *options: str, ae_title: str = "SERVICES"
+) -> AsyncIterator[Peer]:
+    """The acceptor of pynetdicom_services.py: worklist, MPPS, commitment, print and their like."""
+    directory.mkdir(parents=True, exist_ok=True)
+    script = Path(__file__).with_name("pynetdicom_services.py")
+
+    def command(port: int) -> list[str]:
+        return [
+            *(sys.executable, str(script), "--port", str(port), "--ae-title", ae_title),
+            *("--directory", str(directory), *options),
+        ]
+
+    async with _acceptor(command, ae_title, directory) as peer:
+        yield peer
+
+
 async def run(*command: str, deadline: float = RUN_DEADLINE) -> Result:
     """Run a program to its end; raises `PeerError` past the deadline. No check of its status."""
     with trio.move_on_after(deadline):
@@ -444,12 +522,98 @@ async def getscu(
     )
 
 
+async def movescu(
+    peer: Target,
+    destination: str,
+    *keys: str,
+    options: Sequence[str] = ("-S",),
+    calling: str = "MOVESCU",
+) -> Result:
+    """DCMTK movescu: C-MOVE to `destination`, which is not this program itself."""
+    query = [part for key in keys for part in ("-k", key)]
+    return await run(
+        *("movescu", "-v", "-aet", calling, "-aec", peer.ae_title, "-aem", destination),
+        *(*options, *query, peer.host, str(peer.port)),
+    )
+
+
 async def pynetdicom(application: str, peer: Target, *options: str, calling: str) -> Result:
     """One of pynetdicom's own requestors: `echoscu`, `storescu`, `findscu`, `getscu`, ..."""
     return await run(
         *(sys.executable, "-m", "pynetdicom", application, peer.host, str(peer.port)),
         *("-aet", calling, "-aec", peer.ae_title, *options),
     )
+
+
+# What DCMTK's print programs are told: one printer, and where they keep what was printed.
+DCMPSTAT = """
+[[GENERAL]]
+[APPLICATION]
+LogDirectory = {directory}
+[PRINT]
+Directory = {directory}
+[DATABASE]
+Directory = {directory}
+[NETWORK]
+aetitle = DCMPRSCU
+[[COMMUNICATION]]
+[PRINTER]
+Type = LOCALPRINTER
+Hostname = {host}
+Port = {port}
+Aetitle = {ae_title}
+Description = a printer
+DisplayFormat = 1,1
+FilmSizeID = 8INX10IN
+MediumType = PAPER
+MagnificationType = NONE
+Supports12Bit = true
+"""
+
+
+def _dcmpstat(directory: Path, target: Target) -> str:
+    directory.mkdir(parents=True, exist_ok=True)
+    configuration = directory / "dcmpstat.cfg"
+    configuration.write_text(
+        DCMPSTAT.format(
+            directory=directory, host=target.host, port=target.port, ae_title=target.ae_title
+        )
+    )
+    return str(configuration)
+
+
+@asynccontextmanager
+async def dcmprscp(directory: Path, *, ae_title: str = "DCMPRSCP") -> AsyncIterator[Peer]:
+    """DCMTK dcmprscp: a printer. What it printed is in `directory`: SP_*.dcm, images HG_*.dcm."""
+    directory.mkdir(parents=True, exist_ok=True)
+
+    def command(port: int) -> list[str]:
+        configuration = _dcmpstat(directory, Address(port, ae_title))
+        return ["dcmprscp", "-v", "-c", configuration, "-p", "PRINTER"]
+
+    async with _acceptor(command, ae_title, directory) as peer:
+        yield peer
+
+
+async def dcmprscu(peer: Target, file: Path, directory: Path) -> Result:
+    """DCMTK dcmpsprt and dcmprscu: print one image, as the caller DCMPRSCU."""
+    configuration = _dcmpstat(directory, peer)
+    await run("dcmpsprt", "-c", configuration, "-p", "PRINTER", str(file))
+    [film] = directory.glob("SP_*.dcm")
+    return await run("dcmprscu", "-v", "-c", configuration, "-p", "PRINTER", str(film))
+
+
+async def pynetdicom_scu(
+    scenario: str, peer: Target, *options: str, calling: str
+) -> list[dict[str, Any]]:
+    """The steps of a scenario of pynetdicom_scu.py; raises `PeerError` if it did not end."""
+    done = await run(
+        *(sys.executable, "-W", "ignore", str(Path(__file__).with_name("pynetdicom_scu.py"))),
+        *(scenario, peer.host, str(peer.port), "--calling", calling, "--called", peer.ae_title),
+        *options,
+    )
+    steps: list[dict[str, Any]] = json.loads(done.check().output)
+    return steps
 
 
 # File meta information is in Explicit VR Little Endian; these have a 32-bit length (PS3.5 §7.1.2).

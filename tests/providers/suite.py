@@ -71,11 +71,16 @@ async def test_one_of_many_puts_at_once_wins(provider, client) -> None:
     assert len(set(content)) == 1
 
 
-async def test_put_over_its_size_limit_stores_nothing(provider, client) -> None:
+async def test_size_limit_holds_or_is_declared_not_to(provider, client) -> None:
+    """A provider says truly whether a PUT over its size limit is refused."""
     signed = await provider.sign_put("ab/large", size_limit=1000, lifetime=60)
-    answer = await send(client, signed, bytes(1001))
-    assert answer.status_code in (400, 403, 413)
-    assert (await get(provider, client, "ab/large")).status_code == 404
+    status = (await send(client, signed, bytes(1001))).status_code
+    if provider.enforces_size:
+        assert status in (400, 403, 413)
+        assert (await get(provider, client, "ab/large")).status_code == 404
+    else:
+        assert status in (200, 201), "enforces_size is False, and yet it was refused"
+        assert len((await get(provider, client, "ab/large")).content) == 1001
 
 
 async def test_missing_object(provider, client) -> None:
@@ -141,6 +146,22 @@ async def test_unsigned_request_is_refused(provider, client) -> None:
     signed = await provider.sign_get("ab/one", lifetime=60)
     bare = attrs.evolve(signed, url=signed.url.split("?")[0])
     assert (await send(client, bare)).status_code in REFUSED
+
+
+@pytest.mark.parametrize("verb", ["sign_put", "sign_get", "sign_delete"])
+async def test_expired_signature_is_refused(provider, client, verb: str) -> None:
+    await put(provider, client, "ab/one", b"data")
+    limit = {"size_limit": 10} if verb == "sign_put" else {}
+    signed = await getattr(provider, verb)("ab/one", lifetime=1, **limit)
+    # Stores count whole seconds.
+    await trio.sleep(2.1)
+    assert (await send(client, signed, b"x" if limit else None)).status_code in REFUSED
+    assert (await get(provider, client, "ab/one")).content == b"data"
+
+
+async def test_ready_is_silent_and_leaves_nothing(provider) -> None:
+    await provider.ready()
+    assert await names(provider) == []
 
 
 async def test_expiry_is_told(provider) -> None:

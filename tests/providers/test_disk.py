@@ -235,8 +235,18 @@ async def test_uploads_under_way_count(provider) -> None:
     assert provider.used == SPACE
 
 
+async def test_a_full_store_is_not_ready(provider, client) -> None:
+    await suite.put(provider, client, "ab/one", bytes(SPACE))
+    with pytest.raises(ProviderError, match="raise blob_space"):
+        await provider.ready()
+    await provider.delete(["ab/one"])
+    await provider.ready()
+
+
 async def test_disk_keeps_its_free_floor(tmp_path: Path, client) -> None:
     async with serving(tmp_path / "blobs", free_floor=2**62) as provider:
+        with pytest.raises(ProviderError, match="disk is nearly full"):
+            await provider.ready()
         assert await suite.put(provider, client, "ab/one", b"data") == 507
         findings = await provider.check()
         assert not findings[0].ok

@@ -7,7 +7,7 @@ import pytest
 
 from relay.errors import ProviderError
 from relay.providers import SignedRequest
-from relay.providers.probe import probe
+from relay.providers.probe import alive, probe
 
 SECRET = "s=SIGNATURE"
 
@@ -117,3 +117,50 @@ async def test_unreachable_says_the_systems_cause() -> None:
     async with httpx.AsyncClient(transport=httpx.MockTransport(refuse)) as client:
         [finding] = await probe(Signer(), client)
     assert "nobody listens there" in finding.advice
+
+
+async def test_alive_is_silent_where_the_store_works() -> None:
+    store = Store(lambda request: None)
+    async with httpx.AsyncClient(transport=httpx.MockTransport(store)) as client:
+        await alive(Signer(), client)
+    assert store.objects == {}
+
+
+@pytest.mark.parametrize(
+    ("method", "broken", "words"),
+    [
+        ("PUT", httpx.Response(507), "store: PUT answered 507"),
+        ("GET", httpx.Response(404), "store: GET answered 404"),
+        ("GET", httpx.Response(200, content=b"other"), "other bytes"),
+        ("DELETE", httpx.Response(403), "store: DELETE answered 403"),
+    ],
+)
+async def test_alive_says_what_does_not_work(method: str, broken, words: str) -> None:
+    store = Store(lambda request: broken if request.method == method else None)
+    async with httpx.AsyncClient(transport=httpx.MockTransport(store)) as client:
+        with pytest.raises(ProviderError, match=words):
+            await alive(Signer(), client)
+
+
+async def test_alive_without_a_line() -> None:
+    def refuse(request: httpx.Request) -> httpx.Response:
+        raise httpx.ConnectError(f"no route to {request.url}")
+
+    async with httpx.AsyncClient(transport=httpx.MockTransport(refuse)) as client:
+        with pytest.raises(ProviderError, match="store: ConnectError; check") as caught:
+            await alive(Signer(), client)
+    assert SECRET not in str(caught.value)
+
+
+async def test_every_answer_is_explained() -> None:
+    seen: list[int] = []
+
+    def explain(answer: httpx.Response) -> str:
+        seen.append(answer.status_code)
+        return "in words"
+
+    store = Store(lambda request: NOT_FOUND if request.method == "GET" else None)
+    async with httpx.AsyncClient(transport=httpx.MockTransport(store)) as client:
+        findings = await probe(Signer(), client, explain)
+    assert seen == [200, 412, 404, 403, 204, 404]
+    assert [f.advice for f in findings if not f.ok] == ["in words"]

@@ -6,9 +6,11 @@ from pathlib import Path
 import attrs
 import pytest
 
+from relay.bridge.watched import WatchedProvider
 from relay.providers import Finding, Provider, SignedRequest, StoredObject
 from relay.providers.disk import DiskProvider
 from relay.providers.registry import BUILT_IN
+from relay.providers.s3 import S3Provider
 
 VERBS = [name for name in vars(Provider) if not name.startswith("_")]
 
@@ -21,10 +23,11 @@ def test_values_do_not_change() -> None:
     assert Finding("x", ok=True).advice == ""
 
 
+@pytest.mark.parametrize("provider", [DiskProvider, S3Provider, WatchedProvider])
 @pytest.mark.parametrize("verb", VERBS)
-def test_disk_takes_what_the_protocol_says(verb: str) -> None:
+def test_each_takes_what_the_protocol_says(verb: str, provider: type) -> None:
     wanted = inspect.signature(getattr(Provider, verb)).parameters
-    assert list(inspect.signature(getattr(DiskProvider, verb)).parameters) == list(wanted)
+    assert list(inspect.signature(getattr(provider, verb)).parameters) == list(wanted)
 
 
 @pytest.mark.parametrize("kind", BUILT_IN)

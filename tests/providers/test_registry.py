@@ -9,6 +9,7 @@ from relay.errors import ProviderError, Refused
 from relay.providers import registry
 from relay.providers.disk import DiskProvider
 from relay.providers.registry import Host, factory, kinds
+from relay.providers.s3 import S3Provider
 
 
 @pytest.fixture
@@ -35,6 +36,15 @@ async def test_disk_takes_no_settings(host: Host) -> None:
             pass
 
 
+async def test_s3_is_built_in_and_checks_its_settings(host: Host) -> None:
+    given = {"bucket": "b-1", "region": "eu-west-1", "access_key": "a", "secret_key": "s"}
+    async with factory("s3")(host, given) as provider:
+        assert isinstance(provider, S3Provider)
+    with pytest.raises(ProviderError, match="colour: no setting of s3"):
+        async with factory("s3")(host, {**given, "colour": "red"}):
+            pass
+
+
 def test_unknown_kind_says_which_there_are() -> None:
     with pytest.raises(Refused, match="disk") as caught:
         factory("floppy")
@@ -46,7 +56,7 @@ def test_third_party_by_entry_point(monkeypatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "tests_tape", registry)
     offer(monkeypatch, "tape", "tests_tape:_disk")
     assert factory("tape") is registry._disk
-    assert kinds() == ["disk", "tape"]
+    assert kinds() == ["disk", "s3", "tape"]
 
 
 def test_built_in_kind_cannot_be_replaced(monkeypatch) -> None:

@@ -1,6 +1,6 @@
 """What the Router's tests share: associations in memory, and short ways to write messages."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -29,8 +29,11 @@ from relay.dicom.pdu import (
 from relay.dicom.upperlayer import Role
 from relay.errors import AssociationAborted, LocalProtocolError, SignallingError
 from relay.identity import Publication, load_identity
+from relay.router.aliases import AliasTable
 from relay.router.asks import AskTable
+from relay.router.border import Crossing
 from relay.router.calling import serve_device
+from relay.router.commitments import CommitmentTable
 from relay.router.devices import Device, DeviceTable
 from relay.router.directory import Directory
 from relay.router.grants import Grant, GrantTable
@@ -180,6 +183,45 @@ def read(pdv: Atom) -> CommandSet:
     return CommandSet.decode(pdv.fragment)
 
 
+@attrs.define
+class FakeBorder:
+    """A border that lets moves go to `destinations`, and reports come of `awaited` transactions."""
+
+    destinations: Collection[str] = ()
+    awaited: Collection[str] = ()
+    renames: Callable[[str], str] | None = None
+    asked: list[str | None] = attrs.Factory(list)
+    implied: list[bool] = attrs.Factory(list)  # of each C-STORE
+
+    def move_asked(self, request: CommandSet) -> Crossing:
+        if request.move_destination in self.destinations:
+            return Crossing()
+        return Crossing(dimse.Status.MOVE_DESTINATION_UNKNOWN)
+
+    def move_cancelled(self, cancel: CommandSet) -> CommandSet:
+        return cancel
+
+    def stores(self, request: CommandSet, *, implied: bool) -> Crossing:
+        self.implied.append(implied)
+        return Crossing()
+
+    def commitment_asked(self, transaction: str | None) -> Crossing:
+        self.asked.append(transaction)
+        return Crossing()
+
+    def report_sent(self, transaction: str | None) -> Crossing:
+        return Crossing(None if transaction in self.awaited else dimse.Status.NOT_AUTHORIZED)
+
+    def move_answered(self, response: CommandSet, *, final: bool) -> Crossing:
+        return Crossing()
+
+    def retrieve_title(self) -> Callable[[str], str] | None:
+        return self.renames
+
+    def report_received(self, transaction: str | None) -> Crossing:
+        return self.report_sent(transaction)
+
+
 # --- two hospitals --------------------------------------------------------------------------------
 
 
@@ -255,8 +297,10 @@ async def hospital(
             ae_title=ae_title,
             keyring=await Keyring.load(database, identity, now),
             devices=await DeviceTable.load(database),
+            aliases=await AliasTable.load(database),
             grants=await GrantTable.load(database),
             asks=AskTable(database),
+            commitments=await CommitmentTable.load(database),
             live=LiveRegister(maximum_associations),
         )
         if enrolled:
@@ -293,7 +337,7 @@ def listing(*nodes: Node, whole: bool = True, publications: Sequence[bytes] = ()
 
 @attrs.define
 class TwoHospitals:
-    """A calls, B owns the PACS; `bridge` is between them, `port` is where A's Router listens."""
+    """A calls, B owns the PACS; `bridge` is between them, `port` is where the PACS listens."""
 
     a: Node
     b: Node
@@ -304,19 +348,36 @@ class TwoHospitals:
     nursery: trio.Nursery
 
     async def call(
-        self, request: AAssociateRQ, *, local: bool = False
+        self, request: AAssociateRQ, *, local: bool = False, at: Node | None = None
     ) -> tuple[TCPAssociation, Atom]:
-        """An association of a device in A, and the first that it hears."""
+        """An association of a device in A, or `at` the other, and the first that it hears."""
         near, far = trio.testing.memory_stream_pair()
         device = TCPAssociation(near, Role.REQUESTOR, host="127.0.0.1")
         router = TCPAssociation(far, Role.ACCEPTOR, host="" if local else "127.0.0.1")
-        self.nursery.start_soon(self._serve, router, local)
+        self.nursery.start_soon(self._serve, router, local, at)
         await device.send(request)
         return device, await device.receive()
 
-    async def _serve(self, association: TCPAssociation, local: bool) -> None:
+    async def listen(self, scp: Callable[[TCPAssociation], Awaitable[None]]) -> int:
+        """The port of one more device, behind a real socket."""
+        listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        self.nursery.start_soon(listener.serve, listeners, scp)
+        return int(listeners[0].socket.getsockname()[1])
+
+    async def publish(self, *devices: Device) -> None:
+        """Devices of A that the network, and so B, knows of."""
+        for device in devices:
+            await self.a.put_device(device)
+        statements = [publication(self.a, d.published, *d.services) for d in devices]
+        shown = listing(self.a, whole=False, publications=statements)
+        await self.b.joined().directory.take(shown)
+        await self.a.joined().directory.take(shown)
+
+    async def _serve(
+        self, association: TCPAssociation, local: bool, at: Node | None = None
+    ) -> None:
         try:
-            await serve_device(self.a, association, local=local)
+            await serve_device(at or self.a, association, local=local)
         finally:
             await association.aclose()
 
@@ -353,7 +414,9 @@ async def two_hospitals(
             await b.add_grant(Grant(a.identity.public, "PACS", frozenset(services)))
 
         def on_open(message: messages.Open) -> None:
-            nursery.start_soon(serve_opening, b, attrs.evolve(message, router=a.identity.public))
+            callee, caller = (b, a) if message.router == b.identity.public else (a, b)
+            opened = attrs.evolve(message, router=caller.identity.public)
+            nursery.start_soon(serve_opening, callee, opened)
 
         bridge.on_open = on_open
         with trio.fail_after(20):

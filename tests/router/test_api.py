@@ -93,8 +93,43 @@ async def test_devices(tmp_path: Path) -> None:
         await call("POST", "/devices", [PACS], 400)
 
 
+async def test_aliases(tmp_path: Path) -> None:
+    async with client(tmp_path) as call, hospital(tmp_path / "north") as north:
+        await call.node.joined().directory.take(
+            listing(north, publications=[publication(north, "PACS", "store")])
+        )
+        await call("POST", "/devices", PACS | {"published_as": "PACS_B"})
+        alias = await call("POST", "/aliases", {"local": "PACS/A", "published": "PACS"})
+        assert alias == {
+            "local": "PACS/A",
+            "published": "PACS",
+            "peer": north.identity.fingerprint,
+            "name": north.contact.name,
+        }
+        nobodys = await call("POST", "/aliases", {"local": "CT", "published": "CT1"})
+        assert (nobodys["peer"], nobodys["name"]) == (None, "")
+        assert await call("GET", "/aliases") == [nobodys, alias]
+        taken = {"local": "PACS", "published": "MR1"}
+        assert "choose another" in (await call("POST", "/aliases", taken, 409))["error"]
+        await call("POST", "/aliases", {"local": "MR"}, 400)
+        assert await call("DELETE", "/aliases/PACS%2FA") == alias
+        await call("DELETE", "/aliases/PACS%2FA", status=404)
+        assert await call("GET", "/aliases") == [nobodys]
+
+
+async def test_a_grant_names_a_device_by_either_title(tmp_path: Path) -> None:
+    async with client(tmp_path) as call, hospital(tmp_path / "north") as north:
+        await call.node.joined().directory.take(listing(north))
+        await call("POST", "/devices", PACS | {"published_as": "PACS_B"})
+        wish = {"peer": north.identity.fingerprint, "services": ["store"]}
+        for title in ("PACS", "PACS_B"):
+            grant = await call("POST", "/grants", wish | {"ae_title": title}, 201)
+            assert (grant["ae_title"], grant["device"]) == ("PACS_B", "PACS")
+        assert len(await call("GET", "/grants")) == 1
+
+
 async def test_testing_a_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def test(device: Device, calling: str) -> Report:
+    async def test(device: Device, calling: str, device_tls: object) -> Report:
         return Report([Finding(f"{calling} to {device.ae_title}", True)], {"1.2": ["1.3"]})
 
     monkeypatch.setattr(probe, "test", test)

@@ -19,9 +19,11 @@ from relay.dicom.negotiation import accepted_contexts
 from relay.dicom.pdu import AAbort, AAssociateAC, AAssociateRJ
 from relay.errors import RelayError
 from relay.invitation import Contact
+from relay.router import device_tls
 from relay.router.app import CONTROL_SOCKET, DICOM_SOCKET, run_router
 from relay.router.node import Node
 from relay.scu import echo, negotiate, release, store
+from tests.certificates import Authority
 from tests.interop.peers import free_port
 from tests.router.fakes import CT, proposal, yes_to_all
 
@@ -181,6 +183,28 @@ async def test_an_ask_arrives_and_becomes_a_grant(tmp_path: Path) -> None:
         assert grant["ae_title"] == "PACS"
 
 
+async def test_what_is_granted_is_shown_to_whom_it_is_granted(tmp_path: Path) -> None:
+    async with network(tmp_path) as (a, b):
+        await a.until("/directory", lambda rows: rows[0]["granted"] == ["echo", "store"])
+        (grant,) = await b("GET", "/grants")
+        await b("DELETE", f"/grants/{grant['id']}")
+        await a.until("/directory", lambda rows: rows[0]["granted"] == [])
+
+
+async def test_a_device_is_called_by_its_alias(tmp_path: Path) -> None:
+    async with network(tmp_path) as (a, b):
+        await a("POST", "/aliases", {"local": "FAR", "published": "PACS"})
+        host, port = a.node.listening[0]
+        device = await association.connect(host, port)
+        rq = proposal(uids.VERIFICATION, called="FAR")
+        contexts = accepted_contexts(rq, await negotiate(device, rq))
+        (entry,) = await b("GET", "/associations")
+        assert (entry["called"], entry["calling"]) == ("PACS", "WS")
+        assert await echo(device, contexts[1]) == 0
+        await release(device)
+        await device.aclose()
+
+
 async def test_a_stopping_router_lets_an_association_end(tmp_path: Path) -> None:
     async with network(tmp_path) as (a, _):
         device, contexts = await call(a)
@@ -225,6 +249,35 @@ async def test_a_second_router_on_the_same_folder_does_not_start(tmp_path: Path)
                     listen=[("127.0.0.1", 0)],
                     stopping=trio.Event(),
                 )
+
+
+async def test_devices_over_tls_have_a_port_of_their_own(tmp_path: Path) -> None:
+    authority = Authority(tmp_path / "authority")
+    own = authority.issue()
+    tls = device_tls.load(
+        certificate=own.certificate, private_key=own.private_key, device_ca_file=authority.file
+    )
+    with trio.fail_after(30):
+        async with router(
+            tmp_path / "a", "RELAY_A", tls_listen=[("127.0.0.1", 0)], device_tls=tls
+        ) as a:
+            await a("POST", "/devices", {"ae_title": "WS", "host": "127.0.0.1"})
+            for (host, port), context in zip(a.node.listening, (None, tls.calling), strict=True):
+                device = await association.connect(host, port, ssl_context=context)
+                await device.send(proposal(uids.VERIFICATION, called="RELAY_A"))
+                assert isinstance(await device.receive(), AAssociateAC)
+                await device.aclose()
+
+
+async def test_a_tls_port_needs_a_certificate(tmp_path: Path) -> None:
+    with pytest.raises(RelayError, match="tls_listen needs a certificate"):
+        await run_router(
+            data_dir=tmp_path / "a",
+            ae_title="A",
+            listen=[],
+            tls_listen=[("127.0.0.1", 0)],
+            stopping=trio.Event(),
+        )
 
 
 async def test_a_bad_ca_file_is_named(tmp_path: Path) -> None:

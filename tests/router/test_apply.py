@@ -1,4 +1,4 @@
-"""A document of devices and grants, applied once and again."""
+"""A document of devices, aliases and grants, applied once and again."""
 
 from pathlib import Path
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from relay.errors import Refused
+from relay.router.aliases import Alias
 from relay.router.apply import apply
 from relay.router.node import Node
 from tests.router.fakes import hospital, listing
@@ -64,6 +65,55 @@ async def test_only_prune_removes(tmp_path: Path) -> None:
         assert not list(me.grants)
 
 
+async def test_aliases_are_applied(tmp_path: Path) -> None:
+    def aliases(**titles: str) -> dict[str, Any]:
+        return {"aliases": [{"local": a, "published": b} for a, b in titles.items()]}
+
+    async with hospital(tmp_path / "me") as me:
+        assert await apply(me, aliases(PACS_A="PACS", CT_A="CT")) == [
+            "alias PACS_A for PACS added",
+            "alias CT_A for CT added",
+        ]
+        assert await apply(me, aliases(PACS_A="PACS")) == []
+        # One to one: what has a title of a wanted alias gives way, others stay.
+        assert await apply(me, aliases(PACS_A="PACS2", PACS_B="PACS")) == [
+            "alias PACS_A for PACS2 changed",
+            "alias PACS_B for PACS added",
+        ]
+        assert await apply(me, aliases(NORTH="PACS")) == [
+            "alias PACS_B for PACS removed",
+            "alias NORTH for PACS added",
+        ]
+        assert await apply(me, {"prune": True}) == []  # says nothing of them
+        assert await apply(me, aliases(NORTH="PACS") | {"prune": True}) == [
+            "alias CT_A for CT removed",
+            "alias PACS_A for PACS2 removed",
+        ]
+        assert list(me.aliases) == [Alias("NORTH", "PACS")]
+
+
+async def test_a_removed_alias_makes_room_for_a_device(tmp_path: Path) -> None:
+    async with hospital(tmp_path / "me") as me:
+        await apply(me, {"aliases": [{"local": "PACS", "published": "NORTH"}]})
+        wanted = {"devices": [{"ae_title": "PACS", "host": "192.0.2.1"}], "aliases": []}
+        with pytest.raises(Refused, match="relay alias remove PACS"):
+            await apply(me, wanted)
+        assert await apply(me, wanted | {"prune": True}) == [
+            "alias PACS for NORTH removed",
+            "device PACS added",
+        ]
+
+
+async def test_a_grant_by_the_local_title_is_the_same_the_second_time(tmp_path: Path) -> None:
+    async with hospital(tmp_path / "me") as me, hospital(tmp_path / "north") as north:
+        await me.joined().directory.take(listing(north))
+        wanted = document(north)
+        wanted["devices"][0]["published_as"] = "PACS_B"
+        assert len(await apply(me, wanted)) == 3
+        assert [grant.ae_title for grant in me.grants] == ["PACS_B"]
+        assert await apply(me, wanted | {"prune": True}) == []
+
+
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
@@ -76,6 +126,12 @@ async def test_only_prune_removes(tmp_path: Path) -> None:
         ({"devices": {}}, "devices is no list"),
         ({"devices": [1]}, "devices is no list"),
         ({"devices": [{"ae_title": "A", "host": "h"}] * 2}, "named twice"),
+        ({"aliases": [{"local": "A"}]}, r"^aliases\[0\]: published is missing"),
+        ({"aliases": [{"local": "A", "published": "B"}] * 2}, "alias 'A' is named twice"),
+        (
+            {"aliases": [{"local": name, "published": "P"} for name in "AB"]},
+            "alias of 'P' is named twice",
+        ),
         ({"grants": [{"peer": "x"}]}, "ae_title is missing"),
         ({"grants": [{"peer": "x" * 32, "ae_title": "P", "color": 1}]}, "unknown field 'color'"),
         ({"grants": [{"peer": "x" * 32, "ae_title": "P"}]}, "no peer has that fingerprint"),

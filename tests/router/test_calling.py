@@ -19,6 +19,7 @@ from relay.dicom.negotiation import (
 )
 from relay.dicom.pdu import AAbort, AAssociateAC, AAssociateRJ, AAssociateRQ, Atom
 from relay.dicom.upperlayer import Role
+from relay.router.aliases import Alias
 from relay.router.devices import Device
 from relay.scu import echo, release, store
 from tests.router.fakes import (
@@ -100,7 +101,7 @@ async def test_without_a_grant_without_a_connection_without_room(tmp_path: Path)
 
 async def test_a_device_has_its_maximum_of_associations(tmp_path: Path) -> None:
     async with two_hospitals(tmp_path, yes_to_all, "store") as both:
-        await both.a.put_device(Device("WS", "127.0.0.1", maximum_associations=1))
+        await both.a.put_device(Device("WS", "127.0.0.1", maximum_associations=1, place_wait=0))
         first, answer = await both.call(proposal(CT))
         assert isinstance(answer, AAssociateAC)
         assert await rejected(both, proposal(CT)) == (2, 3, 2)
@@ -221,3 +222,25 @@ async def test_why_a_call_is_refused_is_kept_for_people(tmp_path: Path) -> None:
             newest = next(iter(both.a.refusals))
             assert words in newest.why
             assert newest.called == rq.called
+
+
+async def test_a_calling_title_that_means_another_device_there(tmp_path: Path) -> None:
+    """Both hospitals have a WS: the far one is asked to give this one another name."""
+    seen: list[str] = []
+
+    async def scp(association: TCPAssociation) -> None:
+        heard = await association.receive()
+        assert isinstance(heard, AAssociateRQ)
+        seen.append(heard.calling)
+        await association.send(AAssociateRJ(1, 1, 1))
+
+    async with two_hospitals(tmp_path, scp, "store") as both:
+        await both.b.put_device(Device("WS", "127.0.0.1", published="NORTH_WS"))
+        assert await rejected(both, proposal(CT)) == (1, 1, 3)
+        await both.a.live.wait_empty()
+        assert "`relay alias add LOCAL WS`" in next(iter(both.a.refusals)).why
+        assert "`relay alias add LOCAL WS`" in next(iter(both.b.refusals)).why
+        assert not seen
+        await both.b.put_alias(Alias("SOUTH_WS", "WS"))
+        assert await rejected(both, proposal(CT)) == (1, 1, 1)
+        assert seen == ["SOUTH_WS"]

@@ -179,6 +179,42 @@ async def test_an_older_publication_is_refused(tmp_path: Path) -> None:
         assert directory.resolve("PACS", NOW).services == {"echo"}
 
 
+async def test_what_the_owner_of_a_title_grants(tmp_path: Path) -> None:
+    async with (
+        hospital(tmp_path / "me") as me,
+        hospital(tmp_path / "north") as north,
+        hospital(tmp_path / "south") as south,
+    ):
+        directory = me.joined().directory
+        published = [publication(north, title, "echo", "store") for title in ("PACS", "CT1")]
+        await directory.take(listing(north, south, publications=published))
+        rows = (
+            (north.identity.public, "PACS", ("store",)),
+            (south.identity.public, "CT1", ("echo",)),
+        )
+        await directory.take(messages.Granted(rows, 3))
+        assert directory.granted("PACS") == {"store"}
+        assert directory.granted("CT1") == frozenset()  # South's word about North's title
+        assert [row["granted"] for row in directory.to_json()] == [[], ["store"]]
+        await directory.take(messages.Granted((), 0))
+        assert directory.granted("PACS") == frozenset()
+
+
+async def test_a_disputed_title_is_granted_by_nobody(tmp_path: Path) -> None:
+    async with (
+        hospital(tmp_path / "me") as me,
+        hospital(tmp_path / "north") as north,
+        hospital(tmp_path / "south") as south,
+    ):
+        directory = me.joined().directory
+        ours, theirs = (publication(owner, "PACS", "store") for owner in (north, south))
+        await directory.take(listing(north, south, publications=[ours]))
+        await directory.take(messages.Granted(((north.identity.public, "PACS", ("store",)),), 0))
+        await directory.take(listing(whole=False, publications=[theirs]))
+        assert directory.granted("PACS") == frozenset()
+        assert directory.is_published("PACS")
+
+
 async def test_our_own_titles_are_not_called_through_the_network(tmp_path: Path) -> None:
     async with hospital(tmp_path / "me") as me:
         directory = me.joined().directory

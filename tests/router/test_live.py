@@ -20,30 +20,6 @@ def entry(
     )
 
 
-async def test_limits_by_device_and_in_all() -> None:
-    register = LiveRegister(2)
-    assert register.has_room(Side.CALLEE, "PACS", 1)
-    with register.hold(entry()):
-        assert not register.has_room(Side.CALLEE, "PACS", 1)
-        assert register.has_room(Side.CALLEE, "PACS", 2)
-        with register.hold(entry("OTHER")):
-            assert not register.has_room(Side.CALLEE, "THIRD", 5)
-            assert len(register) == 2
-    assert len(register) == 0
-
-
-async def test_peers_do_not_keep_our_own_devices_from_calling() -> None:
-    register = LiveRegister(4)
-    with register.hold(entry()):
-        assert not register.has_room(Side.CALLEE, "PACS", 1)
-        assert register.has_room(Side.CALLER, "PACS", 1)
-        with register.hold(entry("A")), register.hold(entry("B")):
-            assert not register.has_room(Side.CALLEE, "C", 1)
-            assert register.has_room(Side.CALLER, "C", 1)
-            with register.hold(entry("C", side=Side.CALLER)):
-                assert not register.has_room(Side.CALLER, "D", 1)
-
-
 async def test_what_is_no_longer_permitted_is_cancelled_and_the_rest_is_not() -> None:
     register = LiveRegister(5)
     went_on = []

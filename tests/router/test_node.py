@@ -8,10 +8,12 @@ import pytest
 from relay.errors import DatabaseError, Refused
 from relay.identity import KeyStatement
 from relay.invitation import Contact
+from relay.router.aliases import Alias
 from relay.router.asks import Ask
 from relay.router.devices import Device
-from relay.router.grants import Grant
+from relay.router.grants import Grant, GrantTable
 from relay.router.keyring import Keyring
+from relay.router.live import LiveAssociation, Side
 from relay.router.node import Node, unix_time
 from relay.signalling import messages
 from tests.router.fakes import NETWORK, hospital, listing, publication
@@ -76,6 +78,25 @@ async def test_what_was_changed_before_a_failure_is_told_too(tmp_path: Path) -> 
             await half_of_it()
         (publish,) = told(me, messages.Publish)
         assert len(publish.statements) == 1
+
+
+async def test_what_changes_while_the_router_connects_is_told_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A new connection counts as one once everything is published; until then nothing goes out."""
+    async with hospital(tmp_path / "me") as me:
+        client = me.joined().client
+
+        async def request(build: object) -> messages.Message:
+            client.told.append(messages.decode(messages.encode(build(1))))
+            if isinstance(client.told[-1], messages.Grants) and me.devices.get("PACS") is None:
+                await me.put_device(Device("PACS", "192.0.2.2", services=STORE))
+            return messages.Done(1, ())
+
+        monkeypatch.setattr(client, "request", request)
+        monkeypatch.setattr(client, "connected", False)
+        await me.publish()
+        assert [len(message.statements) for message in told(me, messages.Publish)] == [0, 1]
 
 
 def statement(message: messages.Message) -> KeyStatement:
@@ -167,10 +188,51 @@ async def test_what_is_granted_of_a_device_goes_with_it(tmp_path: Path) -> None:
 async def test_what_the_bridge_does_not_publish_is_known(tmp_path: Path) -> None:
     async with hospital(tmp_path / "me") as me:
         words = "PACS is published by South already"
-        me.joined().client.refusals = (words,)
+        me.joined().client.refusals = (f"{words}: do something", "CT1: serial 1 is older than 2")
         await me.put_device(Device("PACS", "192.0.2.2", services=STORE))
-        assert [me.title_refusal(device) for device in me.devices] == [words]
+        await me.put_device(Device("PACS_HR", "192.0.2.3"))  # what Hospital RELAY would get
+        assert [me.title_refusal(device) for device in me.devices] == [
+            f"{words}: publish it under another title with"
+            " `relay device add PACS 192.0.2.2 --as PACS_B`",
+            None,
+        ]
         assert me.title_refusal(Device("PAC", "192.0.2.2", services=STORE)) is None
+        ct = Device("CT 1", "192.0.2.2", published="CT1", services=STORE)
+        assert me.title_refusal(ct) == "CT1: serial 1 is older than 2"
+        quoted = attrs.evolve(ct, published="PACS")
+        assert "`relay device add 'CT 1' 192.0.2.2 --as" in str(me.title_refusal(quoted))
+
+
+async def test_what_is_granted_of_a_device_goes_with_its_published_title(tmp_path: Path) -> None:
+    async with hospital(tmp_path / "me") as me:
+        device = Device("PACS", "192.0.2.2", services=STORE)
+        await me.put_device(device)
+        grant = await me.add_grant(Grant(b"n" * 32, "PACS", STORE))
+        other = attrs.evolve(device, published="PACS_B")
+        await me.put_device(other)
+        assert list(me.grants) == [attrs.evolve(grant, ae_title="PACS_B")]
+        assert list(await GrantTable.load(me.database)) == list(me.grants)
+        assert told(me, messages.Grants)[-1].rows == ((b"n" * 32, "PACS_B", ("store",)),)
+        assert me.permission(b"n" * 32, other, "WS").services == STORE
+        # Whoever is called so later is open to nobody.
+        ct = Device("CT1", "192.0.2.3", published="PACS_C", services=STORE)
+        await me.put_device(ct)
+        assert not me.permission(b"n" * 32, ct, "WS").services
+
+
+async def test_a_change_of_aliases_ends_what_went_by_them(tmp_path: Path) -> None:
+    async with hospital(tmp_path / "me") as me:
+
+        def still_permitted() -> bool:
+            return me.aliases.published_of("PACS_A") == "PACS"
+
+        await me.put_alias(Alias("PACS_A", "PACS"))
+        entry = LiveAssociation("1", Side.CALLER, "WS", "WS", "PACS", "peer", still_permitted)
+        with me.live.hold(entry):
+            await me.put_alias(Alias("CT_A", "CT"))
+            assert not entry.revoked
+            await me.remove_alias("PACS_A")
+            assert entry.revoked
 
 
 async def test_only_what_is_published_can_be_asked_for(tmp_path: Path) -> None:

@@ -12,22 +12,22 @@ import trio
 from relay.dicom import pdu, uids
 from relay.dicom.pdu import AAbort, AAssociateRJ
 from relay.errors import Refusal
+from relay.identity import Identity, Publication
 from relay.invitation import Contact
 from relay.router import opening as module
 from relay.router.devices import Device
 from relay.router.grants import Grant
-from relay.router.node import unix_time
-from relay.router.opening import _Call, _may_move_to, serve_opening
+from relay.router.node import Node, unix_time
+from relay.router.opening import serve_opening
 from relay.router.peers import Trust
 from relay.signalling import messages
-from relay.tunnel.handshake import PendingOpening, Purpose, accept_opening, open_session
+from relay.tunnel.handshake import PendingOpening, Purpose, open_session
 from tests.router.fakes import (
     CT,
     NETWORK,
     TwoHospitals,
     listing,
     proposal,
-    publication,
     two_hospitals,
     yes_to_all,
 )
@@ -150,7 +150,7 @@ async def test_a_grant_that_covers_no_context_is_a_rejection(tmp_path: Path) -> 
 
 async def test_no_room_at_the_owner_is_a_limit(tmp_path: Path) -> None:
     async with granted(tmp_path) as both:
-        await both.b.put_device(attrs.evolve(both.pacs, maximum_associations=1))
+        await both.b.put_device(attrs.evolve(both.pacs, maximum_associations=1, place_wait=0))
         first, _ = await both.call(proposal(CT))
         second, answer = await both.call(proposal(CT))
         assert answer == AAssociateRJ(2, 3, 2)
@@ -163,7 +163,7 @@ async def test_no_room_at_the_owner_is_a_limit(tmp_path: Path) -> None:
 async def test_what_ends_while_the_device_is_called_is_refused_for_what_it_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, revoked: bool
 ) -> None:
-    async def hangs(device: Device) -> None:
+    async def hangs(node: Node, device: Device) -> None:
         await trio.sleep_forever()
 
     monkeypatch.setattr(module, "_connect", hangs)
@@ -198,7 +198,7 @@ async def test_a_stranger_cannot_fill_the_memory_of_openings(tmp_path: Path) -> 
 async def test_a_devices_answer_wait_is_its_own(tmp_path: Path) -> None:
     async with granted(tmp_path) as both:
         patient = attrs.evolve(both.pacs, answer_wait=120.0)
-        connection = await module._connect(patient)
+        connection = await module._connect(both.b, patient)
         assert connection._timeouts.association_answer > 120
         await connection.aclose()
 
@@ -233,38 +233,23 @@ async def test_another_grant_keeps_it_alive(tmp_path: Path) -> None:
         await device.aclose()
 
 
-async def test_move_destinations(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "calling",
+    [
+        "PACS",  # the called device itself
+        "NORTH_WS",  # as the network knows another device here
+        "WS",  # as it is called here
+        "OUTSIDE",  # what a device here is told instead of all others' names
+        "THIRD",  # published by another hospital than the one that calls
+    ],
+)
+async def test_a_caller_that_takes_another_ones_name(tmp_path: Path, calling: str) -> None:
     async with granted(tmp_path) as both:
-        network = both.b.joined()
-        await both.b.put_device(Device("MINE", "192.0.2.9", services=frozenset({"store"})))
-        await both.b.put_device(Device("LOCAL", "192.0.2.10"))
-        await network.directory.take(
-            listing(
-                both.a,
-                publications=[
-                    publication(both.a, "WS", "store"),
-                    publication(both.a, "LOCAL", "store"),
-                    publication(both.a, "RELAY_B", "store"),
-                    publication(both.b, "MINE", "store"),
-                ],
-            )
+        await both.b.put_device(
+            Device("WS", "127.0.0.1", published="NORTH_WS", present_as="OUTSIDE")
         )
-        pending = opening(both)
-        received = accept_opening(
-            both.b.identity,
-            both.b.keyring.pairs,
-            NETWORK,
-            both.a.identity.public,
-            pending.opening,
-            pending.sealed_request,
-            unix_time(),
-        )
-        permission = both.b.permission(both.a.identity.public, both.pacs, "WS")
-        call = _Call(received, both.pacs, proposal(CT), permission)
-        assert _may_move_to(both.b, network, call, "WS")
-        assert _may_move_to(both.b, network, call, "PACS")  # it could store there by itself
-        assert not _may_move_to(both.b, network, call, "MINE")
-        # Titles of this hospital, whoever publishes them: its PACS knows no other.
-        assert not _may_move_to(both.b, network, call, "LOCAL")
-        assert not _may_move_to(both.b, network, call, "RELAY_B")
-        assert not _may_move_to(both.b, network, call, "NOWHERE")
+        third = Identity.from_seed(b"t" * 32)
+        statement = Publication(NETWORK, "THIRD", ("store",), 1).sign(third)
+        await both.b.joined().directory.take(listing(both.a, whole=False, publications=[statement]))
+        pending = opening(both, pdu.encode(proposal(CT, calling=calling)))
+        assert await refusal(both, pending) is Refusal.AMBIGUOUS_CALLING

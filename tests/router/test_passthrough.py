@@ -11,7 +11,7 @@ import trio.testing
 
 from relay.association import TCPAssociation
 from relay.dicom import dimse, uids
-from relay.dicom.dimse import CommandField, Status
+from relay.dicom.dimse import CommandField, CommandSet, Status
 from relay.dicom.pdu import (
     AAbort,
     AAssociateAC,
@@ -23,6 +23,8 @@ from relay.dicom.pdu import (
 )
 from relay.dicom.rejection import TEMPORARY_CONGESTION
 from relay.dicom.upperlayer import Role
+from relay.errors import DatabaseError
+from relay.router.border import Crossing
 from relay.router.contexts import granted, with_rejections
 from relay.router.guard import Guard
 from relay.router.passthrough import (
@@ -42,6 +44,7 @@ from tests.router.fakes import (
     echo_rq,
     find_rq,
     get_rq,
+    move_rq,
     proposal,
     read,
     store_rq,
@@ -441,3 +444,33 @@ async def test_over_real_sockets_with_a_release_collision() -> None:
             await device.aclose()
     assert endings[0].how is How.RELEASED
     assert AReleaseRP() in far.sent
+
+
+async def test_what_the_disk_does_not_take_does_not_pass() -> None:
+    """Nothing reaches the device, and its sender hears an abort, which is no success."""
+
+    class FullDisk(FakeBorder):
+        def move_asked(self, request: CommandSet) -> Crossing:
+            async def keep() -> None:
+                raise DatabaseError("disk full")
+
+            return Crossing(before=keep)
+
+    requestor, acceptor = FakeAssociation(), FakeAssociation()
+    proposed = proposal(uids.STUDY_ROOT_MOVE)
+    acceptor.say(acceptance(proposed))
+    guard = Guard(proposed, None, FullDisk())
+    endings = []
+
+    async def run() -> None:
+        endings.append(await join(requestor, acceptor, guard, tunnel=acceptor, answer_wait=5))
+
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(run)
+            await requestor.got(1)
+            requestor.say(command(1, move_rq("WS")), data(1))
+    (ending,) = endings
+    assert (ending.how, ending.by, ending.why) == (How.ABORTED, "router", "disk full")
+    assert not acceptor.sent
+    assert requestor.aborts[0] == acceptor.aborts[0] == (2, 0)

@@ -12,6 +12,7 @@ from relay.dicom import uids
 from relay.dicom.negotiation import answer
 from relay.dicom.pdu import AAssociateRJ, AAssociateRQ, AReleaseRP, PresentationContext
 from relay.router import probe
+from relay.router.device_tls import DeviceTLS
 from relay.router.devices import Device
 from relay.router.storage import STORAGE_SOP_CLASSES
 from relay.scu import respond_to_echo
@@ -51,7 +52,7 @@ async def takes_ct(association: TCPAssociation, request: AAssociateRQ) -> None:
 
 async def test_what_it_takes_is_found() -> None:
     async with device(takes_ct) as pacs:
-        report = await probe.test(pacs, "RELAY")
+        report = await probe.test(pacs, "RELAY", DeviceTLS())
     assert report.accepted == {CT: [IMPLICIT, JPEG]}
     assert [finding.ok for finding in report.findings] == [True, True]
     assert "takes 1 of" in report.findings[1].what
@@ -70,7 +71,7 @@ async def test_a_rejection_is_told_with_what_to_do(
         await association.send(AAssociateRJ(*rejection))
 
     async with device(rejects) as pacs:
-        report = await probe.test(pacs, "RELAY")
+        report = await probe.test(pacs, "RELAY", DeviceTLS())
     (finding,) = report.findings
     assert not finding.ok
     assert advice in finding.advice
@@ -81,12 +82,12 @@ async def test_an_abort_and_silence_are_told() -> None:
         await association.abort()
 
     async with device(aborts) as pacs:
-        (finding,) = (await probe.test(pacs, "RELAY")).findings
+        (finding,) = (await probe.test(pacs, "RELAY", DeviceTLS())).findings
     assert not finding.ok
 
 
 async def test_nobody_there() -> None:
-    (finding,) = (await probe.test(Device("PACS", "127.0.0.1", 1), "RELAY")).findings
+    (finding,) = (await probe.test(Device("PACS", "127.0.0.1", 1), "RELAY", DeviceTLS())).findings
     assert not finding.ok
     assert "firewall" in finding.advice
 
@@ -98,5 +99,5 @@ async def test_a_device_without_verification() -> None:
         await association.send(AReleaseRP())
 
     async with device(none) as pacs:
-        report = await probe.test(pacs, "RELAY")
+        report = await probe.test(pacs, "RELAY", DeviceTLS())
     assert "does not accept Verification" in report.findings[0].advice

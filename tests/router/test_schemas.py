@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from relay.router import schemas
+from relay.router.aliases import Alias
 from relay.router.asks import Ask
 from relay.router.devices import Device
 from relay.router.grants import Grant
@@ -19,8 +20,10 @@ def same(answer: dict[str, Any], schema: Any) -> bool:
 
 async def test_answers_are_as_described(tmp_path: Path) -> None:
     assert same(Device("PACS", "h").to_json(), schemas.DEVICE)
+    assert same(Alias("PACS_A", "PACS").to_json(), schemas.ALIAS)
     assert same(
-        Grant(bytes(32), "PACS", frozenset({"echo"})).to_json() | {"name": "", "unpublished": []},
+        Grant(bytes(32), "PACS", frozenset({"echo"})).to_json()
+        | {"name": "", "device": None, "unpublished": []},
         schemas.GRANT,
     )
     assert same(Ask(bytes(32), "PACS", frozenset({"echo"})).to_json() | {"name": ""}, schemas.ASK)

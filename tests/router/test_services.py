@@ -72,3 +72,12 @@ def test_order_is_that_of_the_table() -> None:
         "commit",
         "private:1.2",
     )
+
+
+def test_a_group_of_classes_brings_its_members_and_no_other() -> None:
+    """PS3.4 §H.3.2.2.1: the four classes of Basic Grayscale Print Management."""
+    grayscale = "1.2.840.10008.5.1.1.9"
+    members = {f"1.2.840.10008.5.1.1.{n}" for n in (1, 2, 4, 16)}
+    assert services.named_over(grayscale) == members
+    assert services.named_over("1.2.840.10008.5.1.4.34.6.3") == {"1.2.840.10008.5.1.4.34.6.1"}
+    assert services.named_over("1.2.840.10008.1.1") == frozenset()

@@ -12,13 +12,22 @@ from relay.errors import Refused, SignallingError
 from relay.identity import Identity
 from relay.signalling.authentication import introduce
 from relay.signalling.client import SessionPort, SignallingClient
-from relay.signalling.hub import GrantRow, Hub, RouterRow, SessionRefused, SignedRow, Timeouts
+from relay.signalling.hub import (
+    GrantedRow,
+    GrantRow,
+    Hub,
+    RouterRow,
+    SessionRefused,
+    SignedRow,
+    Timeouts,
+)
 from relay.signalling.messages import (
     Answer,
     Ask,
     Direction,
     Directory,
     EndReason,
+    Granted,
     Held,
     InLine,
     Message,
@@ -76,7 +85,7 @@ class Registry:
         self.hub: Hub | None = None
         self.routers: dict[bytes, tuple[str, bytes]] = {}
         self.publications: dict[bytes, Sequence[bytes]] = {}
-        self.granted: dict[bytes, Sequence[GrantRow]] = {}
+        self.granted_by: dict[bytes, Sequence[GrantRow]] = {}
         self.sessions: dict[bytes, tuple[bytes, bytes]] = {}
         self.answers: dict[bytes, bytes] = {}
         self.ended_with: dict[bytes, EndReason] = {}
@@ -108,8 +117,20 @@ class Registry:
 
     async def grants(self, router: bytes, rows: Sequence[GrantRow]) -> Sequence[str]:
         await trio.lowlevel.checkpoint()
-        self.granted[router] = rows
+        before = self.granted_by.get(router, ())
+        self.granted_by[router] = rows
+        assert self.hub is not None
+        await self.hub.granted_changed({row[0] for row in [*before, *rows]})
         return []
+
+    async def granted(self, router: bytes) -> Sequence[GrantedRow]:
+        await trio.lowlevel.checkpoint()
+        return [
+            (owner, title, services)
+            for owner, rows in self.granted_by.items()
+            for grantee, title, services in rows
+            if grantee == router
+        ]
 
     async def directory(self) -> tuple[Sequence[RouterRow], Sequence[bytes]]:
         await trio.lowlevel.checkpoint()
@@ -176,6 +197,7 @@ class Router:
     opens: "trio.MemoryReceiveChannel[Open]"
     directories: list[Directory]
     asks: list[Ask]
+    granted: list[Granted] = attrs.field(factory=list)
 
     @property
     def public(self) -> bytes:
@@ -263,8 +285,11 @@ class Bridge:
         send, receive = trio.open_memory_channel[Open](1000)
         router = Router(identity, client, receive, [], [])
 
-        async def on_directory(message: Directory) -> None:
-            router.directories.append(message)
+        async def on_directory(message: Directory | Granted) -> None:
+            if isinstance(message, Granted):
+                router.granted.append(message)
+            else:
+                router.directories.append(message)
             await trio.lowlevel.checkpoint()
 
         async def on_ask(message: Ask) -> None:

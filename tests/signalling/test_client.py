@@ -23,6 +23,7 @@ from relay.signalling.messages import (
     Done,
     End,
     EndReason,
+    Granted,
     Grants,
     Held,
     Hello,
@@ -73,7 +74,7 @@ async def test_it_publishes_before_it_says_what_it_holds(autojump_clock: MockClo
             assert isinstance(reply, Done)
             assert reply.refusals == ("taken is published already",)
             await client.request(lambda n: Grants(n, ((b"g" * 32, "PACS", ("echo",)),)))
-            order.append(f"published {len(router.publications)} {len(router.granted)}")
+            order.append(f"published {len(router.publications)} {len(router.granted_by)}")
 
         clients: list[SignallingClient] = []
         identity = Identity.from_seed(b"a" * 32)
@@ -114,6 +115,24 @@ async def test_publishing_that_fails_ends_the_connection_and_is_tried_again(
         router = await bridge.router("a", on_connected=on_connected)
         assert tries == 3
         assert router.client.statistics().last_failure == "not yet"
+
+
+async def test_what_others_grant_is_told_on_connecting_and_after_each_change(
+    autojump_clock: MockClock,
+) -> None:
+    async with running_bridge() as bridge:
+        a, b = await bridge.router("a"), await bridge.router("c")
+        await trio.sleep(1)
+        assert a.granted == [Granted((), 0)]
+        await b.client.request(lambda n: Grants(n, ((a.public, "PACS", ("echo",)),)))
+        await trio.sleep(1)
+        granted = Granted(((b.public, "PACS", ("echo",)),), 0)
+        assert a.granted == [Granted((), 0), granted]
+        assert b.granted == [Granted((), 0)]
+        bridge.cut(a)
+        await a.client.wait_connected()
+        await trio.sleep(5)
+        assert a.granted[2:] == [granted]
 
 
 async def test_requests_get_their_own_answers(autojump_clock: MockClock) -> None:

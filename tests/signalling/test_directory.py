@@ -1,13 +1,16 @@
-"""The directory, cut into messages: nothing lost, each small enough."""
+"""The directory cut into messages, nothing lost, each small enough; what is granted in one."""
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.signalling.directory import ConnectedRow, directory_parts
+from relay.signalling.directory import ConnectedRow, directory_parts, granted_message
 from relay.signalling.messages import (
+    MAXIMUM_GRANTED,
     MAXIMUM_MESSAGE,
+    MAXIMUM_SERVICES,
     MAXIMUM_STATEMENT,
     Directory,
+    Granted,
     decode,
     encode,
 )
@@ -71,3 +74,22 @@ def test_the_largest_rows_still_fit_a_message() -> None:
 def test_a_long_name_is_cut() -> None:
     (part,) = directory_parts(whole=False, routers=[(bytes(32), "x" * 100, b"", False)])
     assert part.routers[0][1] == "x" * 64
+
+
+def test_what_is_granted_is_one_message() -> None:
+    rows = [(bytes([n]) * 32, f"PACS{n}", ("echo", "store")) for n in range(3)]
+    assert granted_message([]) == Granted((), 0)
+    assert granted_message(rows) == Granted(tuple(rows), 0)
+
+
+def test_what_finds_no_room_among_what_is_granted_is_counted() -> None:
+    short = [(bytes(32), "PACS", ("echo",))] * (MAXIMUM_GRANTED + 7)
+    message = granted_message(short)
+    assert (len(message.rows), message.left_out) == (MAXIMUM_GRANTED, 7)
+    services = tuple(f"private:1.{n}.{'1' * 60}" for n in range(MAXIMUM_SERVICES + 1))
+    long = [(bytes(32), "x" * 16, services)] * 100
+    message = granted_message(long)
+    assert 0 < len(message.rows) == 100 - message.left_out < 100
+    for whole in (granted_message(short), message):
+        assert len(encode(whole)) <= MAXIMUM_MESSAGE
+        assert decode(encode(whole)) == whole

@@ -1,11 +1,23 @@
 """Who is connected, and what all of them are told."""
 
-import pytest
-from trio.testing import MockClock
+from collections.abc import MutableMapping
+from typing import Any
 
-from relay.errors import Refused
+import pytest
+import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from relay.errors import Refused, SignallingError
 from relay.signalling.exchange import Connection, Exchange
-from relay.signalling.messages import Directory, End, EndReason, Message, decode
+from relay.signalling.messages import (
+    MAXIMUM_GRANTED,
+    Directory,
+    End,
+    EndReason,
+    Granted,
+    Message,
+    decode,
+)
 from tests.signalling.bridge import Registry, session_id
 
 A, B, C = (bytes([number]) * 32 for number in range(3))
@@ -92,6 +104,75 @@ async def test_a_change_during_the_snapshot_comes_after_it(autojump_clock: MockC
     assert snapshot.whole
     assert (B, "b", b"", False) in snapshot.routers
     assert change == Directory(False, ((B, "renamed", b"new", False),), (), (), ())
+
+
+async def test_a_router_is_told_what_it_may_use_when_that_changes(
+    autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    ex, registry = exchange()
+    connection = ex.register(A)
+    nursery.start_soon(ex.tell_granted, connection, 10)
+    await wait_all_tasks_blocked()
+    assert await said(connection) == [Granted((), 0)]
+    row = (B, "PACS", ("store",))
+    registry.granted_by[B] = [(A, "PACS", ("store",))]
+    ex.granted_changed([A, C])  # C is not connected
+    await wait_all_tasks_blocked()
+    assert await said(connection) == [Granted((row,), 0)]
+    ex.granted_changed([A])
+    await wait_all_tasks_blocked()
+    assert await said(connection) == []  # the same as before
+
+
+async def test_changes_while_the_registry_is_asked_are_told_together(
+    autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    ex, registry = exchange()
+    connection = ex.register(A)
+    granted, asked = registry.granted, 0
+
+    async def slow(router: bytes) -> object:
+        nonlocal asked
+        asked += 1
+        rows = await granted(router)
+        await trio.sleep(1)
+        return rows
+
+    registry.granted = slow  # type: ignore[assignment, method-assign]
+    nursery.start_soon(ex.tell_granted, connection, 10)
+    await wait_all_tasks_blocked()
+    for number in range(5):
+        registry.granted_by[B] = [(A, f"PACS{number}", ("store",))]
+        ex.granted_changed([A])
+    await trio.sleep(3)
+    assert asked == 2
+    assert await said(connection) == [
+        Granted((), 0),
+        Granted(((B, "PACS4", ("store",)),), 0),
+    ]
+
+
+async def test_a_registry_that_does_not_say_what_is_granted(autojump_clock: MockClock) -> None:
+    ex, registry = exchange()
+
+    async def never(router: bytes) -> object:
+        await trio.sleep_forever()
+
+    registry.granted = never  # type: ignore[assignment, method-assign]
+    with pytest.raises(SignallingError, match="in time"):
+        await ex.tell_granted(ex.register(A), 10)
+
+
+async def test_what_finds_no_room_is_logged(
+    autojump_clock: MockClock, nursery: trio.Nursery, logs: list[MutableMapping[str, Any]]
+) -> None:
+    ex, registry = exchange()
+    registry.granted_by[B] = [(A, "PACS", ("store",))] * (MAXIMUM_GRANTED + 1)
+    nursery.start_soon(ex.tell_granted, ex.register(A), 10)
+    await wait_all_tasks_blocked()
+    assert [(line["event"], line["left_out"]) for line in logs] == [
+        ("more is granted to a router than it can be told", 1)
+    ]
 
 
 async def test_a_router_that_is_gone_from_the_directory_is_not_shown_again() -> None:

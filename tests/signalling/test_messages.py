@@ -13,6 +13,7 @@ from relay.signalling import messages
 from relay.signalling.messages import (
     MAXIMUM_ANSWER,
     MAXIMUM_DIRECTORY_PART,
+    MAXIMUM_GRANTED,
     MAXIMUM_IN_LINE,
     MAXIMUM_MESSAGE,
     MAXIMUM_OPENING,
@@ -30,6 +31,7 @@ from relay.signalling.messages import (
     Directory,
     Done,
     End,
+    Granted,
     Grants,
     Held,
     Hello,
@@ -148,6 +150,10 @@ FIELDS: dict[type[Message], dict[str, Field]] = {
         "gone_titles": rows(text(16), MAXIMUM_DIRECTORY_PART),
     },
     Held: {"sessions": rows(SESSION, MAXIMUM_SESSIONS)},
+    Granted: {
+        "rows": rows(record(ROUTER, text(16), rows(text(80), 64)), MAXIMUM_GRANTED, full=False),
+        "left_out": unsigned(),
+    },
     Ask: {"request": REQUEST, "router": ROUTER, "sealed": octets_up_to(8192)},
     Open: {
         "session": SESSION,
@@ -236,6 +242,7 @@ def test_numbers_stay_what_they_are() -> None:
         "Directory": 14,
         "Held": 15,
         "Ask": 16,
+        "Granted": 17,
         "Open": 20,
         "Answer": 21,
         "Refuse": 22,

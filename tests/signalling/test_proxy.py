@@ -15,6 +15,7 @@ OK = b"HTTP/1.1 200 Connection established\r\n\r\n"
     [
         ("http://proxy:3128", Proxy("proxy", 3128)),
         ("http://proxy:3128/", Proxy("proxy", 3128)),
+        ("http://proxy", Proxy("proxy", 80)),
         ("http://[::1]:8080", Proxy("::1", 8080)),
         ("http://me:secret@proxy:80", Proxy("proxy", 80, "Basic bWU6c2VjcmV0")),
         ("http://me:a%3Ab%40c@proxy:80", Proxy("proxy", 80, "Basic bWU6YTpiQGM=")),
@@ -26,7 +27,7 @@ def test_a_proxys_url(url: str, proxy: Proxy) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["", "proxy", "proxy:3128", "https://proxy:1", "http://proxy", "http://:1", "http://p:x"]
+    "url", ["", "proxy", "proxy:3128", "https://proxy:1", "http://", "http://:1", "http://p:x"]
 )
 def test_what_is_no_proxy_url(url: str) -> None:
     with pytest.raises(SignallingError, match=r"^proxy: expected http://"):
@@ -93,8 +94,26 @@ async def test_answers_that_make_a_tunnel(answer: list[bytes], autojump_clock: M
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
-        ([b"HTTP/1.1 407 Who?\r\nProxy-Authenticate: Basic\r\n\r\n"], "another user name"),
-        ([b"HTTP/1.1 403 No\r\n\r\n"], r"does not connect to bridge\.example:443 \(status 403\)"),
+        (
+            [b"HTTP/1.1 407 Who?\r\nProxy-Authenticate: Basic\r\n\r\n"],
+            r"wants a user name and password \(407\): give them in `proxy`",
+        ),
+        (
+            [
+                b"HTTP/1.1 407 Who?\r\nproxy-authenticate: NTLM\r\n",
+                b"Proxy-Authenticate: Negotiate\r\n\r\n",
+            ],
+            "lets in by NTLM, Negotiate only",
+        ),
+        ([b"HTTP/1.1 502 No\r\n\r\n"], "does the proxy know its name"),
+        (
+            [b"HTTP/1.1 302 Go\r\nLocation: http://login.example/?u=1\r\n\r\n"],
+            "us to login.example ",
+        ),
+        ([b"HTTP/1.1 302 Go\r\nLocation: http://[\r\n\r\n"], "us to another page"),
+        ([b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n"], "a login or block page"),
+        ([OK + b"<html>"], "a login or block page"),
+        ([b"HTTP/1.1 403 No\r\n\r\n"], r"let CONNECT bridge\.example:443 through"),
         ([b"HTTP/1.1 301 There\r\nLocation: http://evil/\r\n\r\n"], "status 301"),
         ([b"HTTP/1.1 2000 OK\r\n\r\n"], "no HTTP answer"),
         ([b"SSH-2.0-OpenSSH\r\n\r\n"], "no HTTP answer"),
@@ -115,6 +134,12 @@ async def test_answers_that_make_none(
     with pytest.raises(SignallingError, match=words) as error:
         await connect_through(Proxy("proxy", 80), near, "bridge.example", 443)
     assert str(error.value).startswith("proxy proxy:80: ")
+
+
+async def test_a_password_that_is_refused_is_not_asked_for(autojump_clock: MockClock) -> None:
+    with pytest.raises(ExceptionGroup) as caught:
+        await attempt(Proxy("proxy", 80, "Basic x"), b"HTTP/1.1 407 Who?\r\n\r\n")
+    assert "another user name or password (407)" in str(caught.value.exceptions[0])
 
 
 async def test_a_proxy_that_is_gone(autojump_clock: MockClock) -> None:

@@ -402,7 +402,7 @@ async def test_a_store_is_spoken_to_at_the_address_that_was_checked() -> None:
 
             # A certificate for another name is refused.
             trio.socket.set_custom_hostname_resolver(Names(["127.0.0.1"]))
-            with pytest.raises(ProviderError, match="ConnectError"):
+            with pytest.raises(ProviderError, match="its certificate does not hold"):
                 await client.get(request("GET", f"https://other.example:{server.port}/a"), 1)
 
 
@@ -417,8 +417,68 @@ async def test_behind_a_proxy_names_are_the_proxys_to_resolve() -> None:
         serve(proxy) as server,
         client_of(server, allowed_origins=[], proxy=server.origin) as client,
     ):
-        with pytest.raises(ProviderError):
+        with pytest.raises(ProviderError, match=r"^store\.example: the proxy does not .*403"):
             await client.get(request("GET", "https://store.example/a"), 10)
         with pytest.raises(ProviderError, match="not public"):
             await client.get(request("GET", "https://10.0.0.1/a"), 10)
     assert asked == ["CONNECT store.example:443"]
+
+
+async def test_a_store_that_fails_is_remembered_until_it_works_again() -> None:
+    broken = True
+
+    async def handler(exchange: Exchange) -> None:
+        await exchange.answer(503 if broken else 201)
+
+    async with serve(handler) as server, client_of(server) as client:
+        put = request("PUT", f"{server.origin}/a?sig=canary")
+        with pytest.raises(ProviderError):
+            await client.put(put, b"x")
+        assert client.statistics().failing == {server.origin: "127.0.0.1: answered 503"}
+        broken = False
+        await client.put(put, b"x")
+        assert client.statistics().failing == {}
+
+
+async def test_a_missing_object_is_no_failing_store_and_an_inner_address_is() -> None:
+    async with serve(MemoryStore()) as server, client_of(server) as client:
+        with pytest.raises(ObjectMissing):
+            await client.get(request("GET", f"{server.origin}/a"), 1)
+        assert client.statistics().failing == {}
+        with pytest.raises(ProviderError):
+            await client.put(request("PUT", "https://10.0.0.1:9000/a"), b"x")
+        ((origin, why),) = client.statistics().failing.items()
+        assert origin == "https://10.0.0.1:9000"
+        assert "not in allowed_origins" in why
+
+
+async def test_stores_without_number_are_not_remembered() -> None:
+    async with serve(MemoryStore()) as server, client_of(server) as client:
+        for number in range(2 * store.MAXIMUM_FAILING):
+            with pytest.raises(ProviderError):
+                await client.put(request("PUT", f"https://10.0.0.1:{9000 + number}/a"), b"x")
+        failing = client.statistics().failing
+        assert len(failing) == store.MAXIMUM_FAILING
+        assert f"https://10.0.0.1:{9000 + number}" in failing
+
+
+async def test_a_name_that_is_none_is_said() -> None:
+    async with serve(MemoryStore()) as server, client_of(server) as client:
+        with pytest.raises(ProviderError, match=r"^store\.invalid: .*no such host: store\.invalid"):
+            await client.put(request("PUT", "https://store.invalid/a"), b"x")
+
+
+@pytest.mark.parametrize("code", ["ConditionalRequestConflict", "OperationAborted"])
+async def test_a_put_that_meets_another_under_way_is_tried_again(code: str) -> None:
+    """S3 answers 409 while an attempt that was given up still runs: that one may yet fail."""
+    answers = [(409, f"<Error><Code>{code}</Code></Error>".encode()), (409, b"it exists")]
+
+    async def handler(exchange: Exchange) -> None:
+        await exchange.answer(*answers.pop(0))
+
+    async with serve(handler) as server, client_of(server) as client:
+        put = request("PUT", f"{server.origin}/a")
+        with pytest.raises(ProviderError, match="under way") as caught:
+            await client.put(put, b"x")
+        assert not caught.value.permanent
+        await client.put(put, b"x")

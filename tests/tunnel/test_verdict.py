@@ -32,6 +32,7 @@ def test_each_refusal_is_a_rejection(refusal: Refusal) -> None:
     expected = {
         Refusal.NOT_GRANTED: NOT_GRANTED,
         Refusal.UNTRUSTED_PEER: NOT_GRANTED,
+        Refusal.AMBIGUOUS_CALLING: NOT_GRANTED,
         Refusal.UNKNOWN_DEVICE: NOT_RECOGNIZED,
     }
     assert rejection_of_refusal(refusal) == expected.get(refusal, AWAY)

@@ -402,7 +402,7 @@ def notes() -> None:
     good = refuse_opening(CALLEE, opened.opening, Refusal.NOT_GRANTED)
     note("refusal", "", good, "success", [("reason", int(Refusal.NOT_GRANTED))])
     opening_hash, _, signature = msgpack.unpackb(good)
-    for reason in (9, 255):
+    for reason in (10, 255):
         signed = CALLEE.sign("refusal", opening_hash + bytes([reason]))
         unknown = msgpack.packb([opening_hash, reason, signed])
         note("refusal", f"-reason-{reason}", unknown, "success", [("reason", 0)])

@@ -1,0 +1,173 @@
+"""SeaweedFS, an S3 server of somebody else's, as a process on loopback, over TLS."""
+
+import json
+import os
+import secrets
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import attrs
+import httpx
+import trustme
+
+from relay.providers.s3 import S3Provider, S3Settings
+
+LOOPBACK = "127.0.0.1"
+ACCESS_KEY, SECRET_KEY = "AKIDRELAYTEST", "secret/of+the=test"
+# Of another account, which may read and list and nothing else.
+READER_KEY, READER_SECRET = "AKIDREADER", "secret-of-the-reader"
+BUCKET, VERSIONED, SUSPENDED = "relay-test", "versioned", "suspended"
+
+# It takes 4 s on an idle machine.
+START_DEADLINE = 60.0
+# weed adds this to each of its ports for gRPC.
+GRPC_OFFSET = 10_000
+
+WEED = Path(sys.executable).parent / "weed"
+
+
+@attrs.frozen
+class Seaweed:
+    """A running server: its S3 endpoint, and the authority that its certificate is of."""
+
+    endpoint: str
+    ca_file: Path
+    _master: str
+    _filer: str
+
+    @property
+    def port(self) -> int:
+        return int(self.endpoint.rpartition(":")[2])
+
+    def settings(self, **changes: str) -> dict[str, str]:
+        """What an administrator would enter; a folder of its own, unless told otherwise."""
+        return {
+            "bucket": BUCKET,
+            "endpoint": self.endpoint,
+            "access_key": ACCESS_KEY,
+            "secret_key": SECRET_KEY,
+            "ca_file": str(self.ca_file),
+            "prefix": f"t{secrets.token_hex(6)}",
+            **changes,
+        }
+
+    def trust(self) -> ssl.SSLContext:
+        return ssl.create_default_context(cafile=str(self.ca_file))
+
+    def client(self) -> httpx.AsyncClient:
+        return httpx.AsyncClient(verify=self.trust(), timeout=10, trust_env=False)
+
+    def provider(self, **changes: str) -> S3Provider:
+        settings = S3Settings.read(self.settings(**changes))
+        return S3Provider(settings, client=self.client)
+
+    def shell(self, *commands: str) -> str:
+        """What `weed shell` answers to these commands."""
+        done = subprocess.run(
+            [WEED, "shell", f"-master={self._master}", f"-filer={self._filer}"],
+            input="\n".join([*commands, "exit", ""]),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
+        return done.stdout
+
+
+def _port() -> int:
+    """A port that is free, as is the one for gRPC above it."""
+    while True:
+        with closing(socket.socket()) as first, closing(socket.socket()) as second:
+            port = 20_000 + secrets.randbelow(12_000)  # below what the system gives out itself
+            try:
+                first.bind((LOOPBACK, port))
+                second.bind((LOOPBACK, port + GRPC_OFFSET))
+            except OSError:
+                continue
+            return port
+
+
+@contextmanager
+def seaweed(folder: Path) -> Iterator[Seaweed]:
+    """A server with the buckets named above, killed at the end of the block."""
+    authority = trustme.CA()
+    certificate = authority.issue_cert(LOOPBACK, "localhost")
+    certificate.private_key_pem.write_to_path(folder / "key.pem")
+    certificate.cert_chain_pems[0].write_to_path(folder / "certificate.pem")
+    authority.cert_pem.write_to_path(folder / "ca.pem")
+    (folder / "s3.json").write_text(json.dumps(_identities()))
+    (folder / "data").mkdir()
+    master, volume, filer, s3 = (_port() for _ in range(4))
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [
+                *(WEED, "-logtostderr", "server", f"-ip={LOOPBACK}", f"-ip.bind={LOOPBACK}"),
+                *(f"-dir={folder / 'data'}", f"-master.port={master}", "-volume.max=20"),
+                *(f"-volume.port={volume}", f"-filer.port={filer}", "-master.telemetry=false"),
+                *("-master.volumeSizeLimitMB=64", "-s3", f"-s3.port={s3}"),
+                *("-s3.port.iceberg=0", "-s3.port.lance=0", f"-s3.config={folder / 's3.json'}"),
+                *(f"-s3.cert.file={folder / 'certificate.pem'}", f"-s3.key.file={folder}/key.pem"),
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    found = Seaweed(
+        f"https://{LOOPBACK}:{s3}",
+        folder / "ca.pem",
+        f"{LOOPBACK}:{master}",
+        f"{LOOPBACK}:{filer}",
+    )
+    try:
+        _wait(found, process, folder / "log")
+        found.shell(
+            f"s3.bucket.create -name {BUCKET}",
+            f"s3.bucket.create -name {VERSIONED}",
+            f"s3.bucket.versioning -name {VERSIONED} -enable",
+            f"s3.bucket.create -name {SUSPENDED}",
+            f"s3.bucket.versioning -name {SUSPENDED} -enable",
+            f"s3.bucket.versioning -name {SUSPENDED} -suspend",
+        )
+        yield found
+    finally:
+        # SIGTERM takes it 25 s.
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _wait(server: Seaweed, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + START_DEADLINE
+    with httpx.Client(verify=server.trust(), trust_env=False) as client:
+        while time.monotonic() < deadline and process.poll() is None:
+            try:
+                if client.get(server.endpoint).status_code == 403:
+                    return
+            except httpx.TransportError:
+                pass
+            time.sleep(0.1)
+    raise RuntimeError(f"weed did not start\n{log.read_text(errors='replace')[-2000:]}")
+
+
+def _identities() -> dict[str, object]:
+    return {
+        "identities": [
+            {
+                "name": "relay",
+                "credentials": [{"accessKey": ACCESS_KEY, "secretKey": SECRET_KEY}],
+                "actions": ["Read", "Write", "List"],
+            },
+            {
+                "name": "reader",
+                "credentials": [{"accessKey": READER_KEY, "secretKey": READER_SECRET}],
+                "actions": ["Read", "List"],
+            },
+        ]
+    }
