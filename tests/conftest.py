@@ -63,17 +63,22 @@ def logs() -> Iterator[list[MutableMapping[str, Any]]]:
         yield entries
 
 
-_FIGURES: list[str] = []
-
-
 @pytest.fixture
 def figure(request: pytest.FixtureRequest) -> Callable[[str], None]:
     """Tell a figure that was measured on the way; all are shown at the end of the run."""
-    return lambda words: _FIGURES.append(f"{request.node.name}: {words}")
+    return lambda words: request.node.user_properties.append(("figure", words))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    if _FIGURES:
+    lines = [
+        f"{report.nodeid.rpartition('::')[2]}: {words}"
+        for reports in terminalreporter.stats.values()
+        for report in reports
+        if getattr(report, "when", "") == "call"
+        for name, words in report.user_properties
+        if name == "figure"
+    ]
+    if lines:
         terminalreporter.section("figures")
-        for line in _FIGURES:
+        for line in lines:
             terminalreporter.line(line)

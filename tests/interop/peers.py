@@ -13,6 +13,7 @@ DCMTK runs with TCP_NODELAY=1 (without it each object costs 46 ms, even on loopb
 acceptors with `-dhl` where the program has it (otherwise they look the caller's name up first).
 """
 
+import itertools
 import json
 import os
 import signal
@@ -158,11 +159,24 @@ class Result:
 Target = Peer | OrthancPeer | Address
 
 
+# Ports that the kernel gives to no connection that is made (its own range begins at 32768), a part
+# of them for each of the processes that run tests side by side.
+FIRST_PORT, PORTS_OF_A_WORKER = 21000, 5000
+_worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+_ports = itertools.cycle(range(PORTS_OF_A_WORKER))
+for _ in range(os.getpid() % PORTS_OF_A_WORKER):  # not where the last run began
+    next(_ports)
+
+
 def free_port() -> int:
     """A TCP port on loopback that nothing listens on now."""
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        port: int = probe.getsockname()[1]
+    while True:
+        port = FIRST_PORT + _worker % 2 * PORTS_OF_A_WORKER + next(_ports)
+        with socket.socket() as probe:
+            try:
+                probe.bind((LOOPBACK, port))
+            except OSError:
+                continue
         return port
 
 
