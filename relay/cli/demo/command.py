@@ -28,6 +28,7 @@ from relay.web.tls import client_tls
 HOST = "127.0.0.1"
 ARCHIVE, WORKSTATION = "SOUTH_PACS", "NORTH_WS"
 NORTH, SOUTH = "North Hospital", "South Hospital"
+NORTH_RELAY, SOUTH_RELAY = "NORTH_RELAY", "SOUTH_RELAY"
 
 # Changes reach the other hospital through the Bridge; a busy machine takes its time.
 PROPAGATION_TIME = 20.0
@@ -89,7 +90,7 @@ class _Story:
         """All of it."""
         output.say(f"Relay's demonstration, in {self._folder}, with {self._tools.name} devices")
         self._start_bridge()
-        for hospital, ae_title in ((self._north, "NORTH_RELAY"), (self._south, "SOUTH_RELAY")):
+        for hospital, ae_title in ((self._north, NORTH_RELAY), (self._south, SOUTH_RELAY)):
             self._start_router(hospital, ae_title)
         self._exchange_contacts()
         self._start_devices()
@@ -99,6 +100,7 @@ class _Story:
             self._send(files)
             self._find(files)
             self._get(files)
+            self._move(files)
         self._report(files, spy)
 
     # --- setting up -----------------------------------------------------------------------------
@@ -135,8 +137,12 @@ class _Story:
         self._did("Contacts", "exchanged: both hospitals have verified each other")
 
     def _start_devices(self) -> None:
+        # Of all that others may ask it to send to, the archive knows only its own Router.
         archive = self._tools.archive(
-            self._folder / "devices" / ARCHIVE, ARCHIVE, self._archive_port
+            self._folder / "devices" / ARCHIVE,
+            ARCHIVE,
+            self._archive_port,
+            (SOUTH_RELAY, self._south.port),
         )
         workstation = self._tools.workstation(
             self._folder / "devices" / WORKSTATION, WORKSTATION, self._workstation_port
@@ -146,7 +152,7 @@ class _Story:
         self._relay(
             self._south,
             *("device", "add", ARCHIVE, HOST, str(self._archive_port)),
-            *("--publish", "echo,store,query,retrieve"),
+            *("--publish", "echo,store,query,retrieve", "--move-via", "router"),
         )
         self._relay(
             self._north,
@@ -209,6 +215,15 @@ class _Story:
                 )
             )
 
+    def _move(self, files: Sequence[Part10File]) -> None:
+        studies = sorted({study_of(file) for file in files})
+        words = f"all {len(studies)} studies to {WORKSTATION}; {ARCHIVE} knows its Router only"
+        with self._timed("C-MOVE", words):
+            for study in studies:
+                self._running.run(
+                    self._tools.move_study(WORKSTATION, ARCHIVE, self._north.port, study)
+                )
+
     # --- looking at it --------------------------------------------------------------------------
 
     def _report(self, files: Sequence[Part10File], spy: Spy) -> None:
@@ -217,7 +232,12 @@ class _Story:
         through = digests(self._folder / "got-through-relay")
         directly = digests(self._folder / "got-directly")
         self._compare("sent and stored", sent, stored)
+        moved = digests(self._folder / "devices" / WORKSTATION)
         self._compare("got through Relay and got directly", directly, through)
+        if self._tools.bit_preserving:
+            self._compare("moved through Relay and got directly", directly, moved)
+        elif moved.keys() != sent.keys():
+            raise DemoError(f"{len(moved)} of {len(sent)} objects were moved")
         if through.keys() != sent.keys():
             raise DemoError(f"{len(through)} of {len(sent)} objects came back")
         objects = spy.objects()

@@ -20,9 +20,15 @@ class Tools(Protocol):
     """Command lines of one maker's devices. All speak to 127.0.0.1."""
 
     name: str
+    bit_preserving: bool  # whether its workstation keeps data sets as they came
 
-    def archive(self, folder: Path, ae_title: str, port: int) -> list[str]:
-        """A PACS: C-ECHO, C-STORE, C-FIND, C-GET. It keeps objects under `folder`."""
+    def archive(
+        self, folder: Path, ae_title: str, port: int, destination: tuple[str, int]
+    ) -> list[str]:
+        """A PACS: C-ECHO, C-STORE, C-FIND, C-GET, C-MOVE. It keeps objects under `folder`.
+
+        `destination` is the one Move Destination that it knows, by AE title and port.
+        """
 
     def workstation(self, folder: Path, ae_title: str, port: int) -> list[str]:
         """C-ECHO and C-STORE; it keeps objects in `folder`."""
@@ -36,14 +42,20 @@ class Tools(Protocol):
     def get_study(self, calling: str, called: str, port: int, study: str, to: Path) -> list[str]:
         """C-GET of one study into the folder `to`."""
 
+    def move_study(self, calling: str, called: str, port: int, study: str) -> list[str]:
+        """C-MOVE of one study to `calling` itself."""
+
 
 class DCMTK:
     """OFFIS DCMTK (Debian package `dcmtk`)."""
 
     name = "DCMTK"
-    PROGRAMS = ("dcmqrscp", "storescp", "echoscu", "findscu", "getscu")
+    bit_preserving = True
+    PROGRAMS = ("dcmqrscp", "storescp", "echoscu", "findscu", "getscu", "movescu")
 
-    def archive(self, folder: Path, ae_title: str, port: int) -> list[str]:
+    def archive(
+        self, folder: Path, ae_title: str, port: int, destination: tuple[str, int]
+    ) -> list[str]:
         objects = folder / "objects"
         objects.mkdir(parents=True)
         configuration = folder / "dcmqrscp.cfg"
@@ -51,7 +63,8 @@ class DCMTK:
             f"NetworkTCPPort = {port}\n"
             "MaxPDUSize = 131072\n"
             "MaxAssociations = 16\n"
-            "HostTable BEGIN\nHostTable END\n"
+            f"HostTable BEGIN\nrouter = ({destination[0]}, 127.0.0.1, {destination[1]})\n"
+            "HostTable END\n"
             "VendorTable BEGIN\nVendorTable END\n"
             f"AETable BEGIN\n{ae_title} {objects} RW (500, 1024mb) ANY\nAETable END\n"
         )
@@ -60,7 +73,7 @@ class DCMTK:
     def workstation(self, folder: Path, ae_title: str, port: int) -> list[str]:
         folder.mkdir(parents=True)
         return [
-            *(_dcmtk("storescp"), "--bit-preserving", "--aetitle", ae_title),
+            *(_dcmtk("storescp"), "--bit-preserving", "--accept-all", "--aetitle", ae_title),
             *("--output-directory", str(folder), str(port)),
         ]
 
@@ -82,13 +95,23 @@ class DCMTK:
             *("--output-directory", str(to), "127.0.0.1", str(port)),
         ]
 
+    def move_study(self, calling: str, called: str, port: int, study: str) -> list[str]:
+        return [
+            *(_dcmtk("movescu"), "-S", *_call(calling, called), "-aem", calling),
+            *("-k", "QueryRetrieveLevel=STUDY", "-k", f"StudyInstanceUID={study}"),
+            *("127.0.0.1", str(port)),
+        ]
+
 
 class PynetdicomApplications:
     """The applications that come with pynetdicom (`pip install pynetdicom[apps]`)."""
 
     name = "pynetdicom"
+    bit_preserving = False
 
-    def archive(self, folder: Path, ae_title: str, port: int) -> list[str]:
+    def archive(
+        self, folder: Path, ae_title: str, port: int, destination: tuple[str, int]
+    ) -> list[str]:
         folder.mkdir(parents=True)
         configuration = folder / "qrscp.ini"
         configuration.write_text(
@@ -98,6 +121,7 @@ class PynetdicomApplications:
             f"bind_address: 127.0.0.1\n"
             f"instance_location: {folder / 'objects'}\n"
             f"database_location: {folder / 'objects.sqlite'}\n"
+            f"[{destination[0]}]\naddress: 127.0.0.1\nport: {destination[1]}\n"
         )
         return [*_application("qrscp"), "--config", str(configuration), "-v"]
 
@@ -123,6 +147,13 @@ class PynetdicomApplications:
             *(*_application("getscu"), "127.0.0.1", str(port), "-S", *_call(calling, called)),
             *("-k", "QueryRetrieveLevel=STUDY", "-k", f"StudyInstanceUID={study}"),
             *("-od", str(to)),
+        ]
+
+    def move_study(self, calling: str, called: str, port: int, study: str) -> list[str]:
+        return [
+            *(*_application("movescu"), "127.0.0.1", str(port), "-S", *_call(calling, called)),
+            *("-aem", calling, "-k", "QueryRetrieveLevel=STUDY"),
+            *("-k", f"StudyInstanceUID={study}"),
         ]
 
 

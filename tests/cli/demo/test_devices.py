@@ -39,7 +39,7 @@ def test_programs_of_dcmtk_are_not_those_that_pynetdicom_installs_by_the_same_na
     monkeypatch.setattr(devices.sysconfig, "get_path", lambda name: str(tmp_path / "own"))
     monkeypatch.setenv("PATH", f"{tmp_path / 'own'}:{tmp_path / 'debian'}")
     commands = [
-        DCMTK().archive(tmp_path / "a", "A", 1),
+        DCMTK().archive(tmp_path / "a", "A", 1, ("R", 2)),
         DCMTK().workstation(tmp_path / "w", "W", 1),
         DCMTK().echo("A", "B", 1),
         DCMTK().find_studies("A", "B", 1),
