@@ -18,13 +18,23 @@ from relay.dicom.pdu import (
     PresentationContext,
     PresentationContextResult,
 )
-from relay.router.services import Service, service_of
+from relay.router.services import Service, may_be_stored, service_of
 
 
-def granted(request: AAssociateRQ, services: Collection[str]) -> AAssociateRQ:
-    """`request` with only the contexts for which there is a use under `services`."""
+def granted(
+    request: AAssociateRQ, services: Collection[str], implied: Collection[str] = ()
+) -> AAssociateRQ:
+    """`request` with only the contexts for which there is a use under `services`.
+
+    `implied` are those that only answer what the other side has asked for: the C-STORE of a
+    C-MOVE, of whatever class, and the report of a storage commitment.
+    """
     providers = provider_roles(request)
-    kept = tuple(context for context in request.contexts if _has_use(context, services, providers))
+    kept = tuple(
+        context
+        for context in request.contexts
+        if _has_use(context, services, providers) or _is_answer(context, implied)
+    )
     return attrs.evolve(request, contexts=kept)
 
 
@@ -82,9 +92,14 @@ def _has_use(
     service = service_of(context.abstract_syntax)
     if service in services:
         return True
-    # What a C-GET sends back comes over a context of Storage, of which the requestor is provider.
+    # What a C-GET sends back comes over a context of which the requestor is the provider.
     return (
-        service == Service.STORE
+        may_be_stored(service)
         and Service.RETRIEVE in services
         and context.abstract_syntax in providers
     )
+
+
+def _is_answer(context: PresentationContext, implied: Collection[str]) -> bool:
+    service = service_of(context.abstract_syntax)
+    return service in implied or (Service.STORE in implied and may_be_stored(service))

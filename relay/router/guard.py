@@ -125,11 +125,9 @@ class Guard:
         as_provider = sop_class in self._providers and services.provider_may_ask(service, field)
         if self._is_granted(service):
             return as_user or as_provider
-        if service not in self._implied:
-            return False
-        if field == CommandField.C_STORE_RQ:
-            return as_user
-        return field == CommandField.N_EVENT_REPORT_RQ and as_provider
+        if field == CommandField.C_STORE_RQ and Service.STORE in self._implied:
+            return as_user and services.may_be_stored(service)
+        return field == CommandField.N_EVENT_REPORT_RQ and service in self._implied and as_provider
 
     def _is_granted(self, service: str) -> bool:
         return self._granted is None or service in self._granted

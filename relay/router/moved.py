@@ -61,13 +61,13 @@ ANSWER_MARGIN = 2.0
 
 def is_wanted(node: Node, device: Device, request: AAssociateRQ) -> bool:
     """Whether `device` calls its Router to send what a C-MOVE has asked for."""
-    wanted = contexts.granted(request, {Service.STORE}).contexts
+    wanted = contexts.granted(request, (), {Service.STORE}).contexts
     return bool(wanted) and bool(node.moves.destinations(device.ae_title))
 
 
 async def serve(node: Node, near: TCPAssociation, device: Device, request: AAssociateRQ) -> None:
     """Serve the association of a holder to the end. Raises AssociationRejected."""
-    proposed = contexts.granted(request, {Service.STORE})
+    proposed = contexts.granted(request, (), {Service.STORE})
     calls = _prepare(node, device, proposed)
     entry = _entry(node, list(calls.values()))
     try:
@@ -275,7 +275,7 @@ class MovedDeparture(Departure):
         destination: str | None = None
         if move is not None:
             destination = move.destination if move.via_router else None
-        elif not self._moves.is_over(message_id):
+        elif not (self._moves.is_over(message_id) or self._is_of_here(originator)):
             destination = self._moves.only(self._holder)
         if destination is None or not self._switch.choose(destination):
             log.warning(
@@ -289,3 +289,11 @@ class MovedDeparture(Departure):
         if move is None:
             return Crossing(command=request)
         return Crossing(command=request.evolve(restored(move)))
+
+    def _is_of_here(self, originator: str) -> bool:
+        """Whether it is the move of another device of this hospital, and so none of the network's.
+
+        No requestor elsewhere is shown to the holder by such a name (`Names.shown_to`); itself it
+        may name.
+        """
+        return originator != self._holder and self._names.devices.get(originator) is not None

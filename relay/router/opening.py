@@ -14,64 +14,30 @@ import attrs
 import structlog
 
 from relay.association import TCPAssociation
-from relay.dicom import pdu
 from relay.dicom.pdu import AAssociateRJ, AAssociateRQ
 from relay.dicom.rejection import (
     CALLING_AE_TITLE_NOT_RECOGNIZED,
     LOCAL_LIMIT_EXCEEDED,
     TEMPORARY_CONGESTION,
 )
-from relay.errors import (
-    AssociationAborted,
-    AssociationRejected,
-    HandshakeError,
-    Refusal,
-    RemoteProtocolError,
-)
+from relay.errors import AssociationAborted, AssociationRejected, HandshakeError, Refusal
 from relay.identity import fingerprint
 from relay.patience import Timeouts
-from relay.router import contexts, names, replay
-from relay.router.border import Arrival
+from relay.router import contexts
 from relay.router.devices import Device
-from relay.router.grants import Permission
 from relay.router.guard import Guard
+from relay.router.incoming import IncomingCall, border_of, check, live_entry
 from relay.router.lasting import Lasting
 from relay.router.linger import Kept, kind_of
-from relay.router.live import LiveAssociation, Side, log_ending, number
+from relay.router.live import Side, log_ending, number
 from relay.router.node import Network, Node, unix_time
 from relay.router.passthrough import join
 from relay.router.places import Claim, Place
-from relay.router.services import Service
 from relay.signalling import messages
-from relay.tunnel.handshake import Purpose, ReceivedOpening, accept_opening, refuse_opening
+from relay.tunnel.handshake import ReceivedOpening, accept_opening, refuse_opening
 from relay.tunnel.session import TunnelAssociation, TunnelTimeouts, accept_tunnel
 
 log = structlog.get_logger()
-
-
-@attrs.frozen(slots=True)
-class _Call:
-    """An opening that holds, and what it asks for.
-
-    `seen` is the calling AE title that the device is shown. `implied` are the services that it may
-    use only because a device of ours has asked for something: C-STORE under a C-MOVE, the report of
-    a storage commitment.
-    """
-
-    received: ReceivedOpening
-    device: Device
-    request: AAssociateRQ
-    seen: str
-    permission: Permission
-    implied: frozenset[str] = frozenset()
-
-    @property
-    def services(self) -> frozenset[str]:
-        return self.permission.services | self.implied
-
-    @property
-    def number(self) -> str:
-        return number(self.received.session)
 
 
 async def serve_opening(node: Node, message: messages.Open) -> None:
@@ -88,7 +54,7 @@ async def serve_opening(node: Node, message: messages.Open) -> None:
             message.request,
             unix_time(),
         )
-        call = await _check(node, network, message, received)
+        call = await check(node, network, message, received)
         await _serve(node, network, call)
     except HandshakeError as error:
         log.info(
@@ -106,82 +72,17 @@ async def serve_opening(node: Node, message: messages.Open) -> None:
         await network.client.send(messages.Refuse(message.session, refusal))
 
 
-async def _check(
-    node: Node, network: Network, message: messages.Open, received: ReceivedOpening
-) -> _Call:
-    """What is called for, if the caller may. Raises HandshakeError with the refusal."""
-    if (received.session, received.called) != (message.session, message.called):
-        raise HandshakeError("opening is for another session or title than the Bridge says")
-    if received.purpose is not Purpose.ASSOCIATION:
-        raise HandshakeError(
-            f"no {received.purpose.name.lower()} sessions here", Refusal.NOT_SPECIFIED
-        )
-    if not network.peers.trusted(received.caller):
-        raise HandshakeError("the caller's contact was never verified", Refusal.UNTRUSTED_PEER)
-    # Not before: whoever is nobody here must not be able to fill our disk.
-    if not await replay.remember(node.database, received.opening_hash, unix_time()):
-        raise HandshakeError("opening was seen before", Refusal.REPLAY)
-    device = node.devices.published_as(received.called)
-    if device is None:
-        raise HandshakeError("called AE title is not published here", Refusal.UNKNOWN_DEVICE)
-    try:
-        request = pdu.decode(received.request)
-    except RemoteProtocolError as error:
-        raise HandshakeError(f"sealed request: {error}") from None
-    if not isinstance(request, AAssociateRQ) or request.called != received.called:
-        raise HandshakeError("sealed request is no A-ASSOCIATE-RQ for the called AE title")
-    try:
-        contexts.provider_roles(request)
-    except RemoteProtocolError as error:
-        raise HandshakeError(f"sealed request: {error}") from None
-    permission = node.permission(received.caller, device, request.calling)
-    implied = _implied(node, received.caller, device) - permission.services
-    if not permission.services and not implied:
-        raise HandshakeError("nothing is granted to the caller", Refusal.NOT_GRANTED)
-    seen = _seen(node, network, received.caller, device, request.calling)
-    return _Call(received, device, request, seen, permission, implied)
-
-
-def _implied(node: Node, caller: bytes, device: Device) -> frozenset[str]:
-    """What `device` itself has asked the caller's hospital to send it (DESIGN §3)."""
-    implied = set()
-    if node.moves.expects(caller, device.ae_title):
-        implied.add(Service.STORE)
-    if node.commitments.awaited(caller, device.ae_title):
-        implied.add(Service.COMMIT)
-    return frozenset[str](implied)
-
-
-def _seen(node: Node, network: Network, caller: bytes, device: Device, calling: str) -> str:
-    """The calling AE title that `device` is shown.
-
-    Raises HandshakeError for one that is not the caller's to use, or that means another device
-    here: what the device answers to by that name would go to the wrong one.
-    """
-    owner = network.directory.owner(calling)
-    if owner not in (None, caller) or node.names.own(calling) is not None:
-        raise HandshakeError(
-            f"calling AE title {calling!r} is another hospital's", Refusal.AMBIGUOUS_CALLING
-        )
-    seen = node.names.shown_to(device, calling)
-    if seen is None:
-        why = names.why_ambiguous(calling)
-        node.refusals.note(calling, device.published, why)
-        raise HandshakeError(why, Refusal.AMBIGUOUS_CALLING)
-    return seen
-
-
-async def _serve(node: Node, network: Network, call: _Call) -> None:
+async def _serve(node: Node, network: Network, call: IncomingCall) -> None:
     """Find a place, connect, answer and relay. The association with the device may linger then.
 
     Raises HandshakeError (BUSY) if the device cannot be reached.
     """
-    proposed = _proposal(call)
+    proposed = call.proposal()
     if not proposed.contexts:
         await _reject(network, call, CALLING_AE_TITLE_NOT_RECOGNIZED)
         return
-    entry = _entry(node, network, call)
-    border = _border(node, call)
+    entry = live_entry(node, network, call)
+    border = border_of(node, call)
     guard = Guard(proposed, call.permission.services, border, implied=call.implied)
     answer = _Answer(network, call)
     with node.live.hold(entry):
@@ -222,7 +123,7 @@ async def _serve(node: Node, network: Network, call: _Call) -> None:
 class _Answer:
     """The answer to an opening, once it is given: the tunnel, for as long as the block lasts."""
 
-    def __init__(self, network: Network, call: _Call) -> None:
+    def __init__(self, network: Network, call: IncomingCall) -> None:
         self.near: TunnelAssociation | None = None
         self._network = network
         self._call = call
@@ -248,7 +149,9 @@ class _Answer:
         return self.near
 
 
-async def _place(node: Node, call: _Call, proposed: AAssociateRQ, answer: _Answer) -> Place | None:
+async def _place(
+    node: Node, call: IncomingCall, proposed: AAssociateRQ, answer: _Answer
+) -> Place | None:
     """A place of the device, perhaps after a wait; None: the caller was told no, or has left."""
     claim = _claim(node, call, proposed)
     place = node.lingering.take(claim) or node.places.take_now(claim)
@@ -265,7 +168,7 @@ async def _place(node: Node, call: _Call, proposed: AAssociateRQ, answer: _Answe
     return None
 
 
-def _claim(node: Node, call: _Call, proposed: AAssociateRQ) -> Claim:
+def _claim(node: Node, call: IncomingCall, proposed: AAssociateRQ) -> Claim:
     device, caller = call.device, call.received.caller
     peer = fingerprint(caller)
     granted = [grant for grant in node.grants if grant.ae_title == device.published]
@@ -280,7 +183,7 @@ def _claim(node: Node, call: _Call, proposed: AAssociateRQ) -> Claim:
 
 
 async def _reach(
-    node: Node, call: _Call, place: Place, held: AsyncExitStack, answer: _Answer
+    node: Node, call: IncomingCall, place: Place, held: AsyncExitStack, answer: _Answer
 ) -> Lasting | None:
     """The device: an association that lingers, or a connection; None: the caller was told no.
 
@@ -305,14 +208,14 @@ async def _reach(
     return device
 
 
-async def _reject(network: Network, call: _Call, rejection: AAssociateRJ) -> None:
+async def _reject(network: Network, call: IncomingCall, rejection: AAssociateRJ) -> None:
     """Answer the opening only to say no, as the caller's device should hear it."""
     log.info("association rejected", association=call.number, reason=rejection.reason)
     async with _accept(network, call) as near:
         await near.send(rejection)
 
 
-def _accept(network: Network, call: _Call) -> AbstractAsyncContextManager[TunnelAssociation]:
+def _accept(network: Network, call: IncomingCall) -> AbstractAsyncContextManager[TunnelAssociation]:
     """Answer the opening: the tunnel, for as long as the block lasts."""
     return accept_tunnel(
         network.client,
@@ -326,6 +229,9 @@ def _accept(network: Network, call: _Call) -> AbstractAsyncContextManager[Tunnel
 
 
 async def _connect(node: Node, device: Device) -> TCPAssociation:
+    now = node.devices.get(device.ae_title)
+    if now is None or now.where != device.where:  # another machine may be there by now
+        raise HandshakeError("the device was changed while the call waited", Refusal.BUSY)
     usual = Timeouts()
     timeouts = attrs.evolve(
         usual,
@@ -338,49 +244,3 @@ async def _connect(node: Node, device: Device) -> TCPAssociation:
         return await node.device_tls.connect(device, timeouts)
     except AssociationAborted as error:
         raise HandshakeError(f"device does not answer: {error}", Refusal.BUSY) from None
-
-
-def _proposal(call: _Call) -> AAssociateRQ:
-    """What the device is asked: the caller's request, less what is not granted."""
-    request = names.to_device(call.request, call.device, call.seen)
-    if not call.permission.user_identity:
-        request = contexts.without_user_identity(request)
-    return contexts.granted(request, call.services)
-
-
-def _entry(node: Node, network: Network, call: _Call) -> LiveAssociation:
-    caller, title = call.received.caller, call.device.ae_title
-
-    def still_permitted() -> bool:
-        device = node.devices.get(title)
-        return (
-            device is not None
-            and network.peers.trusted(caller)
-            and call.permission.within(node.permission(caller, device, call.request.calling))
-        )
-
-    return LiveAssociation(
-        number=call.number,
-        side=Side.CALLEE,
-        device=title,
-        calling=call.request.calling,
-        called=call.request.called,
-        peer=fingerprint(caller),
-        still_permitted=still_permitted,
-    )
-
-
-def _border(node: Node, call: _Call) -> Arrival:
-    caller, calling = call.received.caller, call.request.calling
-
-    def may_store(device: Device) -> bool:
-        return Service.STORE in node.permission(caller, device, calling).services
-
-    return Arrival(
-        node.knowledge(),
-        call.device,
-        caller,
-        calling,
-        seen=call.seen,
-        may_store=may_store,
-    )

@@ -296,9 +296,17 @@ class _Passage:
         """Both want the release: answer `side`, as far as it is our turn on that hop."""
         if side.asked_release and side is self._requestor:
             return  # the two crossed, and who requested the association answers first (Sta10)
-        await side.send(AReleaseRP())
         # Otherwise Sta11: its own A-RELEASE-RP is yet to come.
-        side.over = not side.asked_release or side.tunnel is not None
+        await self._grant_release(side, over=not side.asked_release or side.tunnel is not None)
+
+    async def _grant_release(self, side: _Side, *, over: bool) -> None:
+        # Before it is sent: the device may close, and its end be read, before we know that it was.
+        side.over = over
+        try:
+            await side.send(AReleaseRP())
+        except AssociationAborted:
+            self._finish(How.ABORTED, side.name, side.association.cause)
+            raise
 
     async def _release_answered(self, source: _Side, sink: _Side) -> None:
         source.over = True
@@ -306,8 +314,7 @@ class _Passage:
             if source is self._requestor and source.tunnel is None:
                 await source.send(AReleaseRP())  # Sta12
         else:
-            await sink.send(AReleaseRP())
-            sink.over = True
+            await self._grant_release(sink, over=True)
         self._finish_if_over()
 
     def _finish_if_over(self) -> None:

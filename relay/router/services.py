@@ -14,6 +14,8 @@ translates: by the SOP class of the presentation context, by the role in which t
                     Step and its two companions      N-GET
     commit          Storage Commitment Push Model    N-ACTION            N-EVENT-REPORT
     private:<UID>   that one, if it is none of these anything            anything
+
+What a C-GET or C-MOVE brings back may be of a private class too.
 """
 
 import re
@@ -105,6 +107,15 @@ def named_over(sop_class: str) -> frozenset[str]:
 def is_private(service: str) -> bool:
     """Whether `service` is a `private:<UID>`."""
     return service.startswith(PRIVATE)
+
+
+def may_be_stored(service: str) -> bool:
+    """Whether instances of its SOP classes may be sent by C-STORE.
+
+    Of a private class nothing else is known; vendors store theirs beside the images of a study, and
+    a study that is retrieved brings them.
+    """
+    return service == Service.STORE or is_private(service)
 
 
 def user_may_ask(service: str, command: int) -> bool:

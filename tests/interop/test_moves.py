@@ -24,6 +24,7 @@ MOVE_ORIGINATOR, MOVE_ORIGINATOR_ID = 0x1030, 0x1031
 COMPLETED, FAILED, WARNING = 0x1021, 0x1022, 0x1023
 
 DESTINATION_UNKNOWN = 0xA801
+CANCELLED = 0xFE00
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 EXPLICIT = "1.2.840.10008.1.2.1"
@@ -214,6 +215,42 @@ async def test_a_holder_that_knows_only_its_router_moves_to_several_destinations
             if omits:  # one after the other it can
                 await ask(a)
                 assert outcomes["A"][:2] == (0, len(images))
+
+
+async def test_what_a_destination_answers_is_counted_and_a_move_can_be_cancelled(
+    tmp_path: Path,
+) -> None:
+    """PS3.4 §C.4.2.1.5 and §C.4.2.1.7: statuses and counters are those of the real destination."""
+    images = [i for i in shipped() if (i.sop_class, i.transfer_syntax) == (CT, EXPLICIT)][:4]
+    served = make(tmp_path / "served")
+    for image in images:
+        shutil.copy(image.path, served)
+    async with network(tmp_path / "net", "A", "B") as net, AsyncExitStack() as stack:
+        for title, status in (("FULL", "A700"), ("WARNS", "B007"), ("FINE", "0000")):
+            workstation = await stack.enter_async_context(
+                peers.pynetdicom_scp(tmp_path / title, "--status", status, ae_title=title)
+            )
+            await net.publish("A", title, workstation.port, "store")
+        known = [f"{title}={net.routers['B'].port}" for title in ("FULL", "WARNS", "FINE")]
+        options = [option for entry in known for option in ("--destination", entry)]
+        holder = await stack.enter_async_context(
+            peers.pynetdicom_holder(tmp_path / "holder", served, "--slow", "0.3", *options)
+        )
+        await net.device("A", "WS1")
+        await net.publish("B", "HOLDER", holder.port, "retrieve")
+        await net.grant(owner="B", grantee="A", ae_title="HOLDER", services="retrieve")
+        await net.seen("B", "FINE")
+        assert final(await move(net, "A", "HOLDER", "FULL", images[0])) == (0xA702, 0, 4, 0)
+        assert final(await move(net, "A", "HOLDER", "WARNS", images[0])) == (0xB000, 0, 0, 4)
+        async with tap(net.address("A", "HOLDER")) as near:
+            keys = ("QueryRetrieveLevel=STUDY", study_of(images[0]))
+            options = ["-S", "--cancel", "1"]
+            await peers.movescu(near.address, "FINE", *keys, options=options, calling="WS1")
+        status, completed, *_ = final(near)
+        stored = len(list((tmp_path / "FINE").glob("*.dataset")))
+        assert status == CANCELLED
+        assert completed == stored
+        assert stored < len(images)
 
 
 async def test_orthanc_and_pynetdicom_ask_orthanc(tmp_path: Path) -> None:

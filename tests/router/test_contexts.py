@@ -4,7 +4,7 @@ from relay.dicom import uids
 from relay.dicom.negotiation import UserIdentityRQ, UserIdentityType
 from relay.dicom.pdu import AAssociateRQ, ContextResult, PresentationContextResult, UserItem
 from relay.router import contexts
-from tests.router.fakes import CT, IMPLICIT, JPEG, MR, acceptance, proposal
+from tests.router.fakes import CT, IMPLICIT, JPEG, MR, PRIVATE_CLASS, acceptance, proposal
 
 
 def ids(request: AAssociateRQ) -> list[int]:
@@ -60,3 +60,12 @@ def test_an_acceptor_cannot_accept_what_it_was_not_asked() -> None:
         type(answer)("PACS", "WS", (*answer.contexts, extra)), original, proposed
     )
     assert [(r.id, r.accepted) for r in made.contexts] == [(1, True), (3, False)]
+
+
+def test_what_is_brought_back_may_be_of_a_private_class() -> None:
+    """By C-GET where the requestor offers to take it, by C-MOVE while that is outstanding."""
+    request = proposal(CT, PRIVATE_CLASS, uids.VERIFICATION, scp=[PRIVATE_CLASS])
+    assert ids(contexts.granted(request, {"retrieve"})) == [3]
+    assert ids(contexts.granted(request, {"query"})) == []
+    assert ids(contexts.granted(request, (), {"store"})) == [1, 3]
+    assert ids(contexts.granted(request, (), {"commit"})) == []

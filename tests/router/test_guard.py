@@ -485,3 +485,13 @@ def test_only_accepted_contexts_carry_anything() -> None:
 def feed(made: Guard, pdvs: Iterable[PDV]) -> None:
     for pdv in pdvs:
         made.outward(pdv)
+
+
+def test_a_move_brings_private_instances_and_no_other_private_command() -> None:
+    request = proposal(PRIVATE_CLASS)
+    made = Guard(request, (), FakeBorder(), implied={"store"})
+    made.negotiated(acceptance(request))
+    assert made.outward(command(1, store_rq(1, PRIVATE_CLASS))).forward
+    made.outward(data(1))
+    other = request_for(CommandField.N_GET_RQ, PRIVATE_CLASS, 2)
+    assert refused(made.outward(command(1, other))) == Status.NOT_AUTHORIZED

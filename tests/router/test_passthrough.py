@@ -474,3 +474,44 @@ async def test_what_the_disk_does_not_take_does_not_pass() -> None:
     assert (ending.how, ending.by, ending.why) == (How.ABORTED, "router", "disk full")
     assert not acceptor.sent
     assert requestor.aborts[0] == acceptor.aborts[0] == (2, 0)
+
+
+@pytest.mark.parametrize("crossing", [False, True])
+async def test_a_device_that_closes_at_once_after_its_release_has_released(crossing: bool) -> None:
+    """Its end may be read before we know that the A-RELEASE-RP was written."""
+
+    class Hasty(FakeAssociation):
+        async def send(self, atom: Atom, **options: bool) -> None:
+            await super().send(atom, **options)
+            if isinstance(atom, AReleaseRP):
+                self.say(AAbort(2, 0))
+                await trio.testing.wait_all_tasks_blocked()
+
+    requestor, acceptor = Hasty(), FakeAssociation()
+    endings = []
+
+    async def run() -> None:
+        guard = Guard(REQUEST, None, FakeBorder())
+        endings.append(await join(requestor, acceptor, guard, tunnel=acceptor, answer_wait=5))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(run)
+        acceptor.say(acceptance(REQUEST))
+        await requestor.got(1)
+        requestor.say(AReleaseRQ())
+        await acceptor.got(1)
+        acceptor.say(AReleaseRQ() if crossing else AReleaseRP())
+        with trio.fail_after(5):
+            await requestor.got(2)
+    assert endings[0].how is How.RELEASED
+    assert acceptor.aborts == []
+
+
+async def test_a_device_that_is_gone_before_its_release_was_answered_is_named() -> None:
+    async with joined() as pair:
+        pair.requestor.say(AReleaseRQ())
+        await pair.acceptor.got(1)
+        pair.requestor.lost = True
+        pair.acceptor.say(AReleaseRP())
+        ending = await pair.ending()
+        assert (ending.how, ending.by) == (How.ABORTED, "requestor")
