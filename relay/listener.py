@@ -131,7 +131,7 @@ class _Server:
                     if error.errno not in SHORTAGES:
                         raise
                     if not short:  # one line for each shortage, not for each try
-                        log.error("cannot accept connections", cause=error.strerror)
+                        log.error("cannot accept connections", why=error.strerror)
                     short = True
                     await trio.sleep(SHORTAGE_PAUSE)
                 else:
@@ -165,7 +165,7 @@ class _Server:
                 "association ended",
                 peer=peer,
                 **carried,
-                cause=association.cause,
+                why=association.cause,
                 bytes_received=association.bytes_received,
                 bytes_sent=association.bytes_sent,
             )
@@ -184,20 +184,20 @@ class _Server:
             try:
                 association = await self._open(stream, context, address, port)
             except AssociationAborted as error:
-                said.warning("connection without association", cause=str(error))
+                said.warning("connection without association", why=str(error))
                 return None
             requested = False
             try:
                 requested = isinstance(await association.wait_indication(), AAssociateRQ)
                 if requested:
                     return association
-                said.warning("connection without association", cause=association.cause)
+                said.warning("connection without association", why=association.cause)
                 waiting.said = True  # before the wait for the peer's close, which may be long
             finally:
                 if not requested:
                     await association.aclose()
         if waiting.pushed_out and not waiting.said:
-            said.warning("connection without association", cause=waiting.pushed_out)
+            said.warning("connection without association", why=waiting.pushed_out)
         return None
 
     async def _open(
@@ -284,7 +284,7 @@ def _failures_logged(peer: str) -> Iterator[None]:
     try:
         yield
     except RelayError as error:
-        log.warning("association failed", peer=peer, cause=str(error))
+        log.warning("association failed", peer=peer, why=str(error))
     except Exception:
         log.exception("association handler failed", peer=peer)
 

@@ -9,6 +9,9 @@ import attrs
 
 from relay.dicom.statemachine import State
 
+# What is said of a peer that takes the connection and stays silent.
+NO_ANSWER = "no answer to A-ASSOCIATE-RQ"
+
 
 @attrs.frozen(slots=True, kw_only=True)
 class Timeouts:
@@ -87,7 +90,7 @@ class Patience:
         match self._state:
             case State.STA5:
                 seconds = timeouts.association_answer
-                return self._since + seconds, f"no answer to A-ASSOCIATE-RQ in {seconds:g} s"
+                return self._since + seconds, f"{NO_ANSWER} in {seconds:g} s"
             case State.STA7 | State.STA10 | State.STA11:
                 seconds = timeouts.release
                 return self._since + seconds, f"no answer to A-RELEASE-RQ in {seconds:g} s"

@@ -10,6 +10,7 @@ from contextlib import suppress
 
 import trio
 
+from relay.dicom.framing import TLS_ON_A_PLAIN_PORT
 from relay.dicom.pdu import PDUType
 from relay.tls_words import LOST, in_words, is_end
 from relay.transport import failed
@@ -214,15 +215,16 @@ class TLSStream(trio.abc.Stream):
         data = self._outgoing.read()
         if not data:
             return
-        async with self._write_lock:
-            try:
-                await self._stream.send_all(data)
-            except trio.BrokenResourceError as error:
-                self._broken = True
-                raise trio.BrokenResourceError from (await self._last_words() or error)
-            except BaseException:  # cancelled in the middle of a record
-                self._broken = True
-                raise
+        try:
+            async with self._write_lock:
+                try:
+                    await self._stream.send_all(data)
+                except trio.BrokenResourceError as error:
+                    self._broken = True
+                    raise trio.BrokenResourceError from (await self._last_words() or error)
+        except BaseException:  # cancelled in the middle of a record, or with it not yet begun:
+            self._broken = True  # what would come next does not open at the peer without it
+            raise
 
     async def _last_words(self) -> ssl.SSLError | None:
         """The alert that the peer sent before it closed, if it is there to be read.
@@ -260,7 +262,7 @@ def lost(error: BaseException, *, calling: bool) -> str:
 
 def answered(fault: str) -> str:
     """What was wrong with the peer's bytes, for who has called it without TLS."""
-    if "TLS on a plain port" in fault:
+    if TLS_ON_A_PLAIN_PORT in fault:
         return "the peer answers with TLS: call it over TLS (`relay device add … --tls`)"
     return fault
 

@@ -27,9 +27,13 @@ class Address:
 
 @attrs.frozen(slots=True, repr=False)
 class Secret:
-    """A value that must not be printed; `reveal` is for the one place that needs it."""
+    """A value that must not be printed; `reveal` is for the one place that needs it.
+
+    `source` is where it was read, env:NAME or file: and the whole path; empty: nowhere else.
+    """
 
     _value: str
+    source: str = attrs.field(default="", eq=False)
 
     def reveal(self) -> str:
         return self._value
@@ -58,6 +62,8 @@ class Kind:
 
 
 def number(least: float, most: float, unit: str) -> Kind:
+    """A number of `unit`, both bounds included."""
+
     def read(value: Any, folder: Path) -> float:
         if type(value) not in (int, float) or not least <= value <= most:
             raise ValueError
@@ -67,6 +73,8 @@ def number(least: float, most: float, unit: str) -> Kind:
 
 
 def count(least: int, most: int) -> Kind:
+    """A whole number, both bounds included."""
+
     def read(value: Any, folder: Path) -> int:
         if type(value) is not int or not least <= value <= most:
             raise ValueError
@@ -79,6 +87,8 @@ _UNITS = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 
 
 def size(least: int) -> Kind:
+    """Bytes, as a number or with a unit: 1048576, or "1 MiB"."""
+
     def read(value: Any, folder: Path) -> int:
         if isinstance(value, str):
             match = re.fullmatch(r"(\d{1,15}) ?(B|KiB|MiB|GiB|TiB)", value)
@@ -180,9 +190,10 @@ def _secret(value: Any, folder: Path) -> Secret:
     if where == "env":
         if name not in os.environ:
             raise Expectation(f"environment variable {name} is not set")
-        secret = os.environ[name].strip()
+        secret, source = os.environ[name].strip(), f"env:{name}"
     else:
         path = _path(name, folder)
+        source = f"file:{path}"
         try:
             with path.open("rb") as file:
                 secret = file.read(MAXIMUM_SECRET).decode().strip()
@@ -190,7 +201,7 @@ def _secret(value: Any, folder: Path) -> Secret:
             raise Expectation(f"{path} cannot be read: {reason(error)}") from error
     if not secret:
         raise Expectation(f"the secret at {value} is empty")
-    return Secret(secret)
+    return Secret(secret, source)
 
 
 def _proxy(value: Any, folder: Path) -> Secret:
@@ -207,6 +218,7 @@ def _proxy(value: Any, folder: Path) -> Secret:
 
 
 def one_of(enum: type[E]) -> Kind:
+    """One of the values of an enumeration of texts."""
     names = [member.value for member in enum]
     quoted = ", ".join(f'"{name}"' for name in names)
 

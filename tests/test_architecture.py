@@ -131,7 +131,7 @@ ROOMS = {
         # The confirmed path carries data sets and never understands one (DESIGN §8).
         never=("pydicom",),
     ),
-    "config": Room(("relay.config", "relay.example", "relay.values"), (), ()),
+    "config": Room(("relay.config", "relay.config_file", "relay.example", "relay.values"), (), ()),
     "log": Room(("relay.log",), (), ("structlog",)),
     "cli": Room(("relay.cli", "relay.cli.*", "relay.__main__"), ("relay.*",)),
 }
@@ -192,7 +192,7 @@ def test_only_the_command_line_knows_the_configuration() -> None:
         f"{path}:{line}"
         for path in MODULES
         for imported, line in imports(path)
-        if imported in ("relay.config", "relay.example", "relay.values", "relay.log")
+        if imported in (*ROOMS["config"].names, "relay.log")
         and room_of(name_of(path)) not in ("cli", "config")
         and imported not in ROOMS[room_of(name_of(path))].relay
     ]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from relay import config, example
+from relay import config, config_file, example
 from relay.config import Mode, RouterConfig
 
 EXAMPLE = Path(__file__).parent.parent / "relay.toml.example"
@@ -39,7 +39,7 @@ def test_the_example_documents_every_key_and_parses_uncommented(tmp_path: Path, 
         (tmp_path / name).touch()
     uncommented = re.sub(r"(?m)^#(\w+ = )", r"\1", table).replace("/etc/relay", str(tmp_path))
     assert re.findall(r"(?m)^(\w+) = ", uncommented) == list(config.keys(mode))
-    loaded = config.load(written(tmp_path, uncommented))
+    loaded = config_file.load(written(tmp_path, uncommented))
     assert loaded.mode is mode
 
 
@@ -52,7 +52,7 @@ def test_rendering_sets_the_values_given(tmp_path: Path) -> None:
     text = example.table(
         Mode.ROUTER, {"ae_title": example.quote("MARY"), "data_dir": example.quote(str(tmp_path))}
     )
-    loaded = config.load(written(tmp_path, text))
+    loaded = config_file.load(written(tmp_path, text))
     assert isinstance(loaded, RouterConfig)
     assert (loaded.ae_title, loaded.data_dir) == ("MARY", tmp_path)
     assert "#listen" in text

@@ -76,7 +76,7 @@ async def throw(port: int, *pieces: bytes) -> bytes:
 
 
 def causes(logs: Logs) -> str:
-    return "\n".join(str(entry.get("cause", "")) for entry in logs)
+    return "\n".join(str(entry.get("why", "")) for entry in logs)
 
 
 @asynccontextmanager
@@ -218,7 +218,7 @@ async def test_hostile_input_before_the_association(name: str) -> None:
         await good_association(port)
     refused = [entry for entry in logs if entry["event"] == "connection without association"]
     assert len(refused) == 1
-    assert cause in refused[0]["cause"]
+    assert cause in refused[0]["why"]
 
 
 async def test_hostile_input_byte_by_byte() -> None:
@@ -310,8 +310,8 @@ async def test_hostile_input_within_the_association(name: str) -> None:
                     assert reply.source == 2
         await good_association(port)
     ended = [entry for entry in logs if entry["event"] == "association ended"]
-    assert cause in ended[0]["cause"]
-    assert ended[1]["cause"] == "released"
+    assert cause in ended[0]["why"]
+    assert ended[1]["why"] == "released"
 
 
 # --- TLS port ---------------------------------------------------------------------------------

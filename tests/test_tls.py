@@ -33,7 +33,7 @@ from relay.dicom.pdu import (
 from relay.errors import AssociationAborted
 from relay.listener import ServerLimits, serve
 from relay.patience import Timeouts
-from relay.tls import explains
+from relay.tls import TLSStream, explains, start_tls
 from tests.association_pairs import REQUEST, accept_all, echo_back, pdv, serving
 from tests.certificates import Authority, Identity
 from tests.interop.peers import free_port
@@ -496,7 +496,7 @@ async def ending(site: Site, script: object) -> str:
                 await trio.to_thread.run_sync(script, port, site.client)  # type: ignore[arg-type]
                 while not (ended := [e for e in logs if e["event"] == "association ended"]):
                     await trio.sleep(0.01)
-    return str(ended[0]["cause"])
+    return str(ended[0]["why"])
 
 
 def released(port: int, context: ssl.SSLContext) -> Device:
@@ -557,7 +557,7 @@ async def test_a_cut_in_data_is_no_end(site: Site, polite: bool) -> None:
                 while not (ended := [e for e in logs if e["event"] == "association ended"]):
                     await trio.sleep(0.01)
     assert isinstance(received[0], AAbort)
-    assert ended[0]["cause"] == "connection closed by the peer"
+    assert ended[0]["why"] == "connection closed by the peer"
 
 
 async def test_records_that_do_not_open_end_it(site: Site) -> None:
@@ -612,6 +612,36 @@ async def test_what_came_before_a_bad_record_is_read(site: Site) -> None:
     assert len(fragment.fragment) == 40_000
     assert isinstance(abort, AAbort)
     assert cause == "TLS: decryption failed or bad record mac"
+
+
+async def streams(site: Site) -> tuple[TLSStream, TLSStream]:
+    """Both ends of one TLS connection: client, server."""
+    near, far = socket.socketpair()
+    ends: list[TLSStream] = []
+
+    async def start(raw: socket.socket, context: ssl.SSLContext, name: str | None) -> None:
+        stream = trio.SocketStream(trio.socket.from_stdlib_socket(raw))
+        ends.append(await start_tls(stream, context, 10, server_hostname=name))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(start, near, site.client, "127.0.0.1")
+        nursery.start_soon(start, far, site.server, None)
+    client, server = sorted(ends, key=lambda end: end._tls.server_side)
+    return client, server
+
+
+async def test_a_record_that_was_never_sent_leaves_it_broken(site: Site) -> None:
+    """Cancelled before its turn: what would come after it could not be opened by the peer."""
+    client, server = await streams(site)
+    with trio.fail_after(10):
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await client.send_all(b"lost")
+        with pytest.raises(trio.BrokenResourceError):
+            await client.send_all(b"after it")
+        await client.aclose()
+        assert await server.receive_some() == b""  # and no record that does not open
+        await server.aclose()
 
 
 async def test_pdus_longer_than_a_record_and_several_in_one(site: Site) -> None:

@@ -2,7 +2,17 @@ from pathlib import Path
 
 import pytest
 
-from relay.values import ADDRESSES, ADDRESSES_OR_NONE, AE_TITLE, Address, Kind, Secret, reason, size
+from relay.values import (
+    ADDRESSES,
+    ADDRESSES_OR_NONE,
+    AE_TITLE,
+    PROXY,
+    Address,
+    Kind,
+    Secret,
+    reason,
+    size,
+)
 
 FOLDER = Path("/etc/relay")
 
@@ -53,6 +63,17 @@ def test_a_secret_does_not_show_itself() -> None:
     secret = Secret("hunter2")
     assert "hunter2" not in f"{secret} {secret!r} {[secret]}"
     assert secret.reveal() == "hunter2"
+
+
+def test_a_secret_knows_where_it_was_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOME_PROXY", "http://proxy.example.org")
+    (tmp_path / "proxy").write_text("http://u:hunter2@proxy.example.org\n")
+    for given, source in (
+        ("env:SOME_PROXY", "env:SOME_PROXY"),
+        ("file:proxy", f"file:{tmp_path}/proxy"),
+        ("http://proxy.example.org", ""),
+    ):
+        assert PROXY.read(given, tmp_path).source == source
 
 
 def test_reasons_are_the_systems_words() -> None:

@@ -69,6 +69,7 @@ PROVIDER = record(
     origin=TEXT_OR_NULL,
     leaving=FLAG,
     failing=FLAG,
+    worked=FLAG,
     last_failure=TEXT_OR_NULL,
     failed_at=COUNT_OR_NULL,
     sessions=COUNT,

@@ -143,23 +143,22 @@ class Registry:
 
     async def grants(self, router: bytes, rows: Sequence[GrantRow]) -> Change:
         """These are all grants of the Router, in place of those before."""
+        # Two grants of one device to one hospital, for different calling AE titles, look the same
+        # without them: here they are one, with the services of both. United before anything is
+        # written: thousands for one device must not hold up the database.
+        united: dict[tuple[bytes, str], set[str]] = {}
+        for grantee, title, services in rows:
+            united.setdefault((grantee, title), set()).update(services)
+        values = [
+            (router, grantee, title, json.dumps(sorted(services)))
+            for (grantee, title), services in united.items()
+        ]
 
         def write(db: apsw.Connection) -> Change:
             check_enrolled(db, router)
             before = _grantees(db, router)
             db.execute('DELETE FROM "grant" WHERE owner = ?', (router,))
-            for grantee, title, services in rows:
-                # Two grants of one device to one hospital, for different calling AE titles, look
-                # the same without them: here they are one, with the services of both.
-                held = db.execute(
-                    'SELECT services FROM "grant" WHERE owner = ? AND grantee = ? AND ae_title = ?',
-                    (router, grantee, title),
-                ).fetchone()
-                united = sorted({*services, *(json.loads(held[0]) if held else ())})
-                db.execute(
-                    'INSERT OR REPLACE INTO "grant" VALUES (?, ?, ?, ?)',
-                    (router, grantee, title, json.dumps(united)),
-                )
+            db.executemany('INSERT INTO "grant" VALUES (?, ?, ?, ?)', values)
             return Change(grantees=before | _grantees(db, router))
 
         return await self._database.run(write)
@@ -172,12 +171,14 @@ class Registry:
             " WHERE g.grantee = ? ORDER BY g.ae_title",
             router,
         )
-        # In the order in which the owner publishes them.
-        usable = [
-            (owner, title, tuple(s for s in json.loads(published) if s in json.loads(granted)))
-            for owner, title, granted, published in rows
-        ]
-        return [row for row in usable if row[2]]
+        usable = []
+        for owner, title, granted, published in rows:
+            allowed = frozenset(json.loads(granted))
+            # In the order in which the owner publishes them.
+            services = tuple(service for service in json.loads(published) if service in allowed)
+            if services:
+                usable.append((owner, title, services))
+        return usable
 
     # --- what people ask ------------------------------------------------------------------------
 

@@ -12,26 +12,15 @@ from typing import Any
 import apsw
 import attrs
 
+from relay.bridge.admission import OpeningRates, authorise, check_counts
 from relay.bridge.objects import EndedSession, object_name
-from relay.bridge.registry import check_enrolled
 from relay.database import Database
 from relay.errors import Refused
 from relay.identity import fingerprint
 from relay.providers import Provider, SignedRequest
-from relay.signalling.allowance import Allowance
 from relay.signalling.hub import SessionRefused, SignedRow
 from relay.signalling.messages import MAXIMUM_SLOTS, Direction, EndReason, Open
 
-# Sessions that one Router may have opened at once: as many associations as a busy PACS holds.
-MAXIMUM_OPENED = 256
-# ... and may be an end of, also as the callee: what one Held message can list.
-MAXIMUM_HELD = 1024
-# Openings a Router may make: a modality that opens an association for each image makes a few a
-# second, a PACS that answers moves so some tens; a burst is what a workstation does at login. A
-# short association costs the Bridge 9 ms of a core from its opening to its end: this is less than
-# half of one, so that no Router alone keeps the others waiting.
-OPENS_PER_SECOND = 50.0
-OPENS_AT_ONCE = 300
 # Slots of one direction: 4 TiB in chunks of 4 MiB, so that no sweep has no end.
 MAXIMUM_SLOT = 2**20
 # How far beyond the slots signed so far a request may begin; they are used in order.
@@ -90,11 +79,10 @@ class Sessions:
         self._providers = providers
         self._in_use = in_use
         self._clock = clock
-        self._monotonic = monotonic
         self._on_signed = on_signed
         self._open: dict[bytes, Session] = {}
         self._of: dict[bytes, set[bytes]] = {}
-        self._allowances: dict[bytes, Allowance] = {}
+        self._rates = OpeningRates(monotonic)
 
     async def load(self) -> None:
         """Take up the sessions that were open when the Bridge stopped."""
@@ -118,8 +106,7 @@ class Sessions:
     async def open(self, caller: bytes, message: Open, *, callee_connected: bool) -> None:
         """Authorise the session and keep it. Raises SessionRefused with the reason."""
         callee = message.router
-        if not self._allowance(caller).take():
-            raise SessionRefused(EndReason.LIMIT_REACHED, "too many openings a second")
+        self._rates.check(caller)
         if not callee_connected:
             raise SessionRefused(EndReason.CALLEE_OFFLINE)
         self._check_counts(caller, callee)
@@ -134,7 +121,7 @@ class Sessions:
         )
 
         def write(db: apsw.Connection) -> None:
-            _authorise(db, caller, callee, session.called)
+            authorise(db, caller, callee, session.called)
             known = db.execute("SELECT 1 FROM session WHERE id = ?", (session.id,)).fetchone()
             if known:
                 raise SessionRefused(EndReason.UNKNOWN_SESSION, "that session is over")
@@ -238,7 +225,7 @@ class Sessions:
             gone = []
             for session in held:
                 try:
-                    _authorise(db, session.caller, session.callee, session.called)
+                    authorise(db, session.caller, session.callee, session.called)
                 except SessionRefused:
                     gone.append(session.id)
             return gone
@@ -347,55 +334,9 @@ class Sessions:
             raise SessionRefused(EndReason.STORE_UNAVAILABLE, "no object store is set up")
         return name
 
-    def _allowance(self, router: bytes) -> Allowance:
-        allowance = self._allowances.get(router)
-        if allowance is None:
-            allowance = Allowance(OPENS_PER_SECOND, OPENS_AT_ONCE, self._monotonic)
-            self._allowances[router] = allowance
-        return allowance
-
     def _check_counts(self, caller: bytes, callee: bytes) -> None:
         opened = sum(self._open[s].caller == caller for s in self._of.get(caller, ()))
-        if opened >= MAXIMUM_OPENED:
-            raise SessionRefused(
-                EndReason.LIMIT_REACHED, f"the caller has {MAXIMUM_OPENED} sessions open"
-            )
-        if any(len(self._of.get(router, ())) >= MAXIMUM_HELD for router in (caller, callee)):
-            raise SessionRefused(
-                EndReason.LIMIT_REACHED, f"an end is part of {MAXIMUM_HELD} sessions"
-            )
-
-
-def _authorise(db: apsw.Connection, caller: bytes, callee: bytes, called: str) -> None:
-    """Raise SessionRefused unless the callee publishes `called`, and the caller may call it.
-
-    It may if the callee granted the caller something of that title, or if the caller granted the
-    callee something of a device of its own: what the callee's devices ask for there comes back as
-    an association of the other direction, the objects that a C-MOVE sends and the N-EVENT-REPORT of
-    a storage commitment. Only the callee's Router knows what was asked for.
-
-    An early refusal only: the callee's Router decides, by its own grants and what is outstanding.
-    """
-    try:
-        check_enrolled(db, caller)
-        check_enrolled(db, callee)
-    except Refused as error:
-        raise SessionRefused(EndReason.REVOKED, str(error)) from error
-    owner = db.execute("SELECT owner FROM publication WHERE ae_title = ?", (called,)).fetchone()
-    if owner is None or owner[0] != callee:
-        raise SessionRefused(EndReason.NOT_PUBLISHED)
-    granted = db.execute(
-        """
-        SELECT 1 FROM "grant" WHERE owner = ? AND grantee = ? AND ae_title = ? AND services <> '[]'
-        UNION ALL
-        SELECT 1 FROM "grant" JOIN publication USING (owner, ae_title)
-        WHERE owner = ? AND grantee = ? AND "grant".services <> '[]'
-        LIMIT 1
-        """,
-        (callee, caller, called, caller, callee),
-    ).fetchone()
-    if granted is None:
-        raise SessionRefused(EndReason.NOT_GRANTED)
+        check_counts(opened, max(len(self._of.get(router, ())) for router in (caller, callee)))
 
 
 def _row(request: SignedRequest) -> SignedRow:

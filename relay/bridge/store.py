@@ -50,17 +50,17 @@ class Store:
     ) -> None:
         """Keep the store open, and among `providers`, until `closing` is set.
 
-        Raises ProviderError, Refused if it does not open.
+        Raises ProviderError, Refused if it does not open. A stranger's code may end by itself
+        later: then it returns, though nothing is closing.
         """
         try:
             async with factory(self.kind)(host, self.settings) as provider:
-                self.provider = providers[self.name] = WatchedProvider(
-                    self.name, provider, self.health
-                )
-                self.origin = await _origin(self.provider)
+                watched = WatchedProvider(self.name, provider, self.health)
+                self.origin = await _origin(watched)
+                self.provider = providers[self.name] = watched
                 task_status.started()
                 async with trio.open_nursery() as nursery:
-                    nursery.start_soon(_look_after, self.provider)
+                    nursery.start_soon(_look_after, watched)
                     await self.closing.wait()
                     nursery.cancel_scope.cancel()
         except Exception as error:
@@ -68,12 +68,14 @@ class Store:
                 error = next(leaves(error))
             if self.provider is None:
                 raise self._not_opened(error) from error
-            log.error("object store did not close", store=self.name, error=type(error).__name__)
+            what = "did not close" if self.closing.is_set() else "ended by itself"
+            log.error(f"object store {what}", store=self.name, error=type(error).__name__)
         finally:
             if self.provider is not None:
                 self.provider = None
                 del providers[self.name]
-                self.closed.set()
+                if self.closing.is_set():
+                    self.closed.set()
 
     def _not_opened(self, error: Exception) -> RelayError:
         if isinstance(error, RelayError):

@@ -214,6 +214,7 @@ class Stores:
                 "origin": s.origin,
                 "leaving": s.leaving,
                 "failing": s.health.failing,
+                "worked": s.health.worked,
                 "last_failure": s.health.last_failure,
                 "failed_at": s.health.failed_at,
                 "sessions": counts.get(s.name, 0),
@@ -244,9 +245,19 @@ class Stores:
         """Open the store in a task of its own. Raises ProviderError, Refused."""
         try:
             with trio.fail_after(OPEN_TIMEOUT):
-                await self._nursery.start(store.hold, self._host(store.name), self.providers)
+                await self._nursery.start(self._hold, store)
         except trio.TooSlowError:
             raise ProviderError(f"object store {store.name} did not open in time") from None
+
+    async def _hold(
+        self, store: Store, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        await store.hold(self._host(store.name), self.providers, task_status=task_status)
+        if not store.closing.is_set():
+            store.health.failed(f"the code of {store.kind} ended by itself")
+            store.health.failing = True
+            self._order()
+            self._nursery.start_soon(self._start_later, store)
 
     async def _start_later(self, store: Store) -> None:
         """Try to open a store until it does, or is to be closed."""

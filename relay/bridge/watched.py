@@ -31,7 +31,10 @@ FAILURES_TOLERATED = 2
 
 @attrs.define(slots=True, eq=False)
 class Health:
-    """How a store has been doing. `clock` gives Unix seconds, `changed` is told of each change."""
+    """How a store has been doing. `clock` gives Unix seconds, `changed` is told of each change.
+
+    `worked`: an object was stored, read and deleted once, since the Bridge started.
+    """
 
     store: str
     clock: Callable[[], float]
@@ -39,6 +42,7 @@ class Health:
     failing: bool = False
     last_failure: str | None = None
     failed_at: int | None = None
+    worked: bool = False
     _in_a_row: int = 0
     suspected: trio.Event = attrs.Factory(trio.Event)
 
@@ -54,7 +58,7 @@ class Health:
 
     def works(self) -> None:
         """An object was stored, read and deleted."""
-        self._in_a_row = 0
+        self._in_a_row, self.worked = 0, True
         if self.failing:
             self.failing = False
             log.info("object store works again", store=self.store)

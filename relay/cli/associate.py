@@ -12,10 +12,11 @@ from relay.association import Association, connect_unix
 from relay.cli.context import Invocation
 from relay.cli.control import DICOM_SOCKET, Control, NotRunning
 from relay.dicom.negotiation import AcceptedContext, accepted_contexts, propose, request
+from relay.dicom.pdu import AAssociateRQ
 from relay.dicom.status import Status, is_warning
 from relay.errors import AssociationAborted, AssociationRejected, RelayError
 
-# The Router notes why a far hospital said no only after the A-ASSOCIATE-RJ has gone out.
+# The Router notes why a far hospital said no only after the A-ASSOCIATE-RJ or A-ABORT has gone out.
 CAUSE_TRIES = 5
 CAUSE_PAUSE = 0.1  # seconds
 
@@ -52,13 +53,14 @@ async def associate(
     """Call `called` as the Router itself, one context for each (SOP class, transfer syntax).
 
     Released at the end of the block, aborted when it raises. Raises NotRunning,
-    AssociationRejected, AssociationAborted, LocalProtocolError for more than 128 pairs.
+    AssociationRejected, AssociationAborted, both in the words of the Router, LocalProtocolError for
+    more than 128 pairs.
     """
     config = invocation.router()
+    control = Control(config, invocation.file)
     try:
         association = await connect_unix(config.data_dir / DICOM_SOCKET)
     except AssociationAborted as error:
-        control = Control(config, invocation.file)
         raise NotRunning(control.how_to_start(error)) from error
     try:
         rq = request(
@@ -67,28 +69,36 @@ async def associate(
         called_at = time.time()
         try:
             ac = await scu.negotiate(association, rq)
-        except AssociationRejected as error:
+            accepted = {
+                (c.abstract_syntax, c.transfer_syntax): c
+                for c in accepted_contexts(rq, ac).values()
+            }
+            yield Associated(association, accepted)
+            await scu.release(association)
+        except (AssociationRejected, AssociationAborted) as error:
             await association.aclose()
-            why = await _why(Control(config, invocation.file), called, called_at)
-            if why is None:
-                raise
-            raise AssociationRejected(error.result, error.source, error.reason, why) from error
-        accepted = accepted_contexts(rq, ac).values()
-        yield Associated(association, {(c.abstract_syntax, c.transfer_syntax): c for c in accepted})
-        await scu.release(association)
+            why = await _why(control, rq, called_at) or f"{error}; `relay doctor` says more"
+            raise _in_words(error, why) from error
     finally:
         await association.aclose()
 
 
-async def _why(control: Control, called: str, since: float) -> str | None:
-    """What the Router knows of the call to `called` that it refused after `since`."""
+def _in_words(error: AssociationRejected | AssociationAborted, why: str) -> RelayError:
+    if isinstance(error, AssociationRejected):
+        return AssociationRejected(error.result, error.source, error.reason, why)
+    return AssociationAborted(error.source, error.reason, why)
+
+
+async def _why(control: Control, rq: AAssociateRQ, since: float) -> str | None:
+    """What the Router knows of the call `rq` that failed after `since`."""
     for _ in range(CAUSE_TRIES):
         try:
             refusals = await trio.to_thread.run_sync(control.get, "/v1/refusals")
         except RelayError:
             return None  # the numbers that DICOM has must do
         for refusal in refusals:
-            if refusal["called"] == called and refusal["time"] >= since:
+            pair = (refusal["calling"], refusal["called"])
+            if pair == (rq.calling, rq.called) and refusal["time"] >= since:
                 return str(refusal["why"])
         await trio.sleep(CAUSE_PAUSE)
     return None

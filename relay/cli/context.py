@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 import attrs
 import click
 
-from relay import config
-from relay.config import BridgeConfig, Mode, RouterConfig
+from relay import config_file
+from relay.config import BridgeConfig, Config, Mode, RouterConfig
 from relay.errors import ConfigurationError, RelayError, leaves
 from relay.log import escape
 
@@ -29,20 +29,21 @@ class Invocation:
     @property
     def file(self) -> Path:
         """The configuration file to use. Raises ConfigurationError if there is none."""
-        return config.find(self.path)
+        return config_file.find(self.path)
 
-    def load(self) -> config.Config:
-        return config.load(self.file, self.mode)
+    def load(self) -> Config:
+        """The table of `mode`, or the only one. Raises ConfigurationError."""
+        return config_file.load(self.file, self.mode)
 
     def bridge(self) -> BridgeConfig:
         """The `[bridge]` table. Raises ConfigurationError, also if the file has none."""
-        loaded = config.load(self.file, Mode.BRIDGE)
+        loaded = config_file.load(self.file, Mode.BRIDGE)
         assert isinstance(loaded, BridgeConfig)
         return loaded
 
     def router(self) -> RouterConfig:
         """The `[router]` table. Raises ConfigurationError, also if the file has none."""
-        loaded = config.load(self.file, Mode.ROUTER)
+        loaded = config_file.load(self.file, Mode.ROUTER)
         assert isinstance(loaded, RouterConfig)
         return loaded
 

@@ -9,7 +9,8 @@ from relay.cli.context import Failure, Group, Invocation, json_option
 from relay.cli.output import print_findings, print_json, print_table, quoted, say
 from relay.cli.router import SERVICES, both_titles, control, listed, whom, words
 from relay.providers import Finding
-from relay.router.devices import MoveVia
+from relay.router.devices import Device, MoveVia
+from relay.router.entries import differences
 
 
 @click.group(cls=Group)
@@ -98,7 +99,7 @@ def device_add(
         advice = "not published: it may call out, and nobody sees it"
     say(f"{title} at {answer['host']}:{answer['port']}, {advice}")
     if before:
-        say(f"changed: {_changes(before, answer) or 'nothing'}")
+        say(f"changed: {differences(before, answer) or 'nothing'}")
 
 
 def _published(services: str | None) -> list[str] | None:
@@ -106,14 +107,6 @@ def _published(services: str | None) -> list[str] | None:
     if services is None:
         return None
     return [] if services.strip().lower() == "none" else words(services)
-
-
-def _changes(before: dict[str, Any], after: dict[str, Any]) -> str:
-    return "; ".join(
-        f"{name.replace('_', ' ')}: {listed(before[name])} -> {listed(after[name])}"
-        for name in before
-        if name in after and before[name] != after[name]
-    )
 
 
 @device.command("list")
@@ -126,7 +119,7 @@ def device_list(invocation: Invocation, as_json: bool) -> None:
         print_json(devices)
         return
     print_table(
-        ("AE title", "host", "port", "published as", "services", "associations at most"),
+        ("AE title", "host", "port", "published as", "services", "associations at most", "besides"),
         (
             (
                 d["ae_title"],
@@ -135,6 +128,7 @@ def device_list(invocation: Invocation, as_json: bool) -> None:
                 _published_as(d),
                 d["services"],
                 d["maximum_associations"],
+                _besides(d),
             )
             for d in devices
         ),
@@ -150,6 +144,16 @@ def _published_as(d: dict[str, Any]) -> str:
     if d.get("refusal"):
         return "refused"
     return str(d["published_as"]) if d["services"] else ""
+
+
+def _besides(d: dict[str, Any]) -> list[str]:
+    """What is set for it and is not as usual."""
+    usual = Device(d["ae_title"], d["host"]).to_json()
+    return [
+        name.replace("_", " ") + ("" if d[name] is True else f" {d[name]}")
+        for name in ("move_via", "present_as", "tls", "tls_name", "linger")
+        if name in d and d[name] != usual[name]
+    ]
 
 
 @device.command("test")

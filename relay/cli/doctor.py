@@ -81,15 +81,19 @@ async def examine(
         yield Finding("configuration", False, str(error))
         return
     yield Finding(f"configuration {file}: {config.mode.value}", True)
+    # With an invitation in hand and nothing done with it, what only the first start brings is due.
+    new = invited is not None and not (config.data_dir / DATABASE_FILE).exists()
     for finding in doctor_machine.data_dir(config.data_dir):
-        yield finding
+        yield _not_yet(finding) if new and not config.data_dir.exists() else finding
     control = Control(config, file)
     status = None
     try:
         status = control.get("/v1/status")
         yield Finding(f"the {config.mode.value.capitalize()} is running", True)
     except NotRunning as error:
-        yield Finding(f"the {config.mode.value.capitalize()} is not running", False, str(error))
+        what = f"the {config.mode.value.capitalize()} is not running"
+        stopped = Finding(what, False, str(error))
+        yield _not_yet(stopped) if new else stopped
         async for finding in doctor_machine.listening(doctor_machine.addresses(config)):
             yield finding
     except RelayError as error:
@@ -101,6 +105,11 @@ async def examine(
     )
     async for finding in examiner:
         yield finding
+
+
+def _not_yet(finding: Finding) -> Finding:
+    """No fault so far: a step that is still to come."""
+    return attrs.evolve(finding, what=f"{finding.what}: not yet", ok=True)
 
 
 # --- the Bridge ---------------------------------------------------------------------------------
@@ -123,7 +132,7 @@ async def _bridge(
     for provider in control.get("/v1/providers"):
         checked = control.post(f"/v1/providers/{output.quoted(provider['name'])}/check")
         for row in checked["findings"]:
-            yield Finding(**row)
+            yield Finding(**row | {"what": f"{provider['name']}: {row['what']}"})
 
 
 def _key(chain: Path, key: Path) -> Finding:
@@ -150,6 +159,9 @@ async def _router(
         yield Finding("the Router's database", False, f"{error}: is its disk full, or read-only?")
         joined, devices = None, []
     else:
+        if config.proxy is not None and config.proxy.source.startswith("file:"):
+            file = Path(config.proxy.source.removeprefix("file:"))
+            yield doctor_machine.private("proxy's password", file)
         async for finding in _network(config, joined, status, invited):
             yield finding
     if not devices:
@@ -157,7 +169,7 @@ async def _router(
     async for finding in doctor_devices.examine(devices, config):
         yield finding
     if status is not None:
-        async for finding in _running(config, control, status):
+        async for finding in _running(control, status):
             yield finding
 
 
@@ -181,14 +193,15 @@ async def _network(
         yield Finding(f"enrolled at {joined.url} as {joined.name}", True)
         url = joined.url
     else:
-        yield Finding(
-            "not enrolled",
-            False,
-            "ask the Bridge's administrator for an invitation: relay enroll INVITATION; relay"
-            " doctor INVITATION looks at the way to its Bridge before",
-        )
         if invited is None:
+            yield Finding(
+                "not enrolled",
+                False,
+                "ask the Bridge's administrator for an invitation: relay enroll INVITATION; relay"
+                " doctor INVITATION looks at the way to its Bridge before",
+            )
             return
+        yield Finding("not enrolled yet", True, "relay enroll INVITATION")
         if invited.expires < time.time():
             yield Finding("invitation", False, "it has expired: ask for another")
         url = invited.url
@@ -196,7 +209,7 @@ async def _network(
         yield finding
     if joined is not None and status is not None:
         for finding in _connection(status):
-            yield finding
+            yield attrs.evolve(finding, advice=reach.with_source(finding.advice, config))
 
 
 def _connection(status: Mapping[str, Any]) -> list[Finding]:
@@ -221,14 +234,17 @@ def _not_connected(status: Mapping[str, Any]) -> str:
     return why or "it is being tried: look again in a minute"
 
 
-async def _running(
-    config: RouterConfig, control: Control, status: Mapping[str, Any]
-) -> AsyncIterator[Finding]:
+async def _running(control: Control, status: Mapping[str, Any]) -> AsyncIterator[Finding]:
     """What only the running Router knows."""
     try:
         devices = control.get("/v1/devices")
         refusals = control.get("/v1/refusals")
         grants, asks = control.get("/v1/grants"), control.get("/v1/asks")
+        known = doctor_calls.Known(
+            devices,
+            control.get("/v1/directory") if status["enrolled"] else (),
+            control.get("/v1/aliases"),
+        )
     except RelayError as error:
         yield Finding("what the Router knows of its devices", False, str(error))
         return
@@ -236,7 +252,7 @@ async def _running(
         yield Finding(f"object store {origin}", False, _store_advice(origin, why))
     for finding in doctor_calls.titles(devices):
         yield finding
-    async for finding in doctor_calls.recent(refusals, devices, config.ae_title, time.time()):
+    async for finding in doctor_calls.recent(refusals, known, time.time()):
         yield finding
     for finding in doctor_calls.unused(devices, grants, asks):
         yield finding

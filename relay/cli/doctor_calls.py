@@ -1,7 +1,8 @@
 """What `relay doctor` says of calls that were refused lately, and of what others may use.
 
 A device's own message is three numbers; its Router knows why (GET /v1/refusals). What has been
-mended since is not said any more.
+mended since is not said any more; what may have been, out of sight of this Router, is told as
+history and is no fault.
 """
 
 import re
@@ -12,6 +13,14 @@ import attrs
 
 from relay.providers import Finding
 from relay.router.devices import addresses, plain_address
+from relay.router.refusals import (
+    NO_CONNECTION,
+    NO_DEVICE,
+    NOT_ENROLLED,
+    NOT_PUBLISHED,
+    NOTHING_GRANTED,
+    PEER_OFFLINE,
+)
 
 # Who looks for the cause of a call that failed has made it a moment ago; older ones are in the log.
 RECENT = 900.0  # seconds
@@ -20,6 +29,28 @@ RECENT = 900.0  # seconds
 MOST = 10
 
 _CALLS_FROM = re.compile(r"calls from ([0-9A-Fa-f:.]+)[,; ]")
+
+
+@attrs.frozen(slots=True)
+class Known:
+    """What the running Router knows now, by which a cause stands or is gone.
+
+    `devices` is GET /v1/devices, `directory` GET /v1/directory, `aliases` GET /v1/aliases.
+    """
+
+    devices: Sequence[Mapping[str, Any]]
+    directory: Sequence[Mapping[str, Any]] = ()
+    aliases: Sequence[Mapping[str, Any]] = ()
+
+    def device(self, title: str) -> Mapping[str, Any] | None:
+        """The device that has this AE title here."""
+        return next((row for row in self.devices if row["ae_title"] == title), None)
+
+    def published(self, title: str) -> Mapping[str, Any] | None:
+        """What the network knows of the title that goes by `title` here."""
+        named = {row["local"]: row["published"] for row in self.aliases}
+        sought = named.get(title, title)
+        return next((row for row in self.directory if row["ae_title"] == sought), None)
 
 
 @attrs.frozen(slots=True)
@@ -34,34 +65,51 @@ class _Refused:
 
 
 async def recent(
-    refusals: Iterable[Mapping[str, Any]],
-    devices: Sequence[Mapping[str, Any]],
-    own: str,
-    now: float,
+    refusals: Iterable[Mapping[str, Any]], known: Known, now: float
 ) -> AsyncIterator[Finding]:
-    """Each cause of the last minutes that still stands, the newest first.
-
-    `devices` is GET /v1/devices, `own` the Router's AE title, `now` Unix seconds.
-    """
-    known = {device["ae_title"]: device for device in devices}
+    """Each cause of the last minutes that is not gone, the newest first. `now`: Unix seconds."""
     for refused in _causes(refusals, now):
-        device = known.get(refused.calling)
-        advice = refused.why
-        if device is None and refused.calling != own:
-            advice += (
-                f"; if it is a device of yours: relay device add {_word(refused.calling)} HOST"
-                " [PORT], or have it call under the AE title that you have added"
-            )
-        elif device is not None and refused.why.endswith("is no device of this Router"):
-            continue  # it was added since
-        elif device is not None and (found := _CALLS_FROM.search(refused.why)):
-            if await _may_call_from(device, found[1]):
-                continue
-            advice += _moved(device, found[1])
+        stands = await _stands(refused, known)
+        if stands is False:
+            continue
         ago = f"{refused.minutes} min ago" if refused.minutes else "just now"
         often = f" {refused.times} times" if refused.times > 1 else ""
         what = f"{refused.calling} called {refused.called}, and was refused{often}, {ago}"
-        yield Finding(what, False, advice)
+        if stands:
+            yield Finding(what, False, refused.why + _remedy(refused, known))
+        else:
+            advice = f"{refused.why} (so it was then; the next call shows whether it still is)"
+            yield Finding(what, True, advice)
+
+
+async def _stands(refused: _Refused, known: Known) -> bool | None:
+    """Whether the cause is there still; None: that cannot be seen from here."""
+    why, device = refused.why, known.device(refused.calling)
+    if why.endswith(NO_DEVICE):
+        return device is None
+    if found := _CALLS_FROM.search(why):
+        return device is None or not await _may_call_from(device, found[1])
+    if NOT_ENROLLED in why or NO_CONNECTION in why:
+        return False  # where it stands, it is said of the Router itself
+    row = known.published(refused.called)
+    if NOT_PUBLISHED in why:
+        return row is None
+    if row is not None and NOTHING_GRANTED in why:
+        return None if row["granted"] else True  # what is granted may be for other callers
+    if row is not None and PEER_OFFLINE in why:
+        return not row["connected"]
+    return None
+
+
+def _remedy(refused: _Refused, known: Known) -> str:
+    """What the Router does not say itself: it does not know what is a device of this hospital."""
+    if refused.why.endswith(NO_DEVICE):
+        return (
+            f"; if it is a device of yours: relay device add {_word(refused.calling)} HOST"
+            " [PORT], or have it call under the AE title that you have added"
+        )
+    device, found = known.device(refused.calling), _CALLS_FROM.search(refused.why)
+    return _moved(device, found[1]) if device is not None and found else ""
 
 
 def _causes(refusals: Iterable[Mapping[str, Any]], now: float) -> list[_Refused]:
@@ -90,16 +138,10 @@ def _moved(device: Mapping[str, Any], address: str) -> str:
 
 
 def titles(devices: Iterable[Mapping[str, Any]]) -> Iterator[Finding]:
-    """Devices that are not published, since the network knows their AE titles as another's."""
+    """Devices that the Bridge does not publish; why, and what to do, is the Router's own word."""
     for device in devices:
-        if device.get("refusal"):
-            title, host = _word(device["ae_title"]), device["host"]
-            yield Finding(
-                f"device {device['ae_title']} is published",
-                False,
-                f"{device['refusal'].rstrip('.')}; give it another name in the network:"
-                f" relay device add {title} {host} --as OTHER_AE_TITLE",
-            )
+        if device["refusal"]:
+            yield Finding(f"device {device['ae_title']} is published", False, device["refusal"])
 
 
 def unused(
@@ -110,7 +152,7 @@ def unused(
     """What is published and granted to nobody, and who has asked. No fault: a thing to do."""
     granted = {grant["ae_title"] for grant in grants}
     for device in devices:
-        published = device.get("published") or device["ae_title"]
+        published = device["published_as"]
         if device["services"] and published not in granted:
             yield Finding(
                 f"device {device['ae_title']} is published, and granted to nobody",

@@ -11,6 +11,7 @@ from relay.association import TCPAssociation
 from relay.cli.associate import status_in_words
 from relay.config import RouterConfig
 from relay.dicom.negotiation import accepted_contexts, propose, request
+from relay.dicom.pdu import AAssociateRJ
 from relay.dicom.rejection import (
     CALLED_AE_TITLE_NOT_RECOGNIZED,
     CALLING_AE_TITLE_NOT_RECOGNIZED,
@@ -20,11 +21,12 @@ from relay.dicom.rejection import (
 from relay.dicom.status import Status
 from relay.dicom.uids import IMPLICIT_VR_LITTLE_ENDIAN, VERIFICATION
 from relay.errors import AssociationAborted, AssociationRejected, RelayError
+from relay.patience import NO_ANSWER
 from relay.providers import Finding
 from relay.router import device_tls
 from relay.router.device_tls import DeviceTLS
 from relay.router.devices import Device
-from relay.router.probe import TIMEOUTS
+from relay.router.probe import SILENT, TIMEOUTS
 from relay.values import Address
 
 # Devices that are looked at together: those that do not answer take ten seconds each.
@@ -149,6 +151,8 @@ async def _no_dicom(device: Device, config: RouterConfig, error: RelayError) -> 
         return (
             f"{words}: it speaks TLS there: relay device add {device.ae_title} {device.host} --tls"
         )
+    if NO_ANSWER in words:
+        return f"{words}: {SILENT}"
     return (
         f"{words}: it takes the connection and no association; some devices do so with whom they"
         f" do not know: enter {config.ae_title} and this machine's address there"
@@ -170,8 +174,8 @@ async def _speaks_tls(device: Device) -> bool:
     return False
 
 
-def _numbers(rejection: object) -> tuple[int, int]:
-    return rejection.source, rejection.reason  # type: ignore[attr-defined]
+def _numbers(rejection: AAssociateRJ) -> tuple[int, int]:
+    return rejection.source, rejection.reason
 
 
 def _first(error: BaseException | None) -> BaseException | None:

@@ -43,7 +43,8 @@ def grant_add(
 ) -> None:
     """Let PEER (a name or a fingerprint from `relay peer list`) use your device AE_TITLE.
 
-    By the AE title that the network knows it by, or the one that it has here.
+    By the AE title that the network knows it by, or the one that it has here. It takes the place
+    of what PEER was granted of that device for the same calling AE titles.
     """
     process = control(invocation)
     grantee = resolve(process, peer)
@@ -58,6 +59,8 @@ def grant_add(
         },
     )
     _say_granted(answer, f"{grantee['name']} ({grantee['state']}, {answer['peer']})")
+    if answer["replaced"]:
+        say(f"in place of grant {listed(answer['replaced'])}")
 
 
 def _say_granted(answer: dict[str, Any], who: str) -> None:
@@ -77,7 +80,10 @@ def grant_ask(
     calling: str,
     note: str,
 ) -> None:
-    """Ask the hospital that publishes AE_TITLE for SERVICES."""
+    """Ask the hospital that publishes AE_TITLE for SERVICES.
+
+    By that title, or by the alias that it has here.
+    """
     control(invocation).post(
         "/v1/asks",
         {

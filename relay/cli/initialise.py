@@ -6,10 +6,10 @@ from urllib.parse import urlsplit
 
 import click
 
-from relay import config, example
+from relay import config_file, example
 from relay.cli.context import Command, Failure, Invocation
 from relay.cli.output import say
-from relay.config import Mode
+from relay.config import Mode, keys
 from relay.example import quote
 
 # The file may hold a proxy's address and paths of keys: nobody else's business.
@@ -69,12 +69,14 @@ def init(
         values.setdefault("listen", quote(_listen(url, behind_proxy)))
         if behind_proxy:
             values["behind_proxy"] = "true"
-    foreign = values.keys() - config.keys(invocation.mode)
+    foreign = values.keys() - keys(invocation.mode)
     if foreign:
         option = min(foreign).replace("_", "-")
         raise click.UsageError(f"a {invocation.mode.value.capitalize()} takes no --{option}")
     text = example.table(invocation.mode, values)
-    config.read(text.encode(), path, invocation.mode)  # a mistake is said before anything is there
+    config_file.read(
+        text.encode(), path, invocation.mode
+    )  # a mistake is said before anything is there
     _write(path, text)
     say(f"wrote {path}")
     _next(invocation.mode, path)

@@ -9,9 +9,7 @@ from relay.cli.control import Control
 from relay.cli.output import print_json, print_table, quoted, say
 from relay.cli.router import control
 from relay.errors import Refused
-
-# As the Router itself has it (relay.router.peers): what nobody grinds an identity for.
-SHORTEST_FINGERPRINT = 12
+from relay.router.peers import SHORTEST_FINGERPRINT
 
 
 @click.group(cls=Group)

@@ -64,12 +64,17 @@ def provider_add(invocation: Invocation, name: str, kind: str, settings: tuple[s
 def provider_use(invocation: Invocation, names: tuple[str, ...]) -> None:
     """Use these object stores for new sessions: the first that works, in the order given.
 
-    One that was not in use is checked first, as `relay provider check` does.
+    One that was not in use is checked first, as `relay provider check` does; one that was and fails
+    now is taken, and named.
     """
-    control(invocation).post("/v1/providers/use", {"names": list(names)})
+    process = control(invocation)
+    process.post("/v1/providers/use", {"names": list(names)})
     first, *others = names
     then = f"; if it fails: {', '.join(others)}" if others else ""
     say(f"new sessions use {first}{then}")
+    for p in process.get("/v1/providers"):
+        if p["name"] in names and p["failing"]:
+            say(f"{p['name']} fails now: {p['last_failure']}")
 
 
 @provider.command("remove")
@@ -120,7 +125,9 @@ def _setting(text: str) -> tuple[str, str]:
 def _state(row: dict[str, object]) -> str:
     if row["leaving"]:
         return "leaving"
-    return "failing" if row["failing"] else "works"
+    if row["worked"] and not row["failing"]:
+        return "works"
+    return "not checked" if row["failed_at"] is None else "failing"
 
 
 def _failure(row: dict[str, object]) -> str | None:

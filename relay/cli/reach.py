@@ -12,6 +12,7 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import attrs
 import httpx
 import trio
 
@@ -19,7 +20,7 @@ from relay.config import RouterConfig
 from relay.errors import RelayError, SignallingError, connection_fault, leaves
 from relay.providers import Finding
 from relay.signalling.dial import BridgeAddress, websocket_dial
-from relay.signalling.proxy import Proxy, authority, connect_through
+from relay.signalling.proxy import PASSWORD_REFUSED, Proxy, authority, connect_through
 from relay.web.tls import PRIVATE_AUTHORITY, client_tls
 
 # A person waits for this. A proxy that has to ask another takes a few seconds.
@@ -62,11 +63,19 @@ async def bridge(
         yield await _websocket(url, proxy, context)
 
 
-def of_router(url: str, config: RouterConfig) -> AsyncIterator[Finding]:
+async def of_router(url: str, config: RouterConfig) -> AsyncIterator[Finding]:
     """`bridge`, the way this Router goes."""
     proxy = config.proxy.reveal() if config.proxy else None
     hint = NEEDS_PROXY if proxy is None else ""
-    return bridge(url, proxy=proxy, ca_file=config.ca_file, hint=hint)
+    async for finding in bridge(url, proxy=proxy, ca_file=config.ca_file, hint=hint):
+        yield attrs.evolve(finding, advice=with_source(finding.advice, config))
+
+
+def with_source(words: str, config: RouterConfig) -> str:
+    """`words`, and where `proxy` is kept if the proxy does not take its password."""
+    if config.proxy is None or not config.proxy.source or PASSWORD_REFUSED not in words:
+        return words
+    return f"{words}; `proxy` is what {config.proxy.source} holds"
 
 
 def clock(skew: float) -> Finding:

@@ -121,7 +121,7 @@ def replace(data: Buffer, element: Element, text: str, encoding: Encoding) -> by
     if isinstance(group, Element) and group.length == 4:
         (length,) = struct.unpack_from(f"{order}I", head, group.value)
         length += len(value) - element.length
-        # What lied before goes on lying: it need not be one that there can be.
+        # A length that was wrong stays wrong by as much: the sum need not be one that fits.
         struct.pack_into(f"{order}I", head, group.value, length & 0xFFFF_FFFF)
     return bytes(head) + size + value + bytes(data[element.end :])
 

@@ -19,6 +19,9 @@ MAXIMUM_ASSOCIATE_LENGTH = MAXIMUM_ASSOCIATE_PDU - HEADER_LENGTH
 # and rejected; beyond, for bytes that are no DICOM.
 PLAUSIBLE_ASSOCIATE_LENGTH = 1024 * 1024
 
+# What is wrong where the first byte is one of a TLS record.
+TLS_ON_A_PLAIN_PORT = "TLS on a plain port"
+
 _TLS_RECORDS = (0x15, 0x16)  # alert and handshake, RFC 8446 §5.1
 _HTTP_FIRST_LETTERS = b"GHPODCT"  # GET, HEAD and HTTP/1.1, POST, PUT, PATCH, OPTIONS, DELETE, ...
 _HEADER = struct.Struct(">BxI")
@@ -106,7 +109,7 @@ class PDUReader:
         if PDUType.A_ASSOCIATE_RQ <= pdu_type <= PDUType.A_ABORT:
             return
         if self._first and pdu_type in _TLS_RECORDS:
-            cause = "TLS on a plain port"
+            cause = TLS_ON_A_PLAIN_PORT
         elif self._first and pdu_type in _HTTP_FIRST_LETTERS:
             cause = "HTTP on the DICOM port"
         else:

@@ -2,6 +2,7 @@
 
 import secrets
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 import httpx
 
@@ -12,6 +13,11 @@ PROBE_SIZE = 1024
 PROBE_LIFETIME = 60  # seconds, enough for six requests on a slow line
 PROBE_TIMEOUT = 20.0
 
+# What is read of one answer: the object, or what S3 says of an error. A store that answers with
+# more, by fault or on purpose, must not fill the Bridge's memory.
+MAXIMUM_ANSWER = 64 * 1024
+
+_REACH = "reach"
 _EXISTS = (409, 412)
 _FORBIDDEN = (401, 403)
 
@@ -60,19 +66,32 @@ async def probe(
         await found("DELETE", delete, lambda a: a.is_success)
         await found("the object is gone", get, lambda a: a.status_code == 404)
     except httpx.HTTPError as error:
-        findings.append(Finding(f"reach {_host(put)}", False, _unreachable(error, put)))
+        findings.append(Finding(f"{_REACH} {_host(put)}", False, _unreachable(error, put)))
     return findings
 
 
-async def alive(provider: Provider, client: httpx.AsyncClient) -> None:
-    """Put, get and delete one object. Raises ProviderError with what did not work."""
+def reached(findings: Sequence[Finding]) -> bool:
+    """Whether the store answered to the end of a `probe`: else nothing more need be tried."""
+    return all(finding.ok or not finding.what.startswith(f"{_REACH} ") for finding in findings)
+
+
+async def alive(
+    provider: Provider,
+    client: httpx.AsyncClient,
+    explain: Callable[[httpx.Response], str] = _status,
+) -> None:
+    """Put, get and delete one object. Raises ProviderError with what did not work.
+
+    `explain` is shown every answer, as by `probe`.
+    """
     data = secrets.token_bytes(PROBE_SIZE)
     put, get, delete = await _signed(provider, _fresh_name())
     try:
         for request in (put, get, delete):
             answer = await _send(client, request, data if request is put else None)
+            words = explain(answer)
             if not answer.is_success:
-                raise ProviderError(f"{_host(put)}: {request.method} answered {answer.status_code}")
+                raise ProviderError(f"{_host(put)}: {request.method}: {words}")
             if request is get and answer.content != data:
                 raise ProviderError(f"{_host(put)}: GET gave other bytes than were put")
     except httpx.HTTPError as error:
@@ -109,10 +128,31 @@ def _misused(request: SignedRequest, method: str) -> SignedRequest:
 async def _send(
     client: httpx.AsyncClient, request: SignedRequest, data: bytes | None = None
 ) -> httpx.Response:
-    return await client.request(
+    """The answer, of a long one the beginning; of one that is packed, unasked for, the head."""
+    async with client.stream(
         request.method,
         request.url,
-        headers=list(request.headers),
+        headers=[*request.headers, ("Accept-Encoding", "identity")],
         content=data,
         timeout=PROBE_TIMEOUT,
-    )
+    ) as answer:
+        headers = answer.headers.copy()
+        packed = headers.pop("Content-Encoding", "identity") != "identity"
+        body = b"" if packed else await _beginning(answer)
+    return httpx.Response(answer.status_code, headers=headers, content=body, request=answer.request)
+
+
+async def _beginning(answer: httpx.Response) -> bytes:
+    body = bytearray()
+    pieces = answer.aiter_bytes()
+    async for piece in pieces:
+        body += piece
+        if len(body) > MAXIMUM_ANSWER:
+            # httpx's generators are nested and cannot be closed from here; on a closed connection
+            # they run to their end.
+            await answer.aclose()
+            with suppress(httpx.HTTPError, httpx.StreamError):
+                async for _ in pieces:
+                    pass
+            break
+    return bytes(body)

@@ -25,7 +25,7 @@ from obstore.store import S3Store
 from relay.errors import ProviderError
 from relay.providers import Finding, SignedRequest, StoredObject
 from relay.providers.names import check_object_name, is_object_name
-from relay.providers.probe import alive, probe
+from relay.providers.probe import alive, probe, reached
 from relay.providers.s3answers import AnswerReader, words_for
 from relay.providers.settings import Settings
 from relay.values import Secret
@@ -251,7 +251,7 @@ class S3Provider:
     async def ready(self) -> None:
         """Put, get and delete an object. Raises ProviderError."""
         async with self._client() as client:
-            await alive(self, client)
+            await alive(self, client, AnswerReader(self._clock).read)
 
     async def check(self) -> Sequence[Finding]:
         """Probe by signed requests and by the sweeper's own; look for what keeps deleted objects.
@@ -262,6 +262,10 @@ class S3Provider:
         answers = AnswerReader(self._clock)
         async with self._client() as client:
             findings = list(await probe(self, client, answers.read))
+        if not reached(findings):  # its own words would be said again of each that follows
+            *before, last = findings
+            advice = f"{last.advice}: see endpoint, proxy and ca_file"
+            return [*before, attrs.evolve(last, advice=advice)]
         findings += await self._check_sweeping()
         if answers.seen:
             findings.append(answers.clock())
@@ -338,8 +342,8 @@ def _endpoint(settings: Settings, given: str | None, region: str) -> str:
 
 def _is_origin(url: str, scheme: str, *, userinfo: bool = False) -> bool:
     """Whether `url` is a scheme, a host and perhaps a port, and nothing more."""
-    parts = urlsplit(url)
     try:
+        parts = urlsplit(url)
         port_holds = parts.port != 0
     except ValueError:
         return False

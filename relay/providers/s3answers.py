@@ -12,12 +12,16 @@ from relay.providers import Finding
 # A GET URL lives 60 s by this machine's clock: half of it may get lost between two clocks.
 CLOCK_TOLERANCE = 30.0
 
+# Characters of an error that are looked through: S3's are XML of some hundred.
+ERROR_READ = 4096
+
 _CLOCK = "set this machine's clock (NTP): S3 refuses requests more than 15 minutes off"
 
 # S3 API reference, "Error responses"; what an administrator can do about each.
 ADVICE = MappingProxyType(
     {
-        "AccessDenied": "the access key may not do this: give it the rights of docs/providers.md",
+        "AccessDenied": "the access key may not do this: give it the rights of docs/providers.md,"
+        " or is `bucket` misspelt?",
         "AuthorizationHeaderMalformed": "the bucket is in another region: check region",
         "AuthorizationQueryParametersError": "the bucket is in another region: check region",
         "ExpiredToken": "session_token has expired: give a new one",
@@ -26,7 +30,8 @@ ADVICE = MappingProxyType(
         "InvalidBucketName": "no bucket can have that name: check bucket",
         "InvalidToken": "session_token does not hold: give a new one, or none",
         "MethodNotAllowed": "the store does not know this request: is endpoint an S3 address?",
-        "NoSuchBucket": "there is no such bucket: check bucket, region and endpoint",
+        "NoSuchBucket": "there is no such bucket: check region and endpoint, or is `bucket`"
+        " misspelt?",
         "NotImplemented": "the store does not know a header of this request (If-None-Match)",
         "PermanentRedirect": "the bucket is in another region: check region and endpoint",
         "RequestTimeTooSkewed": _CLOCK,
@@ -75,7 +80,7 @@ class AnswerReader:
         )
         self._locked |= any(name.startswith("x-amz-object-lock") for name in answer.headers)
         self._note_clock(answer.headers.get("date", ""))
-        text = answer.text[:4096] if answer.is_error else ""
+        text = answer.text[:ERROR_READ] if answer.is_error else ""
         # S3, "PutObject": a bucket with default retention wants a checksum, which Relay sends none.
         self._locked |= "Object Lock" in text
         code = _CODE.search(text)

@@ -5,8 +5,9 @@
      "grants": [{"peer": ..., ...}],
      "prune": false}
 
-What the document does not name stays as it is, unless `prune` is true; an alias that has one title
-of a wanted one gives way to it. Everything is read and checked before anything is changed.
+What the document does not name stays as it is, a device's fields too; devices, aliases and grants
+go with `prune`. An alias that has one title of a wanted one gives way to it. Everything is read and
+checked before anything is changed.
 """
 
 from collections.abc import Callable
@@ -20,7 +21,7 @@ from relay.identity import fingerprint
 from relay.router import services
 from relay.router.aliases import Alias
 from relay.router.devices import Device
-from relay.router.entries import Entry
+from relay.router.entries import Entry, differences
 from relay.router.grants import Grant, parse_calling
 from relay.router.node import Node
 
@@ -37,7 +38,7 @@ async def apply(node: Node, document: dict[str, Any]) -> list[str]:
     wanted = Entry(document)
     wanted.only(_FIELDS)
     prune = wanted.flag("prune", False)
-    devices = _read("devices", wanted.entries("devices"), Device.from_json)
+    devices = _read("devices", wanted.entries("devices"), partial(_described, node))
     aliases = _read("aliases", wanted.entries("aliases"), Alias.from_json)
     _check_unique("device", [device.ae_title for device in devices])
     _check_unique("alias", [alias.local for alias in aliases])
@@ -55,7 +56,8 @@ async def apply(node: Node, document: dict[str, Any]) -> list[str]:
         for device in devices:
             known = node.devices.get(device.ae_title)
             if await node.put_device(device):
-                changes.append(f"device {device.ae_title} {'changed' if known else 'added'}")
+                how = f"changed: {_differences(known, device)}" if known else "added"
+                changes.append(f"device {device.ae_title} {how}")
         changed = {alias.local for alias in former}
         for alias in aliases:
             if await node.put_alias(alias):
@@ -79,6 +81,17 @@ def _read(name: str, entries: list[dict[str, Any]], read: Callable[[dict[str, An
             complaint = str(error).removeprefix(f"{_ENTRY_OF[name]}: ")
             raise Refused(error.status, f"{name}[{index}]: {complaint}") from error
     return values
+
+
+def _described(node: Node, entry: dict[str, Any]) -> Device:
+    """The device of `entry`: what it does not name is as it was, or as usual."""
+    device = Device.from_json(entry)
+    known = node.devices.get(device.ae_title)
+    return device if known is None else Device.from_json(known.to_json() | entry)
+
+
+def _differences(before: Device, after: Device) -> str:
+    return differences(before.to_json(), after.to_json())
 
 
 def _gives_way(alias: Alias, wanted: list[Alias]) -> bool:
@@ -109,17 +122,28 @@ def as_published(node: Node, grant: Grant) -> Grant:
     return grant if device is None else attrs.evolve(grant, ae_title=device.published)
 
 
+async def put_grant(node: Node, grant: Grant) -> tuple[Grant, list[Grant]]:
+    """Make `grant`, in place of others to the same peer for the same device and callers.
+
+    Returns it with its id, and those that it replaces. Raises Refused as `Node.add_grant`.
+    """
+    async with node.together():
+        # First the new, then the old: what both allow is never interrupted.
+        kept = await node.add_grant(grant)
+        replaced = [
+            known
+            for known in node.grants
+            if known.id != kept.id and _subject(known) == _subject(grant)
+        ]
+        for known in replaced:
+            await node.remove_grant(known.id)
+    return kept, replaced
+
+
 async def _apply_grant(node: Node, grant: Grant) -> list[str]:
-    """Make `grant`, in place of others to the same peer for the same device and callers."""
     if any(known == grant for known in node.grants):
         return []
-    # First the new, then the old: what both allow is never interrupted.
-    kept = await node.add_grant(grant)
-    replaced = [
-        known for known in node.grants if known.id != kept.id and _subject(known) == _subject(grant)
-    ]
-    for known in replaced:
-        await node.remove_grant(known.id)
+    _, replaced = await put_grant(node, grant)
     return [f"grant {_words(node, grant)} {'changed' if replaced else 'added'}"]
 
 

@@ -22,6 +22,7 @@ from relay.router.commitments import Commitment, CommitmentTable
 from relay.router.devices import Device, MoveVia
 from relay.router.moves import AskedMove, HeldMove, MoveRegister
 from relay.router.names import Names, why_ambiguous
+from relay.router.refusals import REFUSED_DESTINATION
 from relay.router.services import Service
 
 log = structlog.get_logger()
@@ -41,6 +42,8 @@ class Crossing:
 
 _PASSES = Crossing()
 
+_GRANT = "`relay grant add HOSPITAL {} --services store` lets its hospital"
+
 
 class Directory(Protocol):
     """What is needed of relay.router.directory."""
@@ -52,7 +55,10 @@ class Directory(Protocol):
 
 @attrs.frozen(slots=True, kw_only=True)
 class Knowledge:
-    """What both borders rest on. `clock` gives Unix seconds; `own` is this Router's identity."""
+    """What both borders rest on. `clock` gives Unix seconds; `own` is this Router's identity.
+
+    `refused` is told of a Move Destination that is refused: who called whom, and why, for people.
+    """
 
     names: Names
     moves: MoveRegister
@@ -60,6 +66,7 @@ class Knowledge:
     directory: Directory
     own: bytes
     clock: Callable[[], int]
+    refused: Callable[[str, str, str], None]
 
     def may_be_destination(self, title: str) -> bool:
         """Whether the published `title` can be stored to: its owner publishes it for that."""
@@ -111,6 +118,20 @@ class _Border:
     def _asked_with(self, message_id: int) -> AskedMove | HeldMove | None:
         return next((move for asked, move in self._asked if asked == message_id), None)
 
+    def _refused(self, calling: str, called: str, destination: str, why: str) -> Crossing:
+        log.warning(
+            "move destination refused",
+            calling=calling,
+            called=called,
+            destination=destination,
+            why=why,
+        )
+        status = Status.MOVE_DESTINATION_UNKNOWN
+        self._knowledge.refused(
+            calling, called, f"{REFUSED_DESTINATION} {destination[:64]} ({status:04X}H): {why}"
+        )
+        return Crossing(status)
+
     def _over(self, over: AskedMove | HeldMove) -> None:
         self._moves.end(over)
         self._asked = [(asked, move) for asked, move in self._asked if move is not over]
@@ -137,18 +158,26 @@ class Departure(_Border):
         local = request.move_destination or ""
         title = self._names.published(local)
         if title is None or not self._knowledge.may_be_destination(title):
-            log.warning(
-                "move destination refused",
-                destination=local,
-                why="it is neither a device of this hospital that is published with store,"
-                " nor one that another hospital publishes",
-            )
-            return Crossing(Status.MOVE_DESTINATION_UNKNOWN)
+            calling = self._names.router if self._device is None else self._device.ae_title
+            called = self._names.local(self._called) or self._called
+            return self._refused(calling, called, local, self._no_destination(local))
         own = self._names.own(title)
         if own is not None:
             move = self._moves.ask(self._peer, own.ae_title)
             self._asked.append((request.message_id, move))
         return _changed(request, {Tag.MOVE_DESTINATION: title})
+
+    def _no_destination(self, local: str) -> str:
+        if self._names.devices.get(local) is not None:
+            return (
+                "it is a device of this hospital that is not published with store:"
+                f" `relay device add {local} … --publish store`, beside what it has now"
+            )
+        return (
+            "it is neither a device of this hospital nor one that another hospital publishes:"
+            " `relay device list` and `relay peer list` show those; `relay alias add LOCAL"
+            " PUBLISHED` gives another hospital's this title here"
+        )
 
     def move_cancelled(self, cancel: CommandSet) -> CommandSet:
         """A C-CANCEL-RQ: of what it says."""
@@ -244,8 +273,7 @@ class Arrival(_Border):
         if refusal is None and local is None and not via_router:
             refusal = why_ambiguous(title)
         if refusal is not None:
-            log.warning("move destination refused", destination=title, why=refusal)
-            return Crossing(Status.MOVE_DESTINATION_UNKNOWN)
+            return self._refused(self._calling, self._device.ae_title, title, refusal)
         # Under one name for many requestors, or to the Router, only the Message ID can tell; and no
         # two that are outstanding here have the same.
         unique = via_router or bool(self._device.present_as) or request.message_id in self._held
@@ -272,15 +300,19 @@ class Arrival(_Border):
         own = self._names.own(title)
         if own is not None:
             # The device stores there by itself: only where the caller could as well.
-            return None if self._may_store(own) else "the caller may not store at that device"
+            may = self._may_store(own)
+            return None if may else f"the caller may not store there: {_GRANT.format(title)}"
         owner = self._knowledge.directory.owner(title)
         if owner in (None, self._knowledge.own):
-            return "no such AE title is published"
+            return "no such AE title is published; `relay peer list` shows what there is"
         if owner == self._peer:
             return None
         if Service.STORE in self._knowledge.directory.granted(title):
             return None
-        return "the hospital that publishes it has not granted this one `store` there"
+        return (
+            "the hospital that publishes it has not granted this one `store` there: ask with"
+            f" `relay grant ask {title} --services store`"
+        )
 
     def move_cancelled(self, cancel: CommandSet) -> CommandSet:
         """A C-CANCEL-RQ: of the move as the device knows it. PS3.7 §9.3.4.3."""

@@ -8,13 +8,12 @@ of a C-MOVE, reports of a storage commitment.
 """
 
 from contextlib import AsyncExitStack
-from functools import partial
 
 import attrs
 import structlog
 
 from relay.association import TCPAssociation
-from relay.dicom.pdu import AAssociateRJ, AAssociateRQ
+from relay.dicom.pdu import AAssociateAC, AAssociateRJ, AAssociateRQ
 from relay.dicom.rejection import (
     CALLING_AE_TITLE_NOT_RECOGNIZED,
     LOCAL_LIMIT_EXCEEDED,
@@ -38,6 +37,7 @@ from relay.router.node import Node
 from relay.router.outgoing import OutgoingCall, called_title, live_entry, prepare, tunnel
 from relay.router.passthrough import Ending, How, join
 from relay.router.places import Claim, Place
+from relay.router.refusals import ABORTED, NO_DEVICE, NOTHING_GRANTED, PEER_OFFLINE
 from relay.scu import respond_to_echo
 from relay.signalling.messages import EndReason
 from relay.tunnel.verdict import words
@@ -62,7 +62,7 @@ async def serve_device(node: Node, near: TCPAssociation, *, local: bool = False)
             await _serve_router(node, near, device, request)
         else:
             call = prepare(node, device, request, called_title(node, device, request))
-            await _relay(node, near, call)
+            await _relay(node, near, call, request)
     except RemoteProtocolError as error:
         log.warning("association aborted", calling=request.calling, why=str(error))
         await near.abort(AbortSource.SERVICE_PROVIDER, error.abort_reason)
@@ -120,9 +120,7 @@ async def _caller(
         return None
     device = node.devices.get(request.calling)
     if device is None:
-        raise rejected(
-            CALLING_AE_TITLE_NOT_RECOGNIZED, f"{request.calling!r} is no device of this Router"
-        )
+        raise rejected(CALLING_AE_TITLE_NOT_RECOGNIZED, f"{request.calling!r} {NO_DEVICE}")
     if device.check_address:
         known = await addresses(device.host)
         if not near.host or plain_address(near.host) not in known:
@@ -154,8 +152,14 @@ async def _place(
         return None
 
 
-async def _relay(node: Node, near: TCPAssociation, call: OutgoingCall) -> None:
+async def _relay(node: Node, near: TCPAssociation, call: OutgoingCall, said: AAssociateRQ) -> None:
+    """`said` is the request as the device sent it: people here know its titles."""
     request, device = call.request, call.device
+
+    def answered(answer: AAssociateAC) -> AAssociateAC:
+        node.refusals.forget(said.calling, said.called)
+        return contexts.with_rejections(answer, original=request, proposed=request)
+
     entry = live_entry(node, call)
     border = Departure(node.knowledge(), device, call.peer, call.title)
     guard = Guard(request, None, border)
@@ -174,30 +178,32 @@ async def _relay(node: Node, near: TCPAssociation, call: OutgoingCall) -> None:
                     guard,
                     tunnel=far,
                     answer_wait=call.limits(node).answer_wait,
-                    answered=partial(contexts.with_rejections, original=request, proposed=request),
+                    answered=answered,
                 )
                 if ending.how is How.REJECTED:
-                    ending = attrs.evolve(ending, why=_cause(call, ending))
-                    node.refusals.note(entry.calling, entry.called, ending.why)
+                    ending = attrs.evolve(ending, why=_cause(call, ending, said.called))
+                    node.refusals.note(said.calling, said.called, ending.why)
+                elif ending.how is How.ABORTED and ending.by != "requestor":
+                    why = ending.why or f"by {said.called} of {call.route.peer.name}"
+                    node.refusals.note(said.calling, said.called, f"{ABORTED}: {why}")
                 log_ending(entry, ending)
     except SignallingError as error:  # more sessions than one Router may hold
         log.warning("association rejected", association=entry.number, why=str(error))
-        node.refusals.note(entry.calling, entry.called, str(error))
+        node.refusals.note(said.calling, said.called, str(error))
         await near.send(LOCAL_LIMIT_EXCEEDED)
     finally:
         border.close()
 
 
-def _cause(call: OutgoingCall, ending: Ending) -> str:
-    """Why the far hospital does not take the call, and what can be done."""
-    name, title = call.route.peer.name, call.title
+def _cause(call: OutgoingCall, ending: Ending, title: str) -> str:
+    """Why the far hospital does not take the call to `title`, and what can be done."""
+    name = call.route.peer.name
     # What the Bridge or the far Router says; a rejection that crossed the tunnel has none.
     said = ending.why.rpartition(": ")[2]
     if said == words(EndReason.NOT_GRANTED):
-        return (
-            f"{name} has granted this Router nothing of {title}:"
-            f" ask with `relay grant ask {title} --services …`"
-        )
+        return f"{name} {NOTHING_GRANTED} {title}: ask with `relay grant ask {title} --services …`"
+    if said == words(EndReason.CALLEE_OFFLINE):
+        return f"{name}{PEER_OFFLINE}: is it switched on, and is its network up?"
     if said == words(Refusal.UNTRUSTED_PEER):
         return f"{name} has not verified this Router: give them the contact of `relay status`"
     if said == words(Refusal.AMBIGUOUS_CALLING):
@@ -213,7 +219,7 @@ def _cause(call: OutgoingCall, ending: Ending) -> str:
     rejection = AAssociateRJ(*ending.numbers)
     if rejection == CALLING_AE_TITLE_NOT_RECOGNIZED:
         return (
-            f"{name} has granted this Router nothing of {title} that this call needs: ask with"
+            f"{name} {NOTHING_GRANTED} {title} that this call needs: ask with"
             f" `relay grant ask {title} --services …`; or {title} itself does not know the calling"
             f" AE title {call.request.calling}"
         )

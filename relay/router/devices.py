@@ -125,6 +125,11 @@ class Device:
             linger=device.seconds("linger", 0, LONGEST_LINGER, may_be_zero=True),
         )
 
+    @property
+    def where(self) -> tuple[str, int, bool, str]:
+        """Where it is called, and how the machine there proves to be it."""
+        return self.host, self.port, self.tls, self.tls_name
+
     def to_json(self) -> dict[str, Any]:
         """The same description, complete."""
         entry = attrs.asdict(self)

@@ -76,6 +76,7 @@ class Outstanding:
         self._requests: list[tuple[int, int]] = []
 
     def add(self, command: CommandSet) -> None:
+        """A request goes on. Raises RemoteProtocolError if too many wait for their response."""
         if len(self._requests) >= MAXIMUM_OUTSTANDING:
             raise RemoteProtocolError(f"more than {MAXIMUM_OUTSTANDING} requests unanswered")
         self._requests.append((command.message_id, command.command_field))
@@ -87,6 +88,7 @@ class Outstanding:
             self._requests.remove(request)
 
     def has(self, field: int) -> bool:
+        """Whether a request of this Command Field waits for its final response."""
         return any(field == asked for _, asked in self._requests)
 
     def answer(self, response: CommandSet) -> Denial | None:
@@ -130,6 +132,7 @@ class Direction:
         self._compressible = False
 
     def take(self, pdv: PDV) -> Verdict:
+        """The next PDV of this direction. Raises RemoteProtocolError if it cannot be."""
         context = self.accepted.get(pdv.context_id)
         if context is None:
             raise RemoteProtocolError(
@@ -190,4 +193,5 @@ class Direction:
 
 
 def command_pdv(context_id: int, command: CommandSet) -> PDV:
+    """`command` in one fragment, its last."""
     return PDV(context_id, True, True, command.encode())

@@ -5,7 +5,7 @@ pinned, durably; when another identity publishes it later, the title carries not
 accepts the change (DESIGN §3). The Bridge can hide titles and misroute, never bind them anew.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from enum import Enum
 from math import inf
 from typing import Any
@@ -26,7 +26,7 @@ from relay.errors import IdentityError, Refused, RelayError
 from relay.identity import KeyStatement, Publication, fingerprint
 from relay.router import services
 from relay.router.peers import Peer, PeerTable
-from relay.router.schema import change
+from relay.router.refusals import NOT_PUBLISHED
 from relay.signalling import messages
 
 log = structlog.get_logger()
@@ -110,8 +110,7 @@ class Directory:
         for identity, name, statement, connected in message.routers:
             if identity != self._own:
                 await self._take_router(identity, name, statement, connected)
-        for statement in message.publications:
-            await self._take_publication(statement)
+        await self._take_publications(message.publications)
         for identity in message.gone_routers:
             self._connected.pop(identity, None)
         for title in message.gone_titles:
@@ -132,7 +131,8 @@ class Directory:
             )
         if publication is None or binding is None:
             raise rejected(
-                CALLED_AE_TITLE_NOT_RECOGNIZED, f"called AE title {title!r} is not published"
+                CALLED_AE_TITLE_NOT_RECOGNIZED,
+                f"called AE title {title!r} {NOT_PUBLISHED}; `relay peer list` shows what there is",
             )
         if binding.claimant is not None:
             raise rejected(
@@ -207,8 +207,8 @@ class Directory:
         }
         if not claimed:
             raise Refused(409, f"{peer.name} claims no AE title that was another's")
-        for title, binding in claimed.items():
-            await self._bind(title, binding)
+        await self._bind(claimed)
+        for title in claimed:
             log.info("changed binding accepted", ae_title=title, peer=peer.fingerprint)
         return sorted(claimed)
 
@@ -278,56 +278,70 @@ class Directory:
         except RelayError as error:  # a full disk too: the next row may need no writing
             log.warning("directory entry refused", peer=fingerprint(identity), why=str(error))
 
-    async def _take_publication(self, statement: bytes) -> None:
+    async def _take_publications(self, statements: Iterable[bytes]) -> None:
+        taken: list[Publication] = []
+        bindings: dict[str, Binding] = {}
+        for statement in statements:
+            try:
+                owner, publication = Publication.open(statement, self._network)
+                services.parse(publication.services)
+                bindings[publication.ae_title] = self._pinned(owner, publication, bindings)
+            except RelayError as error:
+                log.warning("publication refused", why=str(error))
+            else:
+                taken.append(publication)
+        new = {title: b for title, b in bindings.items() if self._bindings.get(title) != b}
         try:
-            owner, publication = Publication.open(statement, self._network)
-            services.parse(publication.services)
-            await self._pin(owner, publication)
+            # All in one transaction: a peer that publishes again and again must not keep the disk
+            # busy with hundreds of them.
+            await self._bind(new)
         except RelayError as error:
-            log.warning("publication refused", why=str(error))
-            return
-        self._publications[publication.ae_title] = publication
-        self._earlier.pop(publication.ae_title, None)
+            log.warning("publications refused", titles=len(new), why=str(error))
+            taken = [publication for publication in taken if publication.ae_title not in new]
+        for publication in taken:
+            self._publications[publication.ae_title] = publication
+            self._earlier.pop(publication.ae_title, None)
 
-    async def _pin(self, owner: bytes, publication: Publication) -> None:
+    def _pinned(
+        self, owner: bytes, publication: Publication, new: Mapping[str, Binding]
+    ) -> Binding:
+        """The binding of a title once `owner` publishes it; `new` are not yet kept."""
         title = publication.ae_title
-        binding = self._bindings.get(title)
+        binding = new.get(title) or self._bindings.get(title)
         if binding is None:
-            if len(self._bindings) >= MAXIMUM_TITLES:
+            if len(self._bindings.keys() | new.keys()) >= MAXIMUM_TITLES:
                 raise Refused(409, f"more than {MAXIMUM_TITLES} AE titles")
-            await self._bind(title, Binding(owner, publication.serial))
-        elif owner == binding.identity:
+            return Binding(owner, publication.serial)
+        if owner == binding.identity:
             if publication.serial < binding.serial:
                 raise IdentityError(f"publication of {title!r} is older than one seen before")
             # Back with its owner: whoever claimed it meanwhile has lost the claim.
-            await self._bind(title, Binding(owner, publication.serial))
-        else:
-            if owner == binding.claimant and publication.serial < binding.claimant_serial:
-                raise IdentityError(f"publication of {title!r} is older than one seen before")
-            if owner != binding.claimant:
-                log.warning(
-                    "AE title published by another hospital than before",
-                    ae_title=title,
-                    was=fingerprint(binding.identity),
-                    claims=fingerprint(owner),
-                )
-            await self._bind(
-                title,
-                attrs.evolve(binding, claimant=owner, claimant_serial=publication.serial),
+            return Binding(owner, publication.serial)
+        if owner == binding.claimant and publication.serial < binding.claimant_serial:
+            raise IdentityError(f"publication of {title!r} is older than one seen before")
+        if owner != binding.claimant:
+            log.warning(
+                "AE title published by another hospital than before",
+                ae_title=title,
+                was=fingerprint(binding.identity),
+                claims=fingerprint(owner),
             )
+        return attrs.evolve(binding, claimant=owner, claimant_serial=publication.serial)
 
-    async def _bind(self, title: str, binding: Binding) -> None:
-        if self._bindings.get(title) == binding:
+    async def _bind(self, bindings: Mapping[str, Binding]) -> None:
+        if not bindings:
             return
-        await self._database.run(
-            change(
+        rows = [(title, *attrs.astuple(binding)) for title, binding in bindings.items()]
+
+        def write(connection: apsw.Connection) -> None:
+            connection.executemany(
                 "INSERT OR REPLACE INTO binding"
                 " (ae_title, identity, serial, claimant, claimant_serial) VALUES (?, ?, ?, ?, ?)",
-                title,
-                *attrs.astuple(binding),
+                rows,
             )
-        )
-        self._bindings[title] = binding
+
+        await self._database.run(write)
+        self._bindings.update(bindings)
 
 
 def _shown(name: str) -> str:

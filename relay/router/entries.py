@@ -102,6 +102,23 @@ class Entry:
         return Refused(400, f"{self.what}: {words}" if self.what else words)
 
 
+def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
+    """What changed between two descriptions of one thing, for people; empty: nothing."""
+    return "; ".join(
+        f"{name.replace('_', ' ')}: {_words(before[name])} -> {_words(after[name])}"
+        for name in before
+        if name in after and before[name] != after[name]
+    )
+
+
+def _words(value: object) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return str(value) or "none"
+
+
 def ae_title(text: str) -> str:
     """`text` as an AE title: spaces around it are not significant and go (PS3.5 §6.2, VR AE)."""
     title = text.strip(" ")

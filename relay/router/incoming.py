@@ -62,9 +62,15 @@ async def check(
         )
     if not network.peers.trusted(received.caller):
         raise HandshakeError("the caller's contact was never verified", Refusal.UNTRUSTED_PEER)
-    # Not before: whoever is nobody here must not be able to fill our disk.
+    _admitted(node, network, received)
+    # Not before: whoever may do nothing here must not be able to fill our disk.
     if not await replay.remember(node.database, received.opening_hash, unix_time()):
         raise HandshakeError("opening was seen before", Refusal.REPLAY)
+    return _admitted(node, network, received)  # as things are by now
+
+
+def _admitted(node: Node, network: Network, received: ReceivedOpening) -> IncomingCall:
+    """What the sealed request asks for, and may. Raises HandshakeError with the refusal."""
     device = node.devices.published_as(received.called)
     if device is None:
         raise HandshakeError("called AE title is not published here", Refusal.UNKNOWN_DEVICE)
@@ -110,8 +116,9 @@ def _seen(node: Node, network: Network, caller: bytes, device: Device, calling: 
     seen = node.names.shown_to(device, calling)
     if seen is None:
         why = names.why_ambiguous(calling)
-        node.refusals.note(calling, device.published, why)
+        node.refusals.note(calling, device.ae_title, why)
         raise HandshakeError(why, Refusal.AMBIGUOUS_CALLING)
+    node.refusals.forget(calling, device.ae_title)  # it had no other cause here
     return seen
 
 

@@ -45,8 +45,7 @@ def kind_of(device: Device, peer: str, proposed: AAssociateRQ) -> Hashable | Non
     named = any(item.type == UserIdentityRQ.TYPE for item in proposed.user_items)
     if named or not device.linger:
         return None
-    where = device.host, device.port, device.tls, device.tls_name
-    return where, peer, pdu.encode(proposed)
+    return device.where, peer, pdu.encode(proposed)
 
 
 @attrs.define(slots=True, eq=False)

@@ -100,9 +100,12 @@ class LiveRegister:
         """Keep `entry` in the register, and in its cancel scope, for the length of the block.
 
         When it is no longer permitted the block is cancelled; whoever opened the associations in
-        it aborts them on the way out.
+        it aborts them on the way out. So also at once, for what was taken away while the call was
+        looked at.
         """
         self._entries.append(entry)
+        if not entry.still_permitted():
+            self._revoke(entry)
         try:
             with entry.scope:
                 yield entry
@@ -124,13 +127,17 @@ class LiveRegister:
         """End what is no longer permitted; returns how many."""
         ended = [e for e in self._entries if not e.revoked and not e.still_permitted()]
         for entry in ended:
-            entry.revoked = True
-            entry.scope.cancel()
-            log.info(
-                "association no longer permitted",
-                association=entry.number,
-                side=entry.side.value,
-                device=entry.device,
-                peer=entry.peer,
-            )
+            self._revoke(entry)
         return len(ended)
+
+    @staticmethod
+    def _revoke(entry: LiveAssociation) -> None:
+        entry.revoked = True
+        entry.scope.cancel()
+        log.info(
+            "association no longer permitted",
+            association=entry.number,
+            side=entry.side.value,
+            device=entry.device,
+            peer=entry.peer,
+        )

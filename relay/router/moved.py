@@ -13,7 +13,6 @@ holder reports it as a failed sub-operation.
 
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack, ExitStack
-from functools import partial
 
 import attrs
 import structlog
@@ -81,7 +80,7 @@ async def serve(node: Node, near: TCPAssociation, device: Device, request: AAsso
                 log_ending(entry, ending)
     except SignallingError as error:  # more sessions than one Router may hold
         log.warning("association rejected", association=entry.number, why=str(error))
-        node.refusals.note(entry.calling, entry.called, str(error))
+        node.refusals.note(request.calling, request.called, str(error))
         await near.send(LOCAL_LIMIT_EXCEEDED)
 
 
@@ -104,6 +103,10 @@ async def _relay(
                 storing[title].close()
                 nursery.start_soon(_release, title, tunnels[title])
 
+            def answered(answer: AAssociateAC) -> AAssociateAC:
+                node.refusals.forget(request.calling, request.called)
+                return contexts.with_rejections(answer, original=request, proposed=proposed)
+
             switch = Switch(tunnels, drop)
             border = MovedDeparture(node, device, switch)
             ending = await join(
@@ -112,7 +115,7 @@ async def _relay(
                 Guard(proposed, None, border),
                 tunnel=switch,
                 answer_wait=device.answer_wait + ANSWER_MARGIN,
-                answered=partial(contexts.with_rejections, original=request, proposed=proposed),
+                answered=answered,
             )
             # Nothing is stored any more, though one of those not meant may still be released.
             for held in storing.values():
@@ -271,11 +274,12 @@ class MovedDeparture(Departure):
         """A C-STORE-RQ: to the destination of the move that it names."""
         originator = request.text(Tag.MOVE_ORIGINATOR_APPLICATION_ENTITY_TITLE) or ""
         message_id = request.number(Tag.MOVE_ORIGINATOR_MESSAGE_ID)
-        move = self._moves.find(self._holder, originator, message_id)
+        elsewhere = not self._is_of_here(originator)
+        move = self._moves.find(self._holder, originator, message_id) if elsewhere else None
         destination: str | None = None
         if move is not None:
             destination = move.destination if move.via_router else None
-        elif not (self._moves.is_over(message_id) or self._is_of_here(originator)):
+        elif elsewhere and not self._moves.is_over(message_id):
             destination = self._moves.only(self._holder)
         if destination is None or not self._switch.choose(destination):
             log.warning(

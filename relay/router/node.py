@@ -126,6 +126,7 @@ class Node:
             directory=self.joined().directory,
             own=self.identity.public,
             clock=unix_time,
+            refused=self.refusals.note,
         )
 
     def permission(self, caller: bytes, device: Device, calling: str) -> Permission:
@@ -158,14 +159,18 @@ class Node:
 
     async def remove_device(self, ae_title: str) -> list[Grant]:
         """Forget a device and what is granted of it, which is returned; its associations end."""
-        device = self.devices.get(ae_title)
-        await self.devices.remove(ae_title)
-        log.info("device removed", ae_title=ae_title)
-        # Later, another device of that AE title must not be open to whoever could use this one.
-        gone = [g for g in self.grants if device is not None and g.ae_title == device.published]
-        for grant in gone:
-            await self.grants.remove(grant.id)
-            log.info("grant removed", grant=grant.id, ae_title=grant.ae_title)
+        async with self._naming:
+            device = self.devices.get(ae_title)
+            # First: another device of that AE title must never be open to whoever could use this.
+            gone = [g for g in self.grants if device and g.ae_title == device.published]
+            try:
+                for grant in gone:
+                    await self.grants.remove(grant.id)
+                    log.info("grant removed", grant=grant.id, ae_title=grant.ae_title)
+                await self.devices.remove(ae_title)
+                log.info("device removed", ae_title=ae_title)
+            finally:
+                self.live.recheck()  # also where the disk failed in the middle
         await self._devices_changed()
         return gone
 
@@ -218,16 +223,18 @@ class Node:
 
     async def add_grant(self, grant: Grant) -> Grant:
         """Make a grant. Raises Refused (409) for what the device does not publish."""
-        device = self.devices.published_as(grant.ae_title)
-        if device is None:
-            raise Refused(
-                409, f"{grant.ae_title!r} is no published device: `relay device add` with --publish"
-            )
-        missing = grant.services - device.services
-        if missing:
-            words = ", ".join(services.ordered(missing))
-            raise Refused(409, f"{grant.ae_title!r} does not publish {words}: publish it first")
-        kept = await self.grants.add(grant)
+        async with self._naming:  # a device that is removed meanwhile takes this grant with it
+            device = self.devices.published_as(grant.ae_title)
+            if device is None:
+                raise Refused(
+                    409,
+                    f"{grant.ae_title!r} is no published device: `relay device add` with --publish",
+                )
+            missing = grant.services - device.services
+            if missing:
+                words = ", ".join(services.ordered(missing))
+                raise Refused(409, f"{grant.ae_title!r} does not publish {words}: publish it first")
+            kept = await self.grants.add(grant)
         log.info("granted", grant=kept.id, ae_title=kept.ae_title)
         await self.changed()
         return kept

@@ -24,6 +24,7 @@ from relay.router.devices import Device
 from relay.router.directory import Route
 from relay.router.live import LiveAssociation, Side, number
 from relay.router.node import Network, Node, unix_time
+from relay.router.refusals import NO_CONNECTION, NOT_ENROLLED
 from relay.tunnel.handshake import PendingOpening, Purpose, open_session
 from relay.tunnel.session import TunnelAssociation, TunnelTimeouts, open_tunnel
 
@@ -81,11 +82,10 @@ def prepare(node: Node, device: Device | None, request: AAssociateRQ, title: str
     """A call of `device` to the published `title`. Raises AssociationRejected."""
     network = node.network
     if network is None:
-        raise rejected(
-            TEMPORARY_CONGESTION, "this Router is not enrolled: `relay enroll INVITATION` first"
-        )
+        raise rejected(TEMPORARY_CONGESTION, f"{NOT_ENROLLED}: `relay enroll INVITATION` first")
     if not network.client.connected:
-        raise rejected(TEMPORARY_CONGESTION, "no connection to the Bridge")
+        why = network.client.statistics().last_failure or "`relay doctor` says more"
+        raise rejected(TEMPORARY_CONGESTION, f"{NO_CONNECTION}: {why}")
     route = network.directory.resolve(title, unix_time())
     request = names.to_network(request, device, title)
     if device is not None and not device.user_identity:

@@ -26,7 +26,7 @@ from relay.errors import (
     AssociationRejected,
     RemoteProtocolError,
 )
-from relay.patience import Timeouts
+from relay.patience import NO_ANSWER, Timeouts
 from relay.router.device_tls import DeviceTLS, explanation
 from relay.router.devices import Device
 from relay.router.storage import STORAGE_SOP_CLASSES
@@ -39,6 +39,8 @@ TEST_DEADLINE = 50.0
 
 # A device in the same building answers within this, or is not there.
 TIMEOUTS = Timeouts(connect=10, association_answer=15, release=10, artim=5, write=15)
+
+SILENT = "it took the connection and did not answer: is it busy, or waiting for its name server?"
 
 # What a person mends in the device's configuration, and not by waiting.
 _NOT_RECOGNIZED = {
@@ -116,14 +118,18 @@ async def _try(
         else:
             advice += ": the device limits its associations; try again, or raise its limit"
     except AssociationAborted as error:
-        advice = explanation(device, error) or (
-            f"{error}: check host, port, and any firewall between this machine and the device"
-        )
+        advice = explanation(device, error) or f"{error}: {_not_there(error)}"
     except RemoteProtocolError as error:
         advice = f"the device does not speak DICOM rightly: {error}"
     if advice or not quiet:
         report.findings.append(Finding(what, not advice, advice))
     return not advice
+
+
+def _not_there(error: AssociationAborted) -> str:
+    if NO_ANSWER in str(error):
+        return SILENT
+    return "check host, port, and any firewall between this machine and the device"
 
 
 def _summary(report: Report) -> Finding:

@@ -81,6 +81,8 @@ GRANT = record(
     device=TEXT_OR_NULL,
     unpublished=listed(TEXT),
 )
+# `replaced`: the ids of those that it took the place of.
+GRANT_ADDED = record(**GRANT["properties"], replaced=listed(COUNT))
 GRANT_ENTRY = options(peer=TEXT, **_USE, user_identity=FLAG)
 ASK = record(id=COUNT, peer=TEXT, name=TEXT, **_USE, note=TEXT, received=COUNT)
 ASK_ENTRY = options(**_USE, note=TEXT)

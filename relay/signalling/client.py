@@ -290,6 +290,6 @@ class SignallingClient:
                         await callbacks.ask(message)
             except RelayError as error:
                 # What went wrong with one message must not stop what comes after it.
-                log.error("not handled", message=type(message).__name__, error=str(error))
+                log.error("not handled", message=type(message).__name__, why=str(error))
                 if isinstance(message, Open):
                     self._sessions.say(End(message.session, EndReason.PEER_FORGOT))

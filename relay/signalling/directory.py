@@ -1,5 +1,6 @@
 """The Directory and Granted messages for what there is, each small enough to send."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -51,13 +52,23 @@ def granted_message(rows: Sequence[GrantedRow]) -> Granted:
     """All of `rows`, or as many as one message holds, with the number of the others."""
     taken: list[GrantedRow] = []
     size = 0
-    for owner, title, services in rows:
+    for owner, title, services in _by_turns(rows):
         services = services[:MAXIMUM_SERVICES]
         size += len(owner) + sum(len(text.encode()) + 2 for text in (title, *services)) + _OVERHEAD
         if len(taken) == MAXIMUM_GRANTED or size > MAXIMUM_DIRECTORY_BYTES:
             break
         taken.append((owner, title, services))
     return Granted(tuple(taken), len(rows) - len(taken))
+
+
+def _by_turns(rows: Sequence[GrantedRow]) -> list[GrantedRow]:
+    """A row of each owner, then the next of each: who grants much leaves room for the others."""
+    before: Counter[bytes] = Counter()
+    turns = []
+    for row in rows:
+        turns.append((before[row[0]], row))
+        before[row[0]] += 1
+    return [row for _, row in sorted(turns, key=lambda turn: turn[0])]
 
 
 def _rows(

@@ -89,6 +89,9 @@ class Dispatcher:
         self._messages = Allowance(MESSAGES_PER_SECOND, MESSAGES_AT_ONCE, trio.current_time)
         self._notices = Allowance(NOTICES_PER_SECOND, NOTICES_AT_ONCE, trio.current_time)
         self._requests = 0
+        # What writes to the registry: one at a time, so that a Router that sends a hundred keeps
+        # the registry from no other.
+        self._writing = trio.Lock()
         self._told_unknown = Recent(REMEMBERED_UNKNOWN)
 
     async def dispatch(self, message: Message, frame: bytes) -> None:
@@ -147,7 +150,7 @@ class Dispatcher:
                     session=session.hex(),
                     router=self._connection.name,
                     reason=reason.name,
-                    error=str(error),
+                    why=str(error),
                 )
                 self._exchange.tell_end(self._router, session, reason)
                 return
@@ -204,7 +207,7 @@ class Dispatcher:
                         self._backend.read_urls(session, direction, message.slot)
                     )
                 except RelayError as error:
-                    log.warning("no signed URLs", session=session.hex(), error=str(error))
+                    log.warning("no signed URLs", session=session.hex(), why=str(error))
                     await self._ask(
                         self._exchange.end_session(session, EndReason.STORE_UNAVAILABLE)
                     )
@@ -248,7 +251,7 @@ class Dispatcher:
                 "request refused",
                 request=type(message).__name__,
                 router=self._connection.name,
-                error=str(error),
+                why=str(error),
             )
             reply = _done(message.request, [str(error)])
         self._requests -= 1
@@ -260,11 +263,14 @@ class Dispatcher:
             raise Refused(429, "too many publications and asks; try again in a minute")
         match message:
             case PublishKey(request, statement):
-                return _done(request, await backend.publish_key(router, statement))
+                async with self._writing:
+                    return _done(request, await backend.publish_key(router, statement))
             case Publish(request, statements):
-                return _done(request, await backend.publish(router, statements))
+                async with self._writing:
+                    return _done(request, await backend.publish(router, statements))
             case Grants(request, rows):
-                return _done(request, await backend.grants(router, rows))
+                async with self._writing:
+                    return _done(request, await backend.grants(router, rows))
             case Slots(request, session, first, count):
                 writes = _written_by(await self._is_caller(session))
                 puts = await backend.put_urls(router, session, writes, first, count)

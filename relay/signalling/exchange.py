@@ -4,7 +4,7 @@ The one place where one Router's task touches another Router's connection; nothi
 socket.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 
 import attrs
 import structlog
@@ -14,7 +14,7 @@ from relay.errors import RelayError, SignallingError
 from relay.identity import fingerprint
 from relay.signalling.backend import Backend, RouterRow
 from relay.signalling.directory import ConnectedRow, directory_parts, granted_message
-from relay.signalling.messages import End, EndReason, Message, encode
+from relay.signalling.messages import End, EndReason, Granted, Message, encode
 from relay.signalling.outbox import Outbox
 
 log = structlog.get_logger()
@@ -48,9 +48,12 @@ class Connection:
         self.why = self.why or why
         self.scope.cancel()
 
-    def tell(self, frame: bytes) -> None:
-        """Queue control. A Router that takes none is closed, and starts afresh."""
-        if not self.outbox.put_control(frame):
+    def tell(self, frame: bytes, key: Hashable = None) -> None:
+        """Queue control. A Router that takes none is closed, and starts afresh.
+
+        Of frames with the same `key` only the newest waits.
+        """
+        if not self.outbox.put_control(frame, key):
             self.close(TAKES_NOTHING)
 
 
@@ -132,7 +135,7 @@ class Exchange:
             try:
                 await self.end_session(session, EndReason.REVOKED)
             except RelayError as error:  # the other sessions end all the same
-                log.error("revoked session", session=session.hex(), error=str(error))
+                log.error("revoked session", session=session.hex(), why=str(error))
 
     # --- the directory ---------------------------------------------------------------------------
 
@@ -165,7 +168,9 @@ class Exchange:
             if message == told:
                 continue
             told = message
-            connection.tell(encode(message))
+            # It is whole, so that what waits already says nothing more: whoever changes grants
+            # without end must not fill another Router's outbox.
+            connection.tell(encode(message), Granted)
             if message.left_out:
                 log.warning(
                     "more is granted to a router than it can be told",

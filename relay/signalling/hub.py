@@ -132,11 +132,11 @@ class Hub:
                     await self._backend.admit(proven.router)
                 return self._exchange.register(proven.router), proven
             except RelayError as error:
-                log.info("connection refused", error=str(error))
+                log.info("connection refused", why=str(error))
                 return None
             finally:
                 self._strangers.pop(scope, None)
-        log.info("connection refused", error="it did not say who it is")
+        log.info("connection refused", why="it did not say who it is")
         return None
 
     async def _serve_router(self, socket: Socket, connection: Connection, proven: Proven) -> None:

@@ -465,9 +465,6 @@ class End(Message):
 
 SessionMessage = Answer | Refuse | Withdraw | InLine | Announce | Progress | End
 
-# What the hub passes on unread from one end of a session to the other.
-PASSED_ON = (Answer, Refuse, Withdraw, InLine, Announce, Progress)
-
 
 def encode(message: Message) -> bytes:
     """The frame for `message`."""

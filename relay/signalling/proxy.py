@@ -15,6 +15,8 @@ MAXIMUM_ANSWER = 16 * 1024
 # Of what a proxy says itself, how much is told on.
 MAXIMUM_WORDS = 80
 
+PASSWORD_REFUSED = "it wants another user name or password (407)"
+
 DEFAULT_PORT = 80  # of an http URL without one (RFC 9110 §4.2.1)
 
 
@@ -96,7 +98,8 @@ async def connect_through(proxy: Proxy, stream: trio.abc.Stream, host: str, port
 def _refusal(code: int, head: bytes, proxy: Proxy, target: str) -> str:
     """What an answer other than 2xx means, and who can do what about it."""
     if code == 407:
-        schemes = [value.split()[0] for value in _headers(head, b"proxy-authenticate") if value]
+        challenges = _headers(head, b"proxy-authenticate")
+        schemes = [word for value in challenges for word in value.split()[:1]]
         if schemes and "basic" not in (scheme.lower() for scheme in schemes):
             return (
                 f"it lets in by {', '.join(schemes)[:MAXIMUM_WORDS]} only (407), and Relay speaks"
@@ -104,7 +107,7 @@ def _refusal(code: int, head: bytes, proxy: Proxy, target: str) -> str:
             )
         if proxy.authorization is None:
             return "it wants a user name and password (407): give them in `proxy`"
-        return "it wants another user name or password (407)"
+        return PASSWORD_REFUSED
     if 300 <= code < 400:
         elsewhere = "".join(_headers(head, b"location")[:1])
         host = urlsplit(elsewhere).hostname if _is_url(elsewhere) else None
@@ -134,12 +137,16 @@ def _is_page(head: bytes, rest: bytes) -> bool:
 
 
 def _headers(head: bytes, name: bytes) -> list[str]:
-    """The values of a header, in order."""
+    """The values of a header, in order, without what could disguise a line of a terminal."""
     rows = (line.partition(b":") for line in head.split(b"\r\n")[1:])
-    return [
+    values = (
         value.strip().decode("ascii", "replace")
         for key, _, value in rows
         if key.strip().lower() == name
+    )
+    return [
+        "".join(character if character.isprintable() else "�" for character in value)
+        for value in values
     ]
 
 

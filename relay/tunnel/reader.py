@@ -26,9 +26,10 @@ from relay.signalling.messages import Announce, FlowProgress, InLine
 from relay.tunnel.chunks import Chunk
 from relay.tunnel.pulse import Stall
 from relay.tunnel.records import FINAL_ATOMS
+from relay.tunnel.retry import persist
 from relay.tunnel.seal import MAXIMUM_SEALED, ChunkOpener
 from relay.tunnel.slots import Request, StoredChunk, resign
-from relay.tunnel.store import ObjectClient, persist
+from relay.tunnel.store import ObjectClient
 from relay.tunnel.writer import WINDOW
 
 # In-line bytes on the way to one session, and to one Router in all (DESIGN §5): what the hub keeps

@@ -22,6 +22,7 @@ import structlog
 import trio
 
 from relay.dicom.pdu import AAbort, Atom
+from relay.dicom.rejection import TEMPORARY_CONGESTION
 from relay.errors import AbortReason, AbortSource, RelayError
 from relay.signalling.client import Connected, Disconnected, SessionPort, SignallingClient
 from relay.signalling.messages import (
@@ -42,7 +43,7 @@ from relay.tunnel.keys import Random
 from relay.tunnel.pulse import Pulse
 from relay.tunnel.reader import InLineAllowance
 from relay.tunnel.store import ObjectClient
-from relay.tunnel.verdict import AWAY, LOST, end_reason, end_reason_of, rejection_of_end, words
+from relay.tunnel.verdict import LOST, end_reason, end_reason_of, rejection_of_end, words
 
 log = structlog.get_logger()
 
@@ -254,7 +255,7 @@ class TunnelAssociation:
         assert isinstance(error, RelayError)
         reason = end_reason_of(error)
         if not self._reader.finished:
-            log.warning("session lost", session=self._name, cause=str(error), reason=reason.name)
+            log.warning("session lost", session=self._name, why=str(error), reason=reason.name)
         self._end(str(error), reason)
 
     async def _say_goodbye(self) -> None:
@@ -274,9 +275,9 @@ class TunnelAssociation:
         self.cause = self.cause or f"no answer within {self._timeouts.answer:g} s"
         if self._greeting.stands:
             self._writer.abort(LOST)
-            self._reader.end(AWAY)
+            self._reader.end(TEMPORARY_CONGESTION)
         else:
-            self._end(self.cause, EndReason.EXPIRED, AWAY)
+            self._end(self.cause, EndReason.EXPIRED, TEMPORARY_CONGESTION)
 
     async def _await_final(self) -> None:
         await self._writer.wait_final_opened()

@@ -15,7 +15,8 @@ from trio.lowlevel import ParkingLot
 
 from relay.errors import SignallingError
 from relay.signalling.messages import Done, Message, Resign, Resigned, Slots, SlotURLs
-from relay.tunnel.store import ObjectRequest, persist
+from relay.tunnel.retry import persist
+from relay.tunnel.store import ObjectRequest
 
 # Twice what may be in flight: while one half is used the other is asked for.
 SLOT_BATCH = 8

@@ -7,18 +7,16 @@ sealed bytes goes there.
 """
 
 import http.cookiejar
-import itertools
-import random
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from typing import Any
 
 import attrs
 import httpx
 import trio
 
-from relay.errors import ObjectMissing, ProviderError, SignallingError, connection_fault
+from relay.errors import ObjectMissing, ProviderError, connection_fault
 from relay.tunnel.guard import (
     NOT_PUBLIC,
     GuardedBackend,
@@ -28,7 +26,6 @@ from relay.tunnel.guard import (
     literal,
 )
 
-T = TypeVar("T")
 _Origin = tuple[str, str, int]
 
 # Transfers in flight with one store over all sessions of one Router: enough to fill a long fat line
@@ -54,10 +51,6 @@ PIECE = 128 * 1024
 # What a PUT or DELETE is answered is read for nothing but to keep the connection.
 MAXIMUM_ANSWER = 4096
 
-LONGEST_PAUSE = 2.0  # between tries: a resume window of 20 s has room for ten and more
-# Signed anew each time: an expired URL, a clock that is wrong, a key that changed. More is a no.
-MAXIMUM_REFUSALS = 3
-
 # Statuses that say nothing about the request itself: waiting may help. 425 and 429 ask for it.
 TRANSIENT_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
 # Put-if-absent met an object of that name (412 on S3, 409 on Azure; DESIGN §12): a slot's name is
@@ -69,6 +62,8 @@ UNDER_WAY_CODES = (b"<Code>ConditionalRequestConflict<", b"<Code>OperationAborte
 
 # Stores whose last request failed, for people: the Bridge names stores, and may name any number.
 MAXIMUM_FAILING = 16
+# ... and of what a proxy says against it, how much is told on.
+MAXIMUM_WORDS = 80
 
 # What a URL's signer may not set: these frame the request, or name its target.
 FRAMING_HEADERS = frozenset(
@@ -380,36 +375,10 @@ def _origin_url(request: ObjectRequest) -> str:
 def _words(error: Exception, host: str) -> str:
     """What kept a request to `host` from its answer; never empty, and of the URL no more."""
     if isinstance(error, httpx.ProxyError):
-        return f"the proxy does not connect to it: {error}"
+        return f"the proxy does not connect to it: {str(error)[:MAXIMUM_WORDS]}"
     fault = connection_fault(error, host)
     return f"{type(error).__name__}: {fault}" if fault else type(error).__name__
 
 
 def _refused(request: ObjectRequest, why: str) -> ProviderError:
     return ProviderError(f"{_where(request)}: {why}", permanent=True)
-
-
-async def persist(
-    attempt: Callable[[bool], Awaitable[T]], *, window: float, failed: Callable[[], None]
-) -> T:
-    """What `attempt` gives when it succeeds, tried again and again for `window` seconds.
-
-    `attempt` is told whether to have its URL signed again first, as it is after an answer that
-    another try of the same request could not better. `failed` is called for each failure.
-    Raises the last ProviderError or SignallingError when the time is over, or a signed URL has been
-    refused MAXIMUM_REFUSALS times. A slow success is one, however long it takes.
-    """
-    start = trio.current_time()
-    refusals = 0
-    for number in itertools.count(1):
-        try:
-            return await attempt(refusals > 0)
-        except (ProviderError, SignallingError) as error:
-            failed()
-            if isinstance(error, ProviderError) and error.permanent:
-                # A missing object may only not be visible yet: no refusal.
-                refusals += not isinstance(error, ObjectMissing)
-            if trio.current_time() - start > window or refusals > MAXIMUM_REFUSALS:
-                raise
-            await trio.sleep(min(LONGEST_PAUSE, 0.05 * 2**number) * random.uniform(0.5, 1.0))
-    raise AssertionError("counting does not end")

@@ -4,6 +4,12 @@ DESIGN §11; the values of A-ASSOCIATE-RJ are (result, source, reason) of PS3.8 
 """
 
 from relay.dicom.pdu import AAbort, AAssociateRJ
+from relay.dicom.rejection import (
+    CALLED_AE_TITLE_NOT_RECOGNIZED,
+    CALLING_AE_TITLE_NOT_RECOGNIZED,
+    LOCAL_LIMIT_EXCEEDED,
+    TEMPORARY_CONGESTION,
+)
 from relay.errors import (
     AbortReason,
     AbortSource,
@@ -17,33 +23,28 @@ from relay.signalling.messages import EndReason
 
 LOST = AAbort(AbortSource.SERVICE_PROVIDER, AbortReason.NOT_SPECIFIED)
 
-NOT_RECOGNIZED = AAssociateRJ(1, 1, 7)  # permanent, service-user: called AE title not recognized
-NOT_GRANTED = AAssociateRJ(1, 1, 3)  # permanent, service-user: calling AE title not recognized
-AWAY = AAssociateRJ(2, 3, 1)  # transient, presentation: temporary congestion
-LIMIT = AAssociateRJ(2, 3, 2)  # transient, presentation: local limit exceeded
-
 _REFUSALS = {
-    Refusal.NOT_GRANTED: NOT_GRANTED,
-    Refusal.UNTRUSTED_PEER: NOT_GRANTED,
-    Refusal.AMBIGUOUS_CALLING: NOT_GRANTED,
-    Refusal.UNKNOWN_DEVICE: NOT_RECOGNIZED,
+    Refusal.NOT_GRANTED: CALLING_AE_TITLE_NOT_RECOGNIZED,
+    Refusal.UNTRUSTED_PEER: CALLING_AE_TITLE_NOT_RECOGNIZED,
+    Refusal.AMBIGUOUS_CALLING: CALLING_AE_TITLE_NOT_RECOGNIZED,
+    Refusal.UNKNOWN_DEVICE: CALLED_AE_TITLE_NOT_RECOGNIZED,
 }
 _ENDS = {
-    EndReason.NOT_PUBLISHED: NOT_RECOGNIZED,
-    EndReason.NOT_GRANTED: NOT_GRANTED,
-    EndReason.REVOKED: NOT_GRANTED,
-    EndReason.LIMIT_REACHED: LIMIT,
+    EndReason.NOT_PUBLISHED: CALLED_AE_TITLE_NOT_RECOGNIZED,
+    EndReason.NOT_GRANTED: CALLING_AE_TITLE_NOT_RECOGNIZED,
+    EndReason.REVOKED: CALLING_AE_TITLE_NOT_RECOGNIZED,
+    EndReason.LIMIT_REACHED: LOCAL_LIMIT_EXCEEDED,
 }
 
 
 def rejection_of_refusal(refusal: Refusal) -> AAssociateRJ:
     """For the calling device, when the far Router refuses the opening."""
-    return _REFUSALS.get(refusal, AWAY)
+    return _REFUSALS.get(refusal, TEMPORARY_CONGESTION)
 
 
 def rejection_of_end(reason: EndReason) -> AAssociateRJ:
     """For the calling device, when the session ends before the far association's first word."""
-    return _ENDS.get(reason, AWAY)
+    return _ENDS.get(reason, TEMPORARY_CONGESTION)
 
 
 def end_reason(number: int) -> EndReason:

@@ -37,9 +37,10 @@ from relay.signalling.messages import (
 from relay.tunnel import records
 from relay.tunnel.chunks import Chunk, ChunkBuilder
 from relay.tunnel.pulse import Stall
+from relay.tunnel.retry import persist
 from relay.tunnel.seal import ChunkSealer
 from relay.tunnel.slots import Slot, SlotSupply
-from relay.tunnel.store import ObjectClient, persist
+from relay.tunnel.store import ObjectClient
 
 # Chunks unacknowledged, and so in flight: with 1 MiB each enough for 40 MB/s at 100 ms.
 WINDOW = 4

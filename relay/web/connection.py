@@ -282,7 +282,7 @@ class Connection:
             offset += len(data)
 
     def _log_refused(self, cause: str) -> None:
-        log.info("connection closed", cause=cause, peer=self.peer[0] if self.peer else "unix")
+        log.info("connection closed", why=cause, peer=self.peer[0] if self.peer else "unix")
 
 
 def _address(name: Any) -> tuple[str, int] | None:

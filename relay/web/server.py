@@ -202,7 +202,7 @@ class _Server:
 
     async def serve_connection(self, stream: trio.SocketStream) -> None:
         if not _is_own_user(stream.socket):
-            log.warning("connection closed", cause="another user on the Unix socket")
+            log.warning("connection closed", why="another user on the Unix socket")
             await stream.aclose()
             return
         try:
@@ -219,7 +219,7 @@ class _Server:
             await stream.aclose()
             return
         if not self._make_room():
-            log.warning("connection closed", cause="too many connections", peer=connection.peer)
+            log.warning("connection closed", why="too many connections", peer=connection.peer)
             await stream.aclose()
             return
         self._connections.add(connection)
@@ -246,7 +246,7 @@ class _Server:
             if oldest is None:
                 return False
             del self._waiting[oldest]
-            log.info("connection closed", cause="too many waiting", peer=oldest.peer)
+            log.info("connection closed", why="too many waiting", peer=oldest.peer)
             oldest.abandon()
         return True
 

@@ -21,6 +21,7 @@ from relay.invitation import EnrolmentRequest, Invitation
 from relay.signalling.client import SignallingClient
 from relay.signalling.messages import Directory, Granted, Grants, Message, Open, Publish, PublishKey
 from relay.tunnel.keys import HPKEKeyPair
+from tests.interop.processes import free_port
 
 PATIENCE = 10
 NOW = 1_800_000_000
@@ -170,14 +171,6 @@ class Bridge:
                 except trio.BrokenResourceError:
                     pass  # closed the hard way is closed too
                 return answer
-
-
-def free_port() -> int:
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 Running = Callable[..., AsyncIterator[Bridge]]

@@ -22,6 +22,8 @@ class FakeProvider:
     hangs: bool = False
     findings: list[Finding] = attrs.Factory(list)
     open: bool = True
+    origin: str = "https://store.example"
+    crash: trio.Event = attrs.Factory(trio.Event)
 
     async def _do(self) -> None:
         await trio.lowlevel.checkpoint()
@@ -32,7 +34,7 @@ class FakeProvider:
 
     async def _sign(self, method: str, name: str) -> SignedRequest:
         await self._do()
-        return SignedRequest(method, f"https://store.example/{name}?{method}", (), 0)
+        return SignedRequest(method, f"{self.origin}/{name}?{method}", (), 0)
 
     async def sign_put(self, name: str, *, size_limit: int, lifetime: int) -> SignedRequest:
         return await self._sign("PUT", name)
@@ -65,6 +67,7 @@ class FakeKind:
     opened: dict[str, FakeProvider] = attrs.Factory(dict)
     refuses: Exception | None = None
     fails_to_close: Exception | None = None
+    origin: str = "https://store.example"
 
     @asynccontextmanager
     async def __call__(
@@ -74,9 +77,14 @@ class FakeKind:
             raise ProviderError("secret: does not fit", permanent=True)
         if self.refuses is not None:
             raise self.refuses
-        provider = self.opened[settings.get("called", "")] = FakeProvider()
+        provider = self.opened[settings.get("called", "")] = FakeProvider(origin=self.origin)
+
+        async def work() -> None:
+            await provider.crash.wait()
+            raise RuntimeError("a secret")
+
         async with trio.open_nursery() as nursery:  # a provider may have tasks of its own
-            nursery.start_soon(trio.sleep_forever)
+            nursery.start_soon(work)
             try:
                 yield provider
             finally:

@@ -11,8 +11,9 @@ import trustme
 
 from relay.bridge.app import run_bridge
 from relay.errors import IdentityError, RelayError
+from tests.interop.processes import free_port
 
-from .conftest import PATIENCE, connected, free_port, running
+from .conftest import PATIENCE, connected, running
 
 
 def modes(folder: Path) -> dict[str, int]:

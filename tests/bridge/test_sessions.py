@@ -6,9 +6,9 @@ import re
 import pytest
 import trio
 
+from relay.bridge.admission import OPENS_AT_ONCE
 from relay.bridge.sessions import (
     MAXIMUM_OBJECT,
-    OPENS_AT_ONCE,
     PUT_LIFETIME,
     SLOTS_AHEAD,
     Sessions,
@@ -149,7 +149,7 @@ async def test_a_revocation_right_behind_an_opening_finds_it(
 
 
 async def test_limits_per_router(sessions: Sessions, granted, monkeypatch) -> None:
-    monkeypatch.setattr("relay.bridge.sessions.MAXIMUM_OPENED", 2)
+    monkeypatch.setattr("relay.bridge.admission.MAXIMUM_OPENED", 2)
     first = await opened(sessions, granted)
     await opened(sessions, granted)
     with pytest.raises(SessionRefused, match="2 sessions") as caught:
@@ -157,8 +157,8 @@ async def test_limits_per_router(sessions: Sessions, granted, monkeypatch) -> No
     assert caught.value.reason is EndReason.LIMIT_REACHED
     await sessions.end(first, EndReason.FINISHED)
     await opened(sessions, granted)
-    monkeypatch.setattr("relay.bridge.sessions.MAXIMUM_HELD", 2)
-    monkeypatch.setattr("relay.bridge.sessions.MAXIMUM_OPENED", 99)
+    monkeypatch.setattr("relay.bridge.admission.MAXIMUM_HELD", 2)
+    monkeypatch.setattr("relay.bridge.admission.MAXIMUM_OPENED", 99)
     with pytest.raises(SessionRefused, match="part of"):
         await opened(sessions, granted)
 
@@ -230,28 +230,6 @@ async def test_what_is_no_longer_granted(sessions: Sessions, rooms: Rooms, grant
     await rooms.registry.publish(callee.id, [])
     assert await sessions.no_longer_granted(callee.id) == [session]
     assert await sessions.no_longer_granted(caller.id) == [session]  # it is theirs as well
-
-
-async def test_what_was_asked_for_comes_back(sessions: Sessions, rooms: Rooms, granted) -> None:
-    """The callee's devices may use one of the caller's: it may call any that the callee has."""
-    north, south = granted
-    await rooms.registry.publish(north.id, [north.publication("WS1")])
-    assert await refusal(sessions, (south, north), "CT1") is EndReason.NOT_PUBLISHED
-    west = await rooms.publishing("West", "CT3")
-    assert await refusal(sessions, (west, north), "WS1") is EndReason.NOT_GRANTED
-    assert await opened(sessions, (south, north), "WS1")
-
-
-@pytest.mark.parametrize("services", [(), ("store",)])
-async def test_a_grant_of_nothing_lets_nothing_come_back(
-    sessions: Sessions, rooms: Rooms, granted, services: tuple[str, ...]
-) -> None:
-    north, south = granted
-    await rooms.registry.publish(north.id, [north.publication("WS1")])
-    await rooms.registry.grants(
-        south.id, [(north.id, "PACS", ()), (north.id, "NOT PUBLISHED", services)]
-    )
-    assert await refusal(sessions, (south, north), "WS1") is EndReason.NOT_GRANTED
 
 
 async def test_what_comes_back_ends_with_the_grant(

@@ -89,6 +89,28 @@ async def test_store_that_fails_to_close_harms_nobody(kind: FakeKind, host: Host
     assert "a secret" not in str(logs)
 
 
+async def test_an_origin_that_is_none_is_a_store_that_does_not_open(
+    kind: FakeKind, host: Host, nursery
+) -> None:
+    kind.origin = "https://[store"
+    providers: dict = {}
+    with pytest.raises(ProviderError, match="ValueError in the code of fake"):
+        await nursery.start(store().hold, host, providers)
+    assert providers == {}
+
+
+async def test_a_strangers_code_that_ends_by_itself(kind: FakeKind, host: Host, nursery) -> None:
+    held, providers = store(), {}
+    with structlog.testing.capture_logs() as logs, trio.fail_after(5):
+        async with trio.open_nursery() as holding:
+            await holding.start(held.hold, host, providers)
+            kind.opened[""].crash.set()
+    assert providers == {}
+    assert not held.closed.is_set()  # it is to be opened again
+    assert "ended by itself" in str(logs)
+    assert "a secret" not in str(logs)
+
+
 async def test_looked_after(kind: FakeKind, host: Host, nursery, mock_clock) -> None:
     held = store()
     await nursery.start(held.hold, host, {})

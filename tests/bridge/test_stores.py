@@ -204,6 +204,7 @@ async def test_new_sessions_use_the_first_that_works(
     assert store_of(sessions, before) == "cloud"
     assert stores.failing() == ["cloud"]
     row = (await stores.describe())[0]
+    assert row["worked"]
     assert (row["name"], row["failing"], row["last_failure"]) == ("cloud", True, "500")
 
     kind.opened[""].error = None
@@ -322,6 +323,26 @@ async def test_a_store_that_does_not_open_is_tried_again(
             await trio.testing.wait_all_tasks_blocked()
         assert stores.in_use == ["cloud", "disk"]
         assert "cloud" in stores.providers
+
+
+async def test_a_store_whose_code_ends_by_itself_is_opened_again(
+    stores: Stores, kind: FakeKind, mock_clock
+) -> None:
+    await stores.add("cloud", "fake", {})
+    await stores.use(["cloud", "disk"])
+    kind.opened[""].crash.set()
+    await trio.testing.wait_all_tasks_blocked()
+    assert stores.in_use == ["disk", "cloud"]  # new sessions go where there is something
+    assert stores.failing() == ["cloud"]
+    for _ in range(2):
+        mock_clock.jump(RETRY_INTERVAL)
+        await trio.testing.wait_all_tasks_blocked()
+    assert stores.in_use == ["cloud", "disk"]
+    kind.opened[""].crash.set()
+    await trio.testing.wait_all_tasks_blocked()
+    with trio.fail_after(5):
+        assert await stores.remove("cloud") == 0
+    assert "cloud" not in stores.providers
 
 
 async def test_a_store_that_never_opened_can_be_removed(

@@ -77,6 +77,7 @@ async def test_failures_are_counted_whatever_they_are(
                 await VERBS[verb](provider)
     assert health.failing
     assert health.failed_at == NOW
+    assert not health.worked
     assert changes == [True]
     assert "stores.py" in str(logs)
     assert "a secret" not in str(logs)
@@ -86,6 +87,7 @@ async def test_failures_are_counted_whatever_they_are(
     assert health.failing
     await provider.ready()
     assert changes == [True, False]
+    assert health.worked
     assert health.last_failure is not None
 
 

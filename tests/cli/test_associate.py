@@ -1,4 +1,6 @@
+import json
 import time
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +12,7 @@ from relay.dicom.pdu import AAssociateRJ
 from relay.errors import AssociationRejected
 from tests.cli.conftest import Behind, FakeProcess
 from tests.cli.scp import Device, listening
+from tests.cli.test_send import write
 
 CT, MR = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.4"
 EXPLICIT, JPEG = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.4.50"
@@ -73,7 +76,31 @@ def test_a_rejection_says_what_the_router_knows(router: FakeProcess, behind: Beh
     why = "South has granted this Router nothing of SOUTH_PACS"
     late = time.time() + 60
     refusal = {"time": late, "calling": "NORTH", "called": "SOUTH_PACS", "why": why}
-    router.will("GET", "/v1/refusals", [refusal | {"called": "OTHER", "why": "no"}, refusal])
+    others = [refusal | {"called": "OTHER", "why": "no"}, refusal | {"calling": "WS", "why": "no"}]
+    router.will("GET", "/v1/refusals", [*others, refusal])
     with behind(Device(rejects=AAssociateRJ(1, 1, 3))):
         result = router.relay("echo", "SOUTH_PACS")
     assert (result.exit_code, result.stderr) == (1, f"relay: {why}\n")
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_what_is_aborted_has_the_same_words(
+    router: FakeProcess, behind: Behind, tmp_path: Path, known: bool
+) -> None:
+    why = "the association was aborted: PUT answered 403"
+    late = time.time() + 60
+    refusal = {"time": late, "calling": "NORTH", "called": "SOUTH_PACS", "why": why}
+    router.will("GET", "/v1/refusals", [refusal] if known else [])
+    file = write(tmp_path, "1.dcm")
+    with behind(Device(aborts_at="1.2.1")):
+        result = router.relay("send", "SOUTH_PACS", str(file), "--json")
+    (failure,) = json.loads(result.stdout)["failures"]
+    assert failure["why"] == why if known else failure["why"].endswith("`relay doctor` says more")
+
+
+def test_a_rejection_that_nobody_knows_more_of(router: FakeProcess, behind: Behind) -> None:
+    router.will("GET", "/v1/refusals", [])
+    with behind(Device(rejects=AAssociateRJ(1, 1, 1))):
+        result = router.relay("find", "SOUTH_PACS", "PatientID=1")
+    words = "rejected permanently: no reason given; `relay doctor` says more"
+    assert result.stderr == f"relay: {words}\n"

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from relay.cli.control import Control, NotRunning
-from relay.config import load
+from relay.config_file import load
 from relay.errors import Refused, RelayError
 from tests.cli.conftest import FakeProcess
 

@@ -2,6 +2,7 @@ import json
 
 import pytest
 
+from relay.router.devices import Device
 from tests.cli.conftest import DEVICE, FINGERPRINT, GRANT, FakeProcess
 
 
@@ -80,6 +81,15 @@ def test_devices_are_listed(router: FakeProcess) -> None:
     assert json.loads(router.relay("device", "list", "--json").stdout) == [DEVICE]
     router.will("GET", "/v1/devices", [])
     assert "relay device add" in router.relay("device", "list").stdout
+
+
+def test_what_is_not_as_usual_is_listed(router: FakeProcess) -> None:
+    usual = Device("PACS", "10.0.0.2").to_json()
+    other = usual | {"move_via": "router", "present_as": "OUT", "tls": True, "linger": 5.0}
+    router.will("GET", "/v1/devices", [usual, other])
+    _, first, second = router.relay("device", "list").stdout.splitlines()
+    assert first.rstrip().endswith("-")
+    assert second.rstrip().endswith("move via router, present as OUT, tls, linger 5.0")
 
 
 @pytest.mark.parametrize(("fine", "status"), [(True, 0), (False, 1)])

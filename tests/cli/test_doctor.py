@@ -10,7 +10,7 @@ import trio
 
 from relay.cli import doctor, reach
 from relay.cli.context import Invocation
-from relay.config import load
+from relay.config_file import load
 from relay.database import open_database
 from relay.identity import Identity
 from relay.invitation import Invitation
@@ -21,8 +21,9 @@ from relay.router.devices import DeviceTable
 from relay.router.membership import Membership
 from relay.router.schema import MIGRATIONS
 from relay.signalling.authentication import NOT_LET_IN
+from relay.signalling.proxy import PASSWORD_REFUSED
 from relay.tunnel.guard import NOT_PUBLIC
-from tests.cli.conftest import FakeProcess
+from tests.cli.conftest import DEVICE, FakeProcess
 from tests.cli.scp import Device
 from tests.cli.test_doctor_devices import serve_device
 
@@ -45,11 +46,13 @@ def knows(
     **more: Any,
 ) -> None:
     """What the running Router answers."""
-    router.will("GET", "/v1/status", {"connected": connected} | more)
+    router.will("GET", "/v1/status", {"connected": connected, "enrolled": True} | more)
     router.will("GET", "/v1/devices", devices)
     router.will("GET", "/v1/refusals", refusals)
     router.will("GET", "/v1/grants", [])
     router.will("GET", "/v1/asks", [])
+    router.will("GET", "/v1/directory", [])
+    router.will("GET", "/v1/aliases", [])
 
 
 async def fill(process: FakeProcess, *devices: RouterDevice) -> None:
@@ -124,6 +127,42 @@ async def test_an_invitation_says_which_bridge_to_look_for(stopped: FakeProcess)
     assert "expired" in found["invitation"].advice
 
 
+async def test_before_the_first_start_what_it_brings_is_no_fault(stopped: FakeProcess) -> None:
+    (stopped.folder / "data").rmdir()
+    found = await findings(stopped, invitation(time.time() + 60))
+    assert wrong(found) == []
+    assert "relay --mode router" in found["the Router is not running: not yet"].advice
+    assert found[f"data_dir {stopped.folder}/data: not yet"].ok
+    assert "relay enroll" in found["not enrolled yet"].advice
+    assert len(wrong(await findings(stopped))) == 3
+
+
+async def test_a_router_that_has_stopped_is_a_fault_with_an_invitation_too(
+    stopped: FakeProcess,
+) -> None:
+    await fill(stopped)
+    found = await findings(stopped, invitation(time.time() + 60))
+    assert wrong(found) == ["the Router is not running"]
+
+
+async def test_the_file_of_the_proxys_password(router: FakeProcess) -> None:
+    await fill(router)
+    secret = router.folder / "proxy"
+    secret.write_text("http://user:hunter2@proxy.example.org:3128")
+    text = router.configuration.read_text()
+    router.configuration.write_text(f'{text}proxy = "file:proxy"\n')
+    knows(router, False, last_failure=f"proxy proxy.example.org:3128: {PASSWORD_REFUSED}")
+    what = f"proxy's password {secret}, closed to others"
+    secret.chmod(0o644)
+    found = await findings(router)
+    assert found[what] == Finding(what, False, f"chmod o= {secret}")
+    assert f"`proxy` is what file:{secret} holds" in found["connected to the Bridge"].advice
+    secret.chmod(0o640)
+    found = await findings(router)
+    assert found[what].ok
+    assert "hunter2" not in str(found)
+
+
 def test_what_is_no_invitation_is_asked_wrongly(stopped: FakeProcess) -> None:
     result = stopped.relay("doctor", "relay-invitation:x")
     assert result.exit_code == 2
@@ -175,19 +214,19 @@ async def test_a_store_that_fails_is_said(router: FakeProcess) -> None:
 
 async def test_what_only_the_running_router_knows(router: FakeProcess) -> None:
     await fill(router)
-    pacs = {"ae_title": "PACS", "host": "h", "services": ["echo"], "check_address": True}
-    taken = pacs | {"refusal": "PACS is published by B"}
-    refusal = {"time": time.time(), "calling": "CT", "called": "PACS", "why": "for a reason"}
+    taken = DEVICE | {"check_address": True, "refusal": "PACS is published by B: use --as OTHER"}
+    why = "'CT' is no device of this Router"
+    refusal = {"time": time.time(), "calling": "CT", "called": "PACS", "why": why}
     knows(router, devices=[taken], refusals=[refusal])
     found = await findings(router)
     assert "--as OTHER" in found["device PACS is published"].advice
-    assert found["CT called PACS, and was refused, just now"].advice.startswith("for a reason; ")
+    assert found["CT called PACS, and was refused, just now"].advice.startswith(f"{why}; if")
     assert found["device PACS is published, and granted to nobody"].ok
 
 
 async def test_a_router_that_answers_half_is_no_crash(router: FakeProcess) -> None:
     await fill(router)
-    router.will("GET", "/v1/status", {"connected": True})
+    router.will("GET", "/v1/status", {"connected": True, "enrolled": True})
     assert wrong(await findings(router)) == ["what the Router knows of its devices"]
 
 
@@ -220,7 +259,7 @@ def test_a_bridge_is_asked_for_its_providers(bridge: FakeProcess) -> None:
     bridge.will("POST", "/v1/providers/disk/check", {"findings": [failing]})
     result = bridge.relay("doctor")
     assert result.exit_code == 1
-    assert "FAIL PUT" in result.stdout
+    assert "FAIL disk: PUT" in result.stdout
     assert "look at the disk" in result.stdout
     bridge.will("POST", "/v1/providers/disk/check", {"findings": []})
     result = bridge.relay("doctor")

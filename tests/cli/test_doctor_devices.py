@@ -14,7 +14,8 @@ import trustme
 from relay import listener
 from relay.association import TCPAssociation
 from relay.cli import doctor_devices
-from relay.config import RouterConfig, load
+from relay.config import RouterConfig
+from relay.config_file import load
 from relay.dicom.pdu import AAssociateRJ
 from relay.errors import AssociationAborted
 from relay.providers import Finding
@@ -115,6 +116,20 @@ async def test_a_device_that_fails_or_knows_no_echo(config: RouterConfig) -> Non
         (finding,) = await examine(config, local(await serve_device(nursery, no_echo.serve)))
         assert finding == Finding("device PACS takes associations, but no C-ECHO", True)
         nursery.cancel_scope.cancel()
+
+
+async def test_a_device_that_takes_the_connection_and_is_silent(
+    config: RouterConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def silent(association: TCPAssociation) -> None:
+        await trio.sleep_forever()
+
+    hasty = attrs.evolve(probe.TIMEOUTS, connect=0.05, association_answer=0.1)
+    monkeypatch.setattr(doctor_devices, "TIMEOUTS", hasty)
+    async with trio.open_nursery() as nursery:
+        (finding,) = await examine(config, local(await serve_device(nursery, silent)))
+        nursery.cancel_scope.cancel()
+    assert finding.advice.endswith(probe.SILENT)
 
 
 @pytest.fixture

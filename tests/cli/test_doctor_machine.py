@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from relay.cli import doctor_machine
-from relay.config import load
+from relay.config_file import load
 from relay.errors import RelayError
 from relay.values import Address
 

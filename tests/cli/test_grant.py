@@ -9,12 +9,13 @@ from tests.cli.conftest import FINGERPRINT, GRANT, PEER, FakeProcess
     "words", ["South Hospital", "SOUTH HOSPITAL", FINGERPRINT, FINGERPRINT[:14]]
 )
 def test_a_grant_goes_to_a_peer_by_name_or_fingerprint(peers: FakeProcess, words: str) -> None:
-    peers.will("POST", "/v1/grants", GRANT, status=201)
+    peers.will("POST", "/v1/grants", GRANT | {"replaced": [3, 5]}, status=201)
     result = peers.relay(
         "grant", "add", words, "PACS", "--services", "store", "--calling", "CT1,CT2"
     )
     assert result.exit_code == 0, result.output
     assert "grant 7: South Hospital (unverified," in result.stdout
+    assert "in place of grant 3, 5\n" in result.stdout
     assert peers.asked[-1][2] == {
         "peer": FINGERPRINT,
         "ae_title": "PACS",
@@ -26,7 +27,7 @@ def test_a_grant_goes_to_a_peer_by_name_or_fingerprint(peers: FakeProcess, words
 
 def test_a_device_of_two_titles_is_shown_by_both(peers: FakeProcess) -> None:
     other = GRANT | {"ae_title": "PACS_NORTH"}
-    peers.will("POST", "/v1/grants", other, status=201)
+    peers.will("POST", "/v1/grants", other | {"replaced": []}, status=201)
     peers.will("GET", "/v1/grants", [other, GRANT | {"device": None, "ae_title": "GONE"}])
     peers.will("GET", "/v1/asks", [])
     result = peers.relay("grant", "add", "South Hospital", "PACS", "--services", "store")

@@ -3,9 +3,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from relay import config
+from relay import config_file
 from relay.cli.root import main
-from relay.config import BridgeConfig, Mode, RouterConfig
+from relay.config import BridgeConfig, Mode, RouterConfig, keys
 from relay.values import Address
 
 
@@ -17,7 +17,7 @@ def test_a_router_asks_for_nothing(tmp_path: Path) -> None:
     result = init(tmp_path, "--mode", "router")
     assert result.exit_code == 0, result.output
     assert f"relay --mode router --config {tmp_path / 'relay.toml'}" in result.stdout
-    loaded = config.load(tmp_path / "relay.toml")
+    loaded = config_file.load(tmp_path / "relay.toml")
     assert isinstance(loaded, RouterConfig)
     assert (tmp_path / "relay.toml").stat().st_mode & 0o777 == 0o600
 
@@ -29,14 +29,14 @@ def test_what_is_given_is_set_and_the_rest_is_there_to_read(tmp_path: Path) -> N
         *("--listen", "10.0.0.1:104", "--data-dir", "d", "--proxy", "http://proxy:3128"),
     )
     assert result.exit_code == 0, result.output
-    loaded = config.load(tmp_path / "relay.toml")
+    loaded = config_file.load(tmp_path / "relay.toml")
     assert isinstance(loaded, RouterConfig)
     assert loaded.ae_title == "MARY"
     assert loaded.listen == (Address("10.0.0.1", 104),)
     assert loaded.data_dir == tmp_path / "d"
     assert loaded.proxy is not None
     text = (tmp_path / "relay.toml").read_text()
-    assert all(name in text for name in config.keys(Mode.ROUTER))
+    assert all(name in text for name in keys(Mode.ROUTER))
 
 
 def test_a_router_with_a_certificate_serves_devices_over_tls(tmp_path: Path) -> None:
@@ -48,7 +48,7 @@ def test_a_router_with_a_certificate_serves_devices_over_tls(tmp_path: Path) -> 
         *("--certificate", "router.pem", "--private-key", "key.pem"),
     )
     assert result.exit_code == 0, result.output
-    loaded = config.load(tmp_path / "relay.toml")
+    loaded = config_file.load(tmp_path / "relay.toml")
     assert isinstance(loaded, RouterConfig)
     assert loaded.tls_listen == (Address("0.0.0.0", 2762),)
     assert loaded.certificate == tmp_path / "router.pem"
@@ -60,7 +60,7 @@ def test_a_bridge_behind_a_proxy_is_complete(tmp_path: Path) -> None:
         tmp_path, "--mode", "bridge", "--url", "https://relay.example.org:8443", "--behind-proxy"
     )
     assert result.exit_code == 0, result.output
-    loaded = config.load(tmp_path / "relay.toml")
+    loaded = config_file.load(tmp_path / "relay.toml")
     assert isinstance(loaded, BridgeConfig)
     assert loaded.listen == (Address("127.0.0.1", 8080),)
 
@@ -74,7 +74,7 @@ def test_a_bridge_with_a_certificate_listens_on_the_port_of_its_url(tmp_path: Pa
         *("--certificate", "chain.pem", "--private-key", "key.pem"),
     )
     assert result.exit_code == 0, result.output
-    loaded = config.load(tmp_path / "relay.toml")
+    loaded = config_file.load(tmp_path / "relay.toml")
     assert isinstance(loaded, BridgeConfig)
     assert loaded.listen == (Address("0.0.0.0", 8443),)
 

@@ -13,6 +13,7 @@ ROW = {
     "origin": "https://bucket.example.org",
     "leaving": False,
     "failing": True,
+    "worked": True,
     "last_failure": "S3 bucket b: NoSuchBucket",
     "failed_at": 1_800_000_000,
     "sessions": 3,
@@ -22,12 +23,16 @@ ROW = {
 def test_stores_are_listed_with_how_they_do(bridge: FakeProcess) -> None:
     fine = ROW | {"name": "disk", "kind": "disk", "place": 2, "failing": False, "failed_at": None}
     gone = fine | {"name": "old", "place": 0, "leaving": True}
-    bridge.will("GET", "/v1/providers", [ROW, fine, gone])
+    new = fine | {"name": "new", "place": 0, "worked": False}
+    never = new | {"name": "never", "failed_at": 1_800_000_000}
+    bridge.will("GET", "/v1/providers", [ROW, fine, gone, new, never])
     lines = bridge.relay("provider", "list").stdout.splitlines()
     assert "failing" in lines[1]
     assert "NoSuchBucket" in lines[1]
     assert lines[2].split()[:4] == ["disk", "disk", "2", "works"]
     assert lines[3].split()[:4] == ["old", "disk", "no", "leaving"]
+    assert lines[4].split()[:5] == ["new", "disk", "no", "not", "checked"]
+    assert lines[5].split()[:4] == ["never", "disk", "no", "failing"]
     assert json.loads(bridge.relay("provider", "list", "--json").stdout)[0] == ROW
 
 
@@ -71,8 +76,19 @@ def test_a_setting_without_a_value_is_asked_wrongly(bridge: FakeProcess) -> None
 )
 def test_stores_are_put_in_order(bridge: FakeProcess, names: tuple[str, ...], words: str) -> None:
     bridge.will("POST", "/v1/providers/use", b"", status=204)
-    assert words in bridge.relay("provider", "use", *names).stdout
+    bridge.will("GET", "/v1/providers", [ROW | {"failing": False}])
+    said = bridge.relay("provider", "use", *names).stdout
+    assert words in said
+    assert "fails now" not in said
     assert bridge.asked[0][2] == {"names": list(names)}
+
+
+def test_a_store_that_fails_is_named_when_it_is_to_be_used(bridge: FakeProcess) -> None:
+    bridge.will("POST", "/v1/providers/use", b"", status=204)
+    bridge.will("GET", "/v1/providers", [ROW, ROW | {"name": "other"}])
+    result = bridge.relay("provider", "use", "cloud")
+    assert "cloud fails now: S3 bucket b: NoSuchBucket\n" in result.stdout
+    assert "other" not in result.stdout
 
 
 @pytest.mark.parametrize(("sessions", "words"), [(0, "is removed"), (2, "when the 2 that rest")])

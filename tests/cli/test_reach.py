@@ -14,7 +14,8 @@ import pytest
 import trio
 
 from relay.cli import certificate, reach
-from relay.config import RouterConfig, load
+from relay.config import RouterConfig
+from relay.config_file import load
 from relay.providers import Finding
 
 HOST = "127.0.0.1"
@@ -251,6 +252,25 @@ def test_a_file_without_certificates_is_said(tmp_path: Path) -> None:
     (finding,) = look("https://relay.example.org", ca_file=path)
     assert not finding.ok
     assert "no certificates in PEM" in finding.advice
+
+
+def test_a_proxy_that_wants_another_password_says_where_ours_is(
+    serve: Serve, tmp_path: Path
+) -> None:
+    server = serve(http("407 Proxy Authentication Required", None))
+    (tmp_path / "password").write_text(f"http://user:hunter2@{HOST}:{server.port}")
+    file = tmp_path / "relay.toml"
+    file.write_text('[router]\ndata_dir = "data"\nproxy = "file:password"\n')
+    config = load(file)
+    assert isinstance(config, RouterConfig)
+
+    async def gather() -> list[Finding]:
+        url = "https://relay.example.org"
+        return [finding async for finding in reach.of_router(url, config)]
+
+    (finding,) = trio.run(gather)
+    assert finding.advice.endswith(f"`proxy` is what file:{tmp_path}/password holds")
+    assert "hunter2" not in finding.what + finding.advice
 
 
 def test_a_router_without_a_proxy_is_told_that_it_may_need_one(nobody: str, tmp_path: Path) -> None:

@@ -4,11 +4,14 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator
+from enum import Enum
 
 import pytest
 import trio
 
+from relay import config
 from relay.cli.run import until_signalled
+from relay.router import device_tls, peers
 
 SERVER = textwrap.dedent(
     """
@@ -85,3 +88,18 @@ def test_a_graceful_end_is_status_0() -> None:
         process.stdout.readline()
         process.send_signal(signal.SIGTERM)
         assert process.wait(10) == 0
+
+
+@pytest.mark.parametrize(
+    ("said", "known"),
+    [
+        (config.TLSProfile, device_tls.Profile),
+        (config.DeviceCertificates, device_tls.DeviceCertificates),
+        (config.Trust, peers.Trust),
+    ],
+)
+def test_what_relay_toml_may_say_is_what_the_router_knows(
+    said: type[Enum], known: type[Enum]
+) -> None:
+    """Neither may import the other; the command line hands on the value."""
+    assert [member.value for member in said] == [member.value for member in known]

@@ -102,7 +102,9 @@ def test_where_nothing_gets_through_it_is_tried_once(
         result = stopped.relay("send", "SOUTH_PACS", *map(str, paths), "--json")
     assert result.exit_code == 1
     failures = json.loads(result.stdout)["failures"]
-    assert {failure["why"] for failure in failures} == {"rejected for now: temporary congestion"}
+    assert {failure["why"] for failure in failures} == {
+        "rejected for now: temporary congestion; `relay doctor` says more"
+    }
     assert len(failures) == 5
     assert len(device.requests) == 1
 

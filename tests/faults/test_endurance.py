@@ -19,7 +19,7 @@ import trio
 
 from relay import association, listener, scu
 from relay.association import TCPAssociation
-from relay.bridge.sessions import OPENS_PER_SECOND
+from relay.bridge.admission import OPENS_PER_SECOND
 from relay.dicom import dimse, negotiation, uids
 from relay.dicom.negotiation import AcceptedContext
 from relay.dicom.pdu import PDV, AAssociateRQ, AReleaseRP, AReleaseRQ

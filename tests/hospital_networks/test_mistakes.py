@@ -301,7 +301,7 @@ async def test_8_an_ae_title_that_another_hospital_has_published(enrolled: Hospi
     await add(enrolled, STORESCP, "store")
     advice = fault(await doctor(enrolled.site), f"device {STORESCP} is published")
     assert f"{STORESCP} is published by Receiver" in advice
-    assert f"relay device add {STORESCP} 127.0.0.1 --as OTHER_AE_TITLE" in advice
+    assert f"relay device add {STORESCP} 127.0.0.1 --as {STORESCP}_" in advice
     await remove(enrolled, STORESCP)
 
 

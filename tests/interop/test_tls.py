@@ -247,7 +247,7 @@ async def test_everyone_reaches_everyone_over_tls(tmp_path: Path, full_size: boo
         assert all(words.startswith(("TLSv1.2 ECDHE", "TLSv1.3 TLS_")) for words in carried), (
             carried
         )
-        causes = [entry["cause"] for entry in ended(net.routers["A"])]
+        causes = [entry["why"] for entry in ended(net.routers["A"])]
         assert set(causes[:-1]) == {"released"}, causes
 
 

@@ -1,13 +1,14 @@
 """The probe says which promise a store breaks, and what to do."""
 
-from collections.abc import Callable
+import gzip
+from collections.abc import AsyncIterator, Callable
 
 import httpx
 import pytest
 
 from relay.errors import ProviderError
-from relay.providers import SignedRequest
-from relay.providers.probe import alive, probe
+from relay.providers import Finding, SignedRequest
+from relay.providers.probe import MAXIMUM_ANSWER, alive, probe, reached
 
 SECRET = "s=SIGNATURE"
 
@@ -98,6 +99,8 @@ async def test_unreachable() -> None:
     async with httpx.AsyncClient(transport=httpx.MockTransport(refuse)) as client:
         [finding] = await probe(Signer(), client)
     assert (finding.what, finding.ok) == ("reach store", False)
+    assert not reached([Finding("PUT", True), finding])
+    assert reached([Finding("PUT", False, "no"), Finding("reach store", True)])
     assert SECRET not in finding.advice
     assert "ConnectError" in finding.advice
 
@@ -129,10 +132,10 @@ async def test_alive_is_silent_where_the_store_works() -> None:
 @pytest.mark.parametrize(
     ("method", "broken", "words"),
     [
-        ("PUT", httpx.Response(507), "store: PUT answered 507"),
-        ("GET", httpx.Response(404), "store: GET answered 404"),
+        ("PUT", httpx.Response(507), "store: PUT: the store answered 507"),
+        ("GET", httpx.Response(404), "store: GET: the store answered 404"),
         ("GET", httpx.Response(200, content=b"other"), "other bytes"),
-        ("DELETE", httpx.Response(403), "store: DELETE answered 403"),
+        ("DELETE", httpx.Response(403), "store: DELETE: the store answered 403"),
     ],
 )
 async def test_alive_says_what_does_not_work(method: str, broken, words: str) -> None:
@@ -140,6 +143,13 @@ async def test_alive_says_what_does_not_work(method: str, broken, words: str) ->
     async with httpx.AsyncClient(transport=httpx.MockTransport(store)) as client:
         with pytest.raises(ProviderError, match=words):
             await alive(Signer(), client)
+
+
+async def test_alive_has_the_words_of_the_check() -> None:
+    store = Store(lambda request: httpx.Response(403))
+    async with httpx.AsyncClient(transport=httpx.MockTransport(store)) as client:
+        with pytest.raises(ProviderError, match=r"^store: PUT: check secret_key$"):
+            await alive(Signer(), client, lambda answer: "check secret_key")
 
 
 async def test_alive_without_a_line() -> None:
@@ -164,3 +174,53 @@ async def test_every_answer_is_explained() -> None:
         findings = await probe(Signer(), client, explain)
     assert seen == [200, 412, 404, 403, 204, 404]
     assert [f.advice for f in findings if not f.ok] == ["in words"]
+
+
+class Endless(httpx.AsyncByteStream):
+    """A body that goes on until its connection is closed."""
+
+    def __init__(self) -> None:
+        self.given = 0
+        self._closed = False
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        while not self._closed:
+            self.given += 1
+            assert self.given < 100, "it is read without end"
+            yield b"x" * MAXIMUM_ANSWER
+
+    async def aclose(self) -> None:
+        self._closed = True
+
+
+async def test_an_answer_without_end_is_read_to_a_limit() -> None:
+    bodies: list[Endless] = []
+
+    def breaks(request: httpx.Request) -> httpx.Response | None:
+        if request.method != "GET":
+            return None
+        bodies.append(Endless())
+        return httpx.Response(200, stream=bodies[-1])
+
+    assert await failed(breaks) == ["GET of the same bytes", "the object is gone"]
+    assert [body.given for body in bodies] == [2, 2]
+
+
+async def test_an_answer_is_not_unpacked() -> None:
+    """What is short as it comes may be longer than memory."""
+
+    async def packed() -> AsyncIterator[bytes]:
+        yield gzip.compress(bytes(1024 * 1024))
+
+    lengths: list[int] = []
+
+    def note(answer: httpx.Response) -> str:
+        lengths.append(len(answer.content))
+        return "no"
+
+    def breaks(request: httpx.Request) -> httpx.Response | None:
+        return httpx.Response(500, headers={"Content-Encoding": "gzip"}, content=packed())
+
+    async with httpx.AsyncClient(transport=httpx.MockTransport(Store(breaks))) as client:
+        await probe(Signer(), client, note)
+    assert lengths == [0]

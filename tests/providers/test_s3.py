@@ -17,7 +17,8 @@ from relay.errors import ProviderError
 from relay.providers import s3
 from relay.providers.s3 import S3Provider, S3Settings
 from relay.tunnel import store as tunnel_store
-from relay.tunnel.store import ObjectRequest, open_object_client, persist
+from relay.tunnel.retry import persist
+from relay.tunnel.store import ObjectRequest, open_object_client
 
 from . import suite
 from .faulty import Fault, faulty_proxy
@@ -104,6 +105,7 @@ async def test_where_an_object_is(changes: dict[str, str], url: str) -> None:
         ({"endpoint": "https://u:p@s3.example.org"}, "endpoint: expected an https URL"),
         ({"endpoint": "https://s3.example.org:x"}, "endpoint: expected an https URL"),
         ({"endpoint": "s3.example.org"}, "endpoint: expected an https URL"),
+        ({"endpoint": "https://[s3.example.org"}, "endpoint: expected an https URL"),
         ({"addressing": "magic"}, "addressing: expected one of virtual, path"),
         ({"prefix": "../up"}, "prefix: expected"),
         ({"prefix": "Über"}, "prefix: expected"),
@@ -114,6 +116,7 @@ async def test_where_an_object_is(changes: dict[str, str], url: str) -> None:
         ({"ca_file": "/no/such"}, "ca_file: /no/such cannot be read"),
         ({"proxy": "https://proxy.example:3128"}, "proxy: expected http://"),
         ({"proxy": "http://u:p@proxy.example:x"}, "proxy: expected http://"),
+        ({"proxy": "http://u:p@[proxy.example"}, "proxy: expected http://"),
         ({"credentials": "some"}, "credentials: expected one of keys, role"),
         ({"credentials": "role"}, "access_key: no setting of s3"),
         ({"bulk_delete": "maybe"}, "bulk_delete: expected true or false"),
@@ -358,7 +361,9 @@ async def test_check_of_a_store_with_another_certificate(seaweed: Seaweed) -> No
     provider = S3Provider(settings, client=httpx.AsyncClient)
     found = failed(await provider.check())
     assert any("certificate does not hold" in words for words in found.values())
-    assert any("ca_file" in words for words in found.values())
+    ((what, words),) = found.items()
+    assert what.startswith("reach ")
+    assert "ca_file" in words
 
 
 @pytest.mark.parametrize(("offset", "way"), [(-100, "behind"), (1000, "ahead of")])
@@ -483,8 +488,8 @@ async def test_a_sweep_does_not_wait_for_ever(behind, proxy, monkeypatch) -> Non
 @pytest.mark.parametrize(
     ("method", "fault", "words"),
     [
-        ("PUT", Fault.ERROR_500, "PUT answered 500"),
-        ("GET", Fault.SLOW_DOWN_503, "GET answered 503"),
+        ("PUT", Fault.ERROR_500, "PUT: the store answered"),
+        ("GET", Fault.SLOW_DOWN_503, "GET: SlowDown"),
         ("GET", Fault.CUT_ANSWER, "RemoteProtocolError"),
         ("DELETE", Fault.LOST_ANSWER, "RemoteProtocolError|ReadError"),
     ],

@@ -1,200 +1,35 @@
-"""The REST, route by route, over ASGI without a socket."""
+"""The table of the REST: complete, documented, and what it does not know is refused."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import inspect
 from pathlib import Path
-from typing import Any
 
-import attrs
-import httpx
-import pytest
-
-from relay.identity import Identity
-from relay.invitation import Invitation
-from relay.router import api, probe
-from relay.router.api import make_app
-from relay.router.devices import Device
-from relay.router.node import Node
-from relay.router.probe import Finding, Report
-from tests.router.fakes import hospital, listing, publication
-
-PACS = {"ae_title": "PACS", "host": "192.0.2.1", "port": 104, "services": ["store"]}
+from relay.router.api import control_operations
+from relay.router.routes import Routes
+from tests.router.fakes import hospital
+from tests.router.rest import client
 
 
-@attrs.define
-class Client:
-    node: Node
-    http: httpx.AsyncClient
-    invitations: list[Invitation]
+async def test_every_route_is_an_operation(tmp_path: Path) -> None:
+    async def enrol(invitation: object) -> bool:
+        return True
 
-    async def __call__(self, method: str, path: str, body: Any = None, status: int = 200) -> Any:
-        response = await self.http.request(method, f"/v1{path}", json=body)
-        assert response.status_code == status, response.text
-        return response.json()
-
-
-@asynccontextmanager
-async def client(tmp_path: Path, *, enrolled: bool = True) -> AsyncIterator[Client]:
-    invitations: list[Invitation] = []
-
-    async def enrol(invitation: Invitation) -> bool:
-        invitations.append(invitation)
-        return len(invitations) == 1
-
-    async with (
-        hospital(tmp_path / "me", enrolled=enrolled) as node,
-        httpx.AsyncClient(
-            transport=httpx.ASGITransport(make_app(node, enrol)), base_url="http://relay"
-        ) as http,
-    ):
-        yield Client(node, http, invitations)
+    async with hospital(tmp_path) as node:
+        used = {operation.route.name for operation in control_operations(node, enrol)}
+    routes = {
+        name
+        for name, _ in inspect.getmembers(Routes, inspect.iscoroutinefunction)
+        if not name.startswith("_")
+    }
+    assert routes <= used
 
 
-async def test_status_before_and_after_enrolment(tmp_path: Path) -> None:
-    async with client(tmp_path, enrolled=False) as call:
-        status = await call("GET", "/status")
-        assert (status["enrolled"], status["connected"]) == (False, False)
-        assert "contact" not in status
-        for path in ("/peers", "/directory"):
-            answer = await call("GET", path, status=409)
-            assert "relay enroll" in answer["error"]
+async def test_the_document_shows_every_operation(tmp_path: Path) -> None:
     async with client(tmp_path) as call:
-        status = await call("GET", "/status")
-        assert (status["enrolled"], status["connected"]) == (True, True)
-        assert status["bridge"] == "https://bridge.example"
-        assert status["fingerprint"] == call.node.identity.fingerprint
-
-
-async def test_enrolment_takes_an_invitation(tmp_path: Path) -> None:
-    bridge = Identity.from_seed(bytes(32)).public
-    invitation = Invitation("https://b.example", bytes(16), bytes(16), bridge, bytes(16), 1)
-    async with client(tmp_path) as call:
-        answer = await call("POST", "/enrolment", {"invitation": invitation.to_string()})
-        assert call.invitations == [invitation]
-        assert answer["already"] is False
-        again = await call("POST", "/enrolment", {"invitation": invitation.to_string()})
-        assert again["already"] is True
-        assert answer["contact"].startswith("relay-contact:")
-        await call("POST", "/enrolment", {"invitation": "relay-invitation:x"}, 400)
-        await call("POST", "/enrolment", {}, 400)
-
-
-async def test_devices(tmp_path: Path) -> None:
-    async with client(tmp_path) as call:
-        assert (await call("POST", "/devices", PACS))["services"] == ["store"]
-        await call("POST", "/devices", PACS | {"port": 105})
-        slash = {"ae_title": "A/B test", "host": "192.0.2.3"}
-        await call("POST", "/devices", slash)
-        assert [d["ae_title"] for d in await call("GET", "/devices")] == ["A/B test", "PACS"]
-        await call("DELETE", "/devices/A%2FB%20test")
-        await call("DELETE", "/devices/PACS")
-        assert "no device" in (await call("DELETE", "/devices/PACS", status=404))["error"]
-        await call("POST", "/devices", PACS | {"port": 0}, 400)
-        await call("POST", "/devices", [PACS], 400)
-
-
-async def test_aliases(tmp_path: Path) -> None:
-    async with client(tmp_path) as call, hospital(tmp_path / "north") as north:
-        await call.node.joined().directory.take(
-            listing(north, publications=[publication(north, "PACS", "store")])
-        )
-        await call("POST", "/devices", PACS | {"published_as": "PACS_B"})
-        alias = await call("POST", "/aliases", {"local": "PACS/A", "published": "PACS"})
-        assert alias == {
-            "local": "PACS/A",
-            "published": "PACS",
-            "peer": north.identity.fingerprint,
-            "name": north.contact.name,
-        }
-        nobodys = await call("POST", "/aliases", {"local": "CT", "published": "CT1"})
-        assert (nobodys["peer"], nobodys["name"]) == (None, "")
-        assert await call("GET", "/aliases") == [nobodys, alias]
-        taken = {"local": "PACS", "published": "MR1"}
-        assert "choose another" in (await call("POST", "/aliases", taken, 409))["error"]
-        await call("POST", "/aliases", {"local": "MR"}, 400)
-        assert await call("DELETE", "/aliases/PACS%2FA") == alias
-        await call("DELETE", "/aliases/PACS%2FA", status=404)
-        assert await call("GET", "/aliases") == [nobodys]
-
-
-async def test_a_grant_names_a_device_by_either_title(tmp_path: Path) -> None:
-    async with client(tmp_path) as call, hospital(tmp_path / "north") as north:
-        await call.node.joined().directory.take(listing(north))
-        await call("POST", "/devices", PACS | {"published_as": "PACS_B"})
-        wish = {"peer": north.identity.fingerprint, "services": ["store"]}
-        for title in ("PACS", "PACS_B"):
-            grant = await call("POST", "/grants", wish | {"ae_title": title}, 201)
-            assert (grant["ae_title"], grant["device"]) == ("PACS_B", "PACS")
-        assert len(await call("GET", "/grants")) == 1
-
-
-async def test_testing_a_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def test(device: Device, calling: str, device_tls: object) -> Report:
-        return Report([Finding(f"{calling} to {device.ae_title}", True)], {"1.2": ["1.3"]})
-
-    monkeypatch.setattr(probe, "test", test)
-    async with client(tmp_path) as call:
-        await call("POST", "/devices", PACS)
-        assert await call("POST", "/devices/PACS/test") == {
-            "findings": [{"what": "RELAY to PACS", "ok": True, "advice": ""}],
-            "accepted": {"1.2": ["1.3"]},
-        }
-        await call("POST", "/devices/NONE/test", status=404)
-
-
-async def test_peers_directory_and_grants(tmp_path: Path) -> None:
-    async with client(tmp_path) as call, hospital(tmp_path / "north") as north:
-        await call.node.joined().directory.take(
-            listing(north, publications=[publication(north, "FAR", "echo", "store")])
-        )
-        (row,) = await call("GET", "/directory")
-        assert (row["ae_title"], row["services"], row["own"]) == ("FAR", ["echo", "store"], False)
-        (peer,) = await call("GET", "/peers")
-        assert (peer["state"], peer["connected"]) == ("unverified", True)
-        contact = {"contact": north.contact.to_string()}
-        assert (await call("POST", "/peers", contact))["name"] == north.contact.name
-        (peer,) = await call("GET", "/peers")
-        assert peer["state"] == "verified"
-        await call("POST", "/peers", {"contact": "relay-contact:x"}, 400)
-        await call("POST", f"/peers/{peer['fingerprint']}/accept", status=409)
-
-        await call("POST", "/devices", PACS)
-        wish = {"peer": peer["fingerprint"], "ae_title": "PACS", "services": ["store"]}
-        grant = await call("POST", "/grants", wish, 201)
-        assert grant["calling"] == ["*"]
-        assert await call("GET", "/grants") == [grant]
-        await call("DELETE", f"/grants/{grant['id']}")
-        await call("DELETE", f"/grants/{grant['id']}", status=404)
-        await call("POST", "/grants", wish | {"services": []}, 400)
-        await call("POST", "/grants", wish | {"services": ["query"]}, 409)
-
-
-async def test_asks(tmp_path: Path) -> None:
-    async with client(tmp_path) as call, hospital(tmp_path / "north") as north:
-        await call.node.joined().directory.take(
-            listing(north, publications=[publication(north, "FAR", "store")])
-        )
-        wish = {"ae_title": "FAR", "services": ["store"], "calling": ["WS"], "note": "please"}
-        await call("POST", "/asks", wish, 202)
-        await call("POST", "/asks", wish | {"ae_title": "NONE"}, 409)
-        await call("POST", "/asks", wish | {"note": "x" * 501}, 400)
-        assert await call("GET", "/asks") == []
-        await call("DELETE", "/asks/7", status=404)
-        await call("POST", "/asks/7/accept", status=404)
-
-
-async def test_apply_and_associations(tmp_path: Path) -> None:
-    async with client(tmp_path) as call:
-        assert len((await call("POST", "/apply", {"devices": [PACS]}))["changes"]) == 1
-        assert (await call("POST", "/apply", {"devices": [PACS]}))["changes"] == []
-        assert await call("GET", "/associations") == []
         document = await call("GET", "/openapi.json")
         assert "/v1/devices/{ae_title}/test" in document["paths"]
 
 
-async def test_unknown_paths_and_large_bodies_are_refused_in_json(tmp_path: Path) -> None:
+async def test_what_is_unknown_is_refused_in_json(tmp_path: Path) -> None:
     async with client(tmp_path) as call:
         assert "error" in await call("GET", "/nothing", status=404)
         assert "error" in await call("PUT", "/devices", status=405)
-        large = {"devices": ["x" * (api.MAXIMUM_APPLY + 1)]}
-        assert "error" in await call("POST", "/apply", large, 413)

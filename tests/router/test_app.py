@@ -17,7 +17,7 @@ from relay.bridge.app import run_bridge
 from relay.dicom import uids
 from relay.dicom.negotiation import accepted_contexts
 from relay.dicom.pdu import AAbort, AAssociateAC, AAssociateRJ
-from relay.errors import RelayError
+from relay.errors import AssociationAborted, RelayError
 from relay.invitation import Contact
 from relay.router import device_tls
 from relay.router.app import CONTROL_SOCKET, DICOM_SOCKET, run_router
@@ -179,6 +179,11 @@ async def test_an_ask_arrives_and_becomes_a_grant(tmp_path: Path) -> None:
         await a("POST", "/asks", {"ae_title": "PACS", "services": ["store"], "note": "please"})
         (ask,) = await b.until("/asks", lambda rows: len(rows) == 1)
         assert (ask["note"], ask["services"]) == ("please", ["store"])
+        # By the alias that it has at the asker's, too; there it is called as it is published.
+        await a("POST", "/aliases", {"local": "NORTH_PACS", "published": "PACS"})
+        await a("POST", "/asks", {"ae_title": "NORTH_PACS", "services": ["echo"]})
+        both = await b.until("/asks", lambda rows: len(rows) == 2)
+        assert [row["ae_title"] for row in both] == ["PACS", "PACS"]
         grant = await b("POST", f"/asks/{ask['id']}/accept")
         assert grant["ae_title"] == "PACS"
 
@@ -205,11 +210,22 @@ async def test_a_device_is_called_by_its_alias(tmp_path: Path) -> None:
         await device.aclose()
 
 
+async def nothing_is_taken(host: str, port: int) -> None:
+    """Return once nobody listens there any more."""
+    with trio.fail_after(10):
+        while True:
+            try:
+                connection = await association.connect(host, port)
+            except AssociationAborted:
+                return
+            await connection.aclose()
+
+
 async def test_a_stopping_router_lets_an_association_end(tmp_path: Path) -> None:
     async with network(tmp_path) as (a, _):
         device, contexts = await call(a)
         a.stopping.set()
-        await trio.sleep(0.1)
+        await nothing_is_taken(*a.node.listening[0])
         assert await echo(device, contexts[3]) == 0
         await release(device)
         await device.aclose()

@@ -3,11 +3,14 @@
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 
 from relay.errors import Refused
 from relay.router.aliases import Alias
-from relay.router.apply import apply
+from relay.router.apply import apply, put_grant
+from relay.router.devices import Device, MoveVia
+from relay.router.grants import Grant
 from relay.router.node import Node
 from tests.router.fakes import hospital, listing
 
@@ -34,6 +37,19 @@ async def test_the_second_time_changes_nothing(tmp_path: Path) -> None:
         assert await apply(me, document(north)) == []
 
 
+async def test_what_a_file_does_not_name_of_a_device_stays(tmp_path: Path) -> None:
+    async with hospital(tmp_path / "me") as me:
+        before = Device("PACS", "192.0.2.1", 4242, move_via=MoveVia.ROUTER, tls=True)
+        await me.put_device(before)
+        named = {"ae_title": "PACS", "host": "192.0.2.9"}
+        assert await apply(me, {"devices": [named]}) == [
+            "device PACS changed: host: 192.0.2.1 -> 192.0.2.9"
+        ]
+        assert me.devices.get("PACS") == attrs.evolve(before, host="192.0.2.9")
+        (line,) = await apply(me, {"devices": [named | {"move_via": "device", "tls": False}]})
+        assert line == "device PACS changed: tls: yes -> no; move via: router -> device"
+
+
 async def test_the_bridge_is_told_once(tmp_path: Path) -> None:
     async with hospital(tmp_path / "me") as me, hospital(tmp_path / "north") as north:
         await me.joined().directory.take(listing(north))
@@ -51,6 +67,20 @@ async def test_a_changed_grant_replaces_the_old_one(tmp_path: Path) -> None:
         assert line.endswith("changed")
         (grant,) = me.grants
         assert grant.services == {"store", "echo"}
+
+
+async def test_a_grant_takes_the_place_of_one_for_the_same_callers(tmp_path: Path) -> None:
+    async with hospital(tmp_path / "me") as me, hospital(tmp_path / "north") as north:
+        await me.joined().directory.take(listing(north))
+        await apply(me, document(north))
+        (first,) = me.grants
+        store, echo = frozenset({"store"}), frozenset({"echo"})
+        one = Grant(north.identity.public, "PACS", store, frozenset({"CT1"}))
+        assert (await put_grant(me, one))[1] == []  # for another caller
+        kept, replaced = await put_grant(me, Grant(north.identity.public, "PACS", echo))
+        assert [grant.id for grant in replaced] == [first.id]
+        assert list(me.grants) == [one, kept]
+        assert await put_grant(me, kept) == (kept, [])
 
 
 async def test_only_prune_removes(tmp_path: Path) -> None:

@@ -65,6 +65,7 @@ class World:
     moves: MoveRegister
     directory: FakeDirectory
     commitments: CommitmentTable
+    refused: list[tuple[str, str, str]]
 
     def departure(self, device: Device | None = WS, called: str = "PACS") -> Departure:
         return Departure(self.knowledge, device, PEER, called)
@@ -104,6 +105,7 @@ async def open_world(tmp_path: Path) -> AsyncIterator[World]:
             await aliases.put(alias)
         moves, directory = MoveRegister(), FakeDirectory()
         commitments = await CommitmentTable.load(database)
+        refused: list[tuple[str, str, str]] = []
         knowledge = Knowledge(
             names=Names("RELAY", devices, aliases),
             moves=moves,
@@ -111,8 +113,9 @@ async def open_world(tmp_path: Path) -> AsyncIterator[World]:
             directory=directory,
             own=OWN,
             clock=lambda: NOW,
+            refused=lambda *refusal: refused.append(refusal),
         )
-        yield World(knowledge, moves, directory, commitments)
+        yield World(knowledge, moves, directory, commitments, refused)
 
 
 def final(message_id: int, status: int = 0) -> CommandSet:
@@ -275,6 +278,7 @@ async def test_without_other_names_no_answer_is_looked_into(tmp_path: Path) -> N
             directory=FakeDirectory(),
             own=OWN,
             clock=lambda: NOW,
+            refused=lambda *refusal: None,
         )
         assert Departure(knowledge, WS, PEER, "PACS").retrieve_title() is None
 
@@ -347,6 +351,24 @@ async def test_a_third_hospital_must_have_granted_store(
     else:
         assert crossing.status == Status.MOVE_DESTINATION_UNKNOWN
         assert len(world.moves) == 0
+        ((calling, called, why),) = world.refused
+        assert (calling, called) == ("WS1", "PACS")
+        assert "relay grant ask WS3 --services store" in why
+
+
+async def test_who_asked_for_a_destination_that_cannot_be_is_told_to_people(world: World) -> None:
+    """By the titles of this hospital, with the command that helps."""
+    world.departure().move_asked(move_rq("SCANNER"))
+    world.departure(None).move_asked(move_rq("NOBODY"))
+    world.arrival().move_asked(move_rq("SOUTH_WS1"))
+    (scanner, nobody, other) = world.refused
+    assert scanner[:2] == ("WS1", "NORTH_PACS")
+    assert scanner[2].startswith("Move Destination SCANNER (A801H): ")
+    assert "relay device add SCANNER … --publish store" in scanner[2]
+    assert nobody[:2] == ("RELAY", "NORTH_PACS")
+    assert "relay alias add LOCAL PUBLISHED" in nobody[2]
+    assert other[:2] == ("WS1", "PACS")
+    assert "relay grant add HOSPITAL SOUTH_WS1 --services store" in other[2]
 
 
 @pytest.mark.parametrize("via", list(MoveVia))
@@ -364,6 +386,7 @@ async def test_a_name_that_means_another_device_here_is_no_destination(world: Wo
     world.directory.grants["NORTH_PACS"] = STORE
     border = world.arrival()
     assert border.move_asked(move_rq("NORTH_PACS")).status == Status.MOVE_DESTINATION_UNKNOWN
+    assert "relay alias add LOCAL NORTH_PACS" in world.refused[-1][2]
     # One that goes by way of its Router needs no name for it.
     border = world.arrival(attrs.evolve(PACS, move_via=MoveVia.ROUTER))
     assert passed_on(border.move_asked(move_rq("NORTH_PACS")))[0] == "RELAY"

@@ -19,13 +19,18 @@ from relay.dicom.negotiation import (
 )
 from relay.dicom.pdu import AAbort, AAssociateAC, AAssociateRJ, AAssociateRQ, Atom
 from relay.dicom.upperlayer import Role
+from relay.router import calling
 from relay.router.aliases import Alias
 from relay.router.devices import Device
+from relay.router.grants import Grant
+from relay.router.outgoing import prepare
+from relay.router.passthrough import Ending, How
 from relay.scu import echo, release, store
 from tests.router.fakes import (
     CT,
     IMPLICIT,
     TwoHospitals,
+    acceptance,
     listing,
     proposal,
     publication,
@@ -222,6 +227,28 @@ async def test_why_a_call_is_refused_is_kept_for_people(tmp_path: Path) -> None:
             newest = next(iter(both.a.refusals))
             assert words in newest.why
             assert newest.called == rq.called
+        both.bridge.cut(both.bridge.caller)
+        await rejected(both, proposal(CT))
+        assert "no connection to the Bridge: `relay doctor` says" in next(iter(both.a.refusals)).why
+
+
+async def test_a_refusal_is_forgotten_once_the_call_comes_about(tmp_path: Path) -> None:
+    """By the title that the device has for the other one: an alias, here."""
+    async with two_hospitals(tmp_path, yes_to_all, published=["store"]) as both:
+        await both.a.put_alias(Alias("NORTH_PACS", "PACS"))
+        await rejected(both, proposal(CT, called="NORTH_PACS"))
+        await rejected(both, proposal(CT, called="NOBODY"))
+        await both.a.live.wait_empty()
+        asked, unknown = sorted(both.a.refusals, key=lambda refusal: refusal.called, reverse=True)
+        assert (asked.calling, asked.called) == ("WS", "NORTH_PACS")
+        assert "relay peer list" in unknown.why
+        grant = Grant(both.a.identity.public, "PACS", frozenset({"store"}))
+        await both.b.add_grant(grant)
+        device, answer = await both.call(proposal(CT, called="NORTH_PACS"))
+        assert isinstance(answer, AAssociateAC)
+        assert list(both.a.refusals) == [unknown]
+        await release(device)
+        await device.aclose()
 
 
 async def test_a_calling_title_that_means_another_device_there(tmp_path: Path) -> None:
@@ -244,3 +271,42 @@ async def test_a_calling_title_that_means_another_device_there(tmp_path: Path) -
         await both.b.put_alias(Alias("SOUTH_WS", "WS"))
         assert await rejected(both, proposal(CT)) == (1, 1, 1)
         assert seen == ["SOUTH_WS"]
+        assert not list(both.b.refusals)
+
+
+async def test_an_abort_that_the_device_did_not_ask_for_is_kept_for_people(tmp_path: Path) -> None:
+    accepted = trio.Event()
+
+    async def scp(association: TCPAssociation) -> None:
+        heard = await association.receive()
+        assert isinstance(heard, AAssociateRQ)
+        await association.send(acceptance(heard))
+        await accepted.wait()
+        await association.abort()
+
+    async with two_hospitals(tmp_path, scp, "store") as both:
+        device, answer = await both.call(proposal(CT))
+        assert isinstance(answer, AAssociateAC)
+        accepted.set()
+        assert isinstance(await device.receive(), AAbort)
+        await both.a.live.wait_empty()
+        (refusal,) = both.a.refusals
+        assert refusal.why == "the association was aborted: by PACS of Hospital RELAY_B"
+        await device.aclose()
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ("callee offline", "Hospital RELAY_B's Router is not connected to the Bridge"),
+        ("not granted", "`relay grant ask NORTH_PACS --services …`"),
+        ("busy", "NORTH_PACS of Hospital RELAY_B is busy"),
+    ],
+)
+async def test_causes_are_in_the_words_of_this_hospital(
+    tmp_path: Path, said: str, words: str
+) -> None:
+    async with two_hospitals(tmp_path, yes_to_all, "store") as both:
+        call = prepare(both.a, both.a.devices.get("WS"), proposal(CT), "PACS")
+        ending = Ending(How.REJECTED, "acceptor", f"ended by the Bridge: {said}", (2, 3, 1))
+        assert words in calling._cause(call, ending, "NORTH_PACS")

@@ -1,7 +1,9 @@
 """The directory: what the Bridge says is checked, and a title stays with whom it was."""
 
+from collections.abc import Callable
 from pathlib import Path
 
+import apsw
 import pytest
 
 from relay.database import Database
@@ -107,6 +109,26 @@ async def test_a_full_disk_loses_only_what_must_be_written(
         await directory.take(message)
         assert [row["ae_title"] for row in directory.to_json()] == ["KNOWN"]
         assert [peer["enrolled"] for peer in directory.peers_json()] == [True]
+
+
+async def test_what_one_message_brings_is_one_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A peer that publishes hundreds of titles without end keeps nobody else from the disk."""
+    async with hospital(tmp_path / "me") as me, hospital(tmp_path / "north") as north:
+        directory, run, written = me.joined().directory, Database.run, []
+
+        async def count(self: Database, fn: Callable[[apsw.Connection], object]) -> object:
+            written.append(fn)
+            return await run(self, fn)
+
+        monkeypatch.setattr(Database, "run", count)
+        for serial in (1, 2):
+            titles = [publication(north, f"P{n}", "store", serial=serial) for n in range(60)]
+            await directory.take(listing(whole=False, publications=titles))
+        assert len(written) == 2
+        assert len(list(directory.to_json())) == 60
+        assert directory.owner("P7") == north.identity.public
 
 
 async def test_what_does_not_hold_is_left_out(tmp_path: Path) -> None:

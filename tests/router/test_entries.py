@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from relay.errors import Refused
-from relay.router.entries import Entry, ae_title
+from relay.router.entries import Entry, ae_title, differences
 
 
 def test_what_is_there_is_read() -> None:
@@ -67,3 +67,12 @@ def test_what_it_cannot(text: str) -> None:
     with pytest.raises(Refused) as caught:
         ae_title(text)
     assert caught.value.status == 400
+
+
+def test_differences_are_said_for_people() -> None:
+    before = {"move_via": "router", "services": ["echo", "store"], "tls": True, "gone": 1, "a": ""}
+    after = {"move_via": "device", "services": [], "tls": False, "new": 1, "a": "b"}
+    assert differences(before, after) == (
+        "move via: router -> device; services: echo, store -> none; tls: yes -> no; a: none -> b"
+    )
+    assert differences(before, before) == ""

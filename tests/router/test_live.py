@@ -24,13 +24,26 @@ async def test_what_is_no_longer_permitted_is_cancelled_and_the_rest_is_not() ->
     register = LiveRegister(5)
     went_on = []
     with register.hold(entry()):
-        with register.hold(entry(permitted=False)):
+        with register.hold(entry()) as revoked:
+            revoked.still_permitted = lambda: False
             assert register.recheck() == 1
             assert register.recheck() == 0
             await trio.lowlevel.checkpoint()
             went_on.append("the revoked one")
         went_on.append("the other")
     assert went_on == ["the other"]
+
+
+async def test_what_was_taken_away_before_it_began_never_begins() -> None:
+    """Its device was removed while the call waited, say: no later change would ask for it again."""
+    register = LiveRegister(5)
+    went_on = []
+    with register.hold(entry(permitted=False)) as held:
+        assert held.revoked
+        await trio.lowlevel.checkpoint()
+        went_on.append("it")
+    assert not went_on
+    assert not len(register)
 
 
 async def test_waiting_until_none_is_left() -> None:

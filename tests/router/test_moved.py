@@ -327,6 +327,19 @@ async def test_what_names_a_move_that_is_over_is_not_for_the_one_that_is_left(
         assert not holder.pair.dropped
 
 
+@pytest.mark.parametrize("number", [3, None, 0x8001])
+async def test_what_a_device_of_this_hospital_has_asked_for_stays_in_it(
+    tmp_path: Path, number: int | None
+) -> None:
+    """Its C-MOVE named the Router by mistake: no other hospital has asked for those objects."""
+    async with holding(tmp_path, "WS") as holder:
+        holder.hold("WS", 0x8001)
+        await holder.border._names.devices.put(Device("CONSOLE", "h"))
+        await holder.border._names.devices.put(Device("PACS", "h"))
+        assert holder.store("CONSOLE", number) == REFUSED
+        assert holder.store("PACS", number) == (None, ["WS"])  # itself, as some holders do
+
+
 async def test_what_names_a_move_by_another_way_is_not_for_this_association(
     tmp_path: Path,
 ) -> None:
@@ -393,12 +406,13 @@ def test_whatever_happens_no_object_goes_to_another_destination(
 async def _happen(happenings: list[tuple[Going, int, str]], names: bool) -> None:
     moves = MoveRegister()
     knowledge = Knowledge(
-        names=cast(Any, None),
+        names=cast(Any, SimpleNamespace(devices={})),
         moves=moves,
         commitments=cast(Any, None),
         directory=cast(Any, None),
         own=b"",
         clock=lambda: 0,
+        refused=lambda *refusal: None,
     )
     node = cast(Any, SimpleNamespace(knowledge=lambda: knowledge))
     stored_for: list[HeldMove] = []  # what the holder may still be storing for

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import attrs
 import pytest
+import trio
+import trio.testing
 
 from relay.errors import DatabaseError, Refused
 from relay.identity import KeyStatement
@@ -218,6 +220,53 @@ async def test_what_is_granted_of_a_device_goes_with_its_published_title(tmp_pat
         ct = Device("CT1", "192.0.2.3", published="PACS_C", services=STORE)
         await me.put_device(ct)
         assert not me.permission(b"n" * 32, ct, "WS").services
+
+
+async def test_a_grant_that_is_made_as_its_device_goes_goes_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else whatever is called so later would be open to that hospital."""
+    async with hospital(tmp_path / "me") as me:
+        await me.put_device(Device("PACS", "192.0.2.2", services=STORE))
+        add, adding, removing = me.grants.add, trio.Event(), trio.Event()
+
+        async def slow(grant: Grant) -> Grant:
+            adding.set()
+            await removing.wait()
+            await trio.testing.wait_all_tasks_blocked(0.05)
+            return await add(grant)
+
+        monkeypatch.setattr(me.grants, "add", slow)
+        with trio.fail_after(5):
+            async with trio.open_nursery() as both:
+                both.start_soon(me.add_grant, Grant(b"n" * 32, "PACS", STORE))
+                await adding.wait()
+                removing.set()
+                await me.remove_device("PACS")
+        assert list(me.grants) == []
+
+
+async def test_a_device_whose_removal_fails_half_way_can_be_removed_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with hospital(tmp_path / "me") as me:
+        await me.put_device(Device("PACS", "192.0.2.2", services=STORE))
+        await me.add_grant(Grant(b"n" * 32, "PACS", STORE))
+
+        async def fail(ae_title: str) -> None:
+            raise DatabaseError("full")
+
+        def still_permitted() -> bool:
+            return bool(list(me.grants))
+
+        entry = LiveAssociation("1", Side.CALLEE, "PACS", "WS", "PACS", "peer", still_permitted)
+        with monkeypatch.context() as disk, me.live.hold(entry):
+            disk.setattr(me.devices, "remove", fail)
+            with pytest.raises(DatabaseError):
+                await me.remove_device("PACS")
+            assert entry.revoked  # what was taken away has ended all the same
+        await me.remove_device("PACS")
+        assert me.devices.get("PACS") is None
 
 
 async def test_a_change_of_aliases_ends_what_went_by_them(tmp_path: Path) -> None:

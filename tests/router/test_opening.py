@@ -1,8 +1,5 @@
 """The callee's side: what is refused, and with which word; what ends when a grant goes."""
 
-import secrets
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import attrs
@@ -12,46 +9,15 @@ import trio
 from relay.dicom import pdu, uids
 from relay.dicom.pdu import AAbort, AAssociateRJ
 from relay.errors import Refusal
-from relay.identity import Identity, Publication
-from relay.invitation import Contact
 from relay.router import opening as module
 from relay.router.devices import Device
 from relay.router.grants import Grant
 from relay.router.node import Node, unix_time
 from relay.router.opening import serve_opening
-from relay.router.peers import Trust
 from relay.signalling import messages
-from relay.tunnel.handshake import PendingOpening, Purpose, open_session
-from tests.router.fakes import (
-    CT,
-    NETWORK,
-    TwoHospitals,
-    listing,
-    proposal,
-    two_hospitals,
-    yes_to_all,
-)
-
-
-def opening(
-    both: TwoHospitals,
-    request: bytes | None = None,
-    called: str = "PACS",
-    purpose: Purpose = Purpose.ASSOCIATION,
-    now: int | None = None,
-) -> PendingOpening:
-    key = next(iter(both.b.keyring.pairs.values())).public
-    return open_session(
-        both.a.identity,
-        NETWORK,
-        both.b.identity.public,
-        key,
-        called,
-        pdu.encode(proposal(CT)) if request is None else request,
-        purpose,
-        now or unix_time(),
-        secrets.token_bytes,
-    )
+from relay.tunnel.handshake import PendingOpening, Purpose
+from tests.router.fakes import CT, TwoHospitals, proposal
+from tests.router.openings import granted, opening
 
 
 async def refusal(
@@ -75,12 +41,6 @@ async def refusal(
     return pending.check_refusal(refused.refusal)
 
 
-@asynccontextmanager
-async def granted(tmp_path: Path, trust: Trust = Trust.FIRST_USE) -> AsyncIterator[TwoHospitals]:
-    async with two_hospitals(tmp_path, yes_to_all, "store", trust=trust) as both:
-        yield both
-
-
 async def test_refusals(tmp_path: Path) -> None:
     async with granted(tmp_path) as both:
         old = opening(both, now=unix_time() - 4 * 3600)
@@ -96,49 +56,12 @@ async def test_refusals(tmp_path: Path) -> None:
         assert await refusal(both, tampered) is Refusal.MALFORMED
 
 
-async def test_what_the_bridge_says_is_what_the_header_says(tmp_path: Path) -> None:
-    """PROTOCOL.md §8.2, step 8; such a message does not use the opening up."""
-    async with granted(tmp_path) as both:
-        await both.b.put_device(attrs.evolve(both.pacs, port=1))
-        pending = opening(both)
-        assert await refusal(both, pending, called="OTHER") is Refusal.MALFORMED
-        assert await refusal(both, pending, session=b"s" * 16) is Refusal.MALFORMED
-        assert await refusal(both, pending) is Refusal.BUSY
-
-
-async def test_only_an_associate_rq_to_the_called_title_opens_an_association(
-    tmp_path: Path,
-) -> None:
-    async with granted(tmp_path) as both:
-        for request in (
-            pdu.encode(pdu.AReleaseRQ()),
-            pdu.encode(proposal(CT)) + b"\0",
-            pdu.encode(proposal(CT, called="OTHER")),
-        ):
-            assert await refusal(both, opening(both, request)) is Refusal.MALFORMED
-
-
 async def test_an_opening_is_served_once(tmp_path: Path) -> None:
     async with granted(tmp_path) as both:
         await both.b.put_device(attrs.evolve(both.pacs, port=1))
         pending = opening(both)
         assert await refusal(both, pending) is Refusal.BUSY
         assert await refusal(both, pending) is Refusal.REPLAY
-
-
-async def test_contacts_only(tmp_path: Path) -> None:
-    async with granted(tmp_path, Trust.CONTACTS) as both:
-        assert await refusal(both, opening(both)) is Refusal.UNTRUSTED_PEER
-        await both.b.verify_peer(Contact(both.a.identity.public, "Hospital A"))
-        await both.b.put_device(attrs.evolve(both.pacs, port=1))
-        assert await refusal(both, opening(both)) is Refusal.BUSY  # trusted; the device is off
-
-
-async def test_a_grant_for_other_callers_is_none(tmp_path: Path) -> None:
-    async with two_hospitals(tmp_path, yes_to_all, published=["store"]) as both:
-        caller = both.a.identity.public
-        await both.b.add_grant(Grant(caller, "PACS", frozenset({"store"}), frozenset({"OTHER"})))
-        assert await refusal(both, opening(both)) is Refusal.NOT_GRANTED
 
 
 async def test_a_grant_that_covers_no_context_is_a_rejection(tmp_path: Path) -> None:
@@ -186,15 +109,6 @@ async def test_what_ends_while_the_device_is_called_is_refused_for_what_it_is(
         assert refusals == [Refusal.NOT_GRANTED if revoked else Refusal.BUSY]
 
 
-async def test_a_stranger_cannot_fill_the_memory_of_openings(tmp_path: Path) -> None:
-    async with granted(tmp_path, Trust.CONTACTS) as both:
-        assert await refusal(both, opening(both)) is Refusal.UNTRUSTED_PEER
-        count = await both.b.database.run(
-            lambda connection: connection.execute("SELECT count(*) FROM opening").get
-        )
-        assert count == 0
-
-
 async def test_a_devices_answer_wait_is_its_own(tmp_path: Path) -> None:
     async with granted(tmp_path) as both:
         patient = attrs.evolve(both.pacs, answer_wait=120.0)
@@ -231,25 +145,3 @@ async def test_another_grant_keeps_it_alive(tmp_path: Path) -> None:
         assert len(both.b.live) == 1
         await device.abort()
         await device.aclose()
-
-
-@pytest.mark.parametrize(
-    "calling",
-    [
-        "PACS",  # the called device itself
-        "NORTH_WS",  # as the network knows another device here
-        "WS",  # as it is called here
-        "OUTSIDE",  # what a device here is told instead of all others' names
-        "THIRD",  # published by another hospital than the one that calls
-    ],
-)
-async def test_a_caller_that_takes_another_ones_name(tmp_path: Path, calling: str) -> None:
-    async with granted(tmp_path) as both:
-        await both.b.put_device(
-            Device("WS", "127.0.0.1", published="NORTH_WS", present_as="OUTSIDE")
-        )
-        third = Identity.from_seed(b"t" * 32)
-        statement = Publication(NETWORK, "THIRD", ("store",), 1).sign(third)
-        await both.b.joined().directory.take(listing(both.a, whole=False, publications=[statement]))
-        pending = opening(both, pdu.encode(proposal(CT, calling=calling)))
-        assert await refusal(both, pending) is Refusal.AMBIGUOUS_CALLING

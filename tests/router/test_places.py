@@ -529,6 +529,20 @@ async def test_a_device_that_is_gone_when_its_turn_comes(tmp_path: Path) -> None
         await first.aclose()
 
 
+async def test_a_device_that_is_somewhere_else_when_its_turn_comes(tmp_path: Path) -> None:
+    """What is at its old address now may be another machine."""
+    async with two_hospitals(tmp_path, yes_to_all, "store") as both:
+        await limit(both, Side.CALLEE)
+        first, _ = await both.call(proposal(CT))
+        second = await ringing(both, proposal(CT))
+        await until(lambda: both.b.places.waiting == 1)
+        await both.b.put_device(attrs.evolve(both.pacs, maximum_associations=1, port=1))
+        await scu.release(first)
+        assert await second.receive() == AAssociateRJ(2, 3, 1)
+        for device in (first, second):
+            await device.aclose()
+
+
 async def test_what_is_revoked_while_it_waits(tmp_path: Path) -> None:
     async with two_hospitals(tmp_path, yes_to_all, "store") as both:
         places = await limit(both, Side.CALLEE, place_wait=60)

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
+import attrs
 import pytest
 import trio
 
@@ -84,6 +85,20 @@ async def test_an_abort_and_silence_are_told() -> None:
     async with device(aborts) as pacs:
         (finding,) = (await probe.test(pacs, "RELAY", DeviceTLS())).findings
     assert not finding.ok
+
+
+async def test_who_takes_the_connection_and_is_silent_is_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def silent(association: TCPAssociation, request: AAssociateRQ) -> None:
+        await trio.sleep_forever()
+
+    hasty = attrs.evolve(probe.TIMEOUTS, association_answer=0.1)
+    monkeypatch.setattr(probe, "TIMEOUTS", hasty)
+    async with device(silent) as pacs:
+        (finding,) = (await probe.test(pacs, "RELAY", DeviceTLS())).findings
+    assert finding.advice.endswith(probe.SILENT)
+    assert "firewall" not in finding.advice
 
 
 async def test_nobody_there() -> None:

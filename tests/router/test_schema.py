@@ -1,8 +1,10 @@
-"""Settings, and serial numbers that only rise."""
+"""Settings, serial numbers that only rise, and what an older Relay has kept."""
 
 from pathlib import Path
 
 from relay.database import open_database
+from relay.router.devices import Device, DeviceTable
+from relay.router.grants import Grant, GrantTable
 from relay.router.schema import MIGRATIONS, change, get_setting, next_serial, put_setting
 
 
@@ -22,3 +24,37 @@ async def test_serials_rise_whatever_the_clock_does(tmp_path: Path) -> None:
         drawn = [await next_serial(database, "key", now) for now in (1000, 1000, 500, 2000)]
         assert drawn == [1000, 1001, 1002, 2000]
         assert await next_serial(database, "other", 7) == 7
+
+
+async def test_devices_and_grants_of_before_are_as_they_were(tmp_path: Path) -> None:
+    async with open_database(tmp_path / "db", MIGRATIONS[:1]) as database:
+        await database.run(
+            change(
+                "INSERT INTO device (ae_title, published, host, port, services,"
+                " maximum_associations, answer_wait, resume_window, check_address, user_identity)"
+                " VALUES ('PACS', 'PACS', '192.0.2.1', 11112, 'store query', 3, 12.5, 20, 0, 1)"
+            )
+        )
+        await database.run(
+            change(
+                'INSERT INTO "grant" (grantee, ae_title, services, calling, user_identity)'
+                " VALUES (?, 'PACS', 'store', '[\"WS 1\"]', 1)",
+                b"n" * 32,
+            )
+        )
+    async with open_database(tmp_path / "db", MIGRATIONS) as database:
+        assert list(await DeviceTable.load(database)) == [
+            Device(
+                "PACS",
+                "192.0.2.1",
+                11112,
+                services=frozenset({"store", "query"}),
+                maximum_associations=3,
+                answer_wait=12.5,
+                check_address=False,
+                user_identity=True,
+            )
+        ]
+        assert list(await GrantTable.load(database)) == [
+            Grant(b"n" * 32, "PACS", frozenset({"store"}), frozenset({"WS 1"}), True)
+        ]

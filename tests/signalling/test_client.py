@@ -541,7 +541,7 @@ async def test_a_callback_that_fails_ends_its_session_only(
         assert await bad.receive() == End(bad.session, EndReason.PEER_FORGOT)
         assert await good.receive() == Answer(good.session, b"")
         assert b.client.statistics().sessions == 1
-    assert "no such device" in [line.get("error") for line in logs]
+    assert "no such device" in [line.get("why") for line in logs]
 
 
 async def test_cancelled_callers_do_not_hurt_the_socket(autojump_clock: MockClock) -> None:

@@ -93,3 +93,11 @@ def test_what_finds_no_room_among_what_is_granted_is_counted() -> None:
     for whole in (granted_message(short), message):
         assert len(encode(whole)) <= MAXIMUM_MESSAGE
         assert decode(encode(whole)) == whole
+
+
+def test_who_grants_much_leaves_room_for_the_others() -> None:
+    owner, other = bytes(32), bytes([1]) * 32
+    many = [(owner, "A", ("echo",))] * MAXIMUM_GRANTED
+    message = granted_message([*many, (other, "PACS", ("store",)), (other, "WS", ("store",))])
+    assert [title for by, title, _ in message.rows if by == other] == ["PACS", "WS"]
+    assert message.left_out == 2

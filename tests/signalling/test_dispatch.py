@@ -288,6 +288,33 @@ async def test_a_registry_that_hangs_is_said_to_the_router(autojump_clock: MockC
         assert reply == Done(reply.request, ("the registry did not answer for 10 s",))
 
 
+async def test_a_router_writes_to_the_registry_one_by_one(autojump_clock: MockClock) -> None:
+    """Who sends a hundred at once keeps the registry from no other."""
+    async with running_bridge() as bridge:
+        a, b = await bridge.router("a"), await bridge.router("c")
+        writing, most = 0, 0
+
+        async def slow(*_: object) -> list[str]:
+            nonlocal writing, most
+            writing += 1
+            most = max(most, writing)
+            await trio.sleep(1)
+            writing -= 1
+            return []
+
+        bridge.registry.publish = slow  # type: ignore[assignment, method-assign]
+        bridge.registry.grants = slow  # type: ignore[assignment, method-assign]
+        async with trio.open_nursery() as nursery:
+            for _ in range(4):
+                nursery.start_soon(a.client.request, lambda n: Publish(n, ()), 30)
+                nursery.start_soon(a.client.request, lambda n: Grants(n, ()), 30)
+            await trio.sleep(0.5)
+            assert most == 1
+            nursery.start_soon(b.client.request, lambda n: Publish(n, ()), 30)
+            await trio.sleep(0.1)
+            assert most == 2
+
+
 async def test_publications_and_asks_are_limited_and_slots_are_not(
     autojump_clock: MockClock,
 ) -> None:

@@ -146,10 +146,21 @@ async def test_changes_while_the_registry_is_asked_are_told_together(
         ex.granted_changed([A])
     await trio.sleep(3)
     assert asked == 2
-    assert await said(connection) == [
-        Granted((), 0),
-        Granted(((B, "PACS4", ("store",)),), 0),
-    ]
+    assert await said(connection) == [Granted(((B, "PACS4", ("store",)),), 0)]
+
+
+async def test_of_what_a_router_does_not_take_only_the_newest_waits(
+    autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    """Another one that changes its grants without end does not have its connection closed."""
+    ex, registry = exchange()
+    connection = ex.register(A)
+    nursery.start_soon(ex.tell_granted, connection, 10)
+    for number in range(20):
+        registry.granted_by[B] = [(A, f"PACS{number}", ("store",))]
+        ex.granted_changed([A])
+        await wait_all_tasks_blocked()
+    assert await said(connection) == [Granted(((B, "PACS19", ("store",)),), 0)]
 
 
 async def test_a_registry_that_does_not_say_what_is_granted(autojump_clock: MockClock) -> None:

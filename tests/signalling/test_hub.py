@@ -63,7 +63,7 @@ async def test_a_router_that_is_not_enrolled_is_not_let_in(
         assert not router.client.connected
         assert "is it enrolled and not revoked?" in router.client.statistics().last_failure
     assert {"event": "connection refused", "log_level": "info"}.items() <= logs[0].items()
-    assert logs[0]["error"] == "this Router is not enrolled"
+    assert logs[0]["why"] == "this Router is not enrolled"
 
 
 async def test_silence_before_authentication_is_closed_in_time(autojump_clock: MockClock) -> None:

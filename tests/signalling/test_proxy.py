@@ -105,6 +105,12 @@ async def test_answers_that_make_a_tunnel(answer: list[bytes], autojump_clock: M
             ],
             "lets in by NTLM, Negotiate only",
         ),
+        # Blank to Python, and to HTTP not (RFC 9110 §5.5).
+        ([b"HTTP/1.1 407 Who?\r\nProxy-Authenticate: \x1c\r\n\r\n"], "lets in by � only"),
+        (
+            [b"HTTP/1.1 407 Who?\r\nProxy-Authenticate: NT\x1b[2JLM\r\n\r\n"],
+            r"lets in by NT�\[2JLM only",
+        ),
         ([b"HTTP/1.1 502 No\r\n\r\n"], "does the proxy know its name"),
         (
             [b"HTTP/1.1 302 Go\r\nLocation: http://login.example/?u=1\r\n\r\n"],

@@ -406,6 +406,19 @@ async def test_a_store_is_spoken_to_at_the_address_that_was_checked() -> None:
                 await client.get(request("GET", f"https://other.example:{server.port}/a"), 1)
 
 
+async def test_what_a_proxy_says_is_told_on_as_far_as_people_read_it() -> None:
+    async def proxy(exchange: Exchange) -> None:
+        await exchange.stream.send_all(b"HTTP/1.1 407 " + b"no " * 5000 + b"\r\n\r\n")
+
+    async with (
+        serve(proxy) as server,
+        client_of(server, allowed_origins=[], proxy=server.origin) as client,
+    ):
+        with pytest.raises(ProviderError, match="407 no no") as caught:
+            await client.get(request("GET", "https://store.example/a"), 10)
+        assert len(str(caught.value)) < 150
+
+
 async def test_behind_a_proxy_names_are_the_proxys_to_resolve() -> None:
     asked: list[str] = []
 

@@ -199,7 +199,7 @@ FRAME = b"\x82\x81\x00\x00\x00\x00A"
 
 
 def causes(lines: list[dict]) -> set[str]:
-    return {line.get("cause") for line in lines}
+    return {line.get("why") for line in lines}
 
 
 both = pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])

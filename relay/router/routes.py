@@ -1,0 +1,234 @@
+"""What each operation of the Router's REST does (relay.router.api).
+
+Thin: each route reads its input, lets `Node` do the work, and shows the outcome, with the names
+that people know things by.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import attrs
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+import relay
+from relay.errors import IdentityError, Refused
+from relay.identity import fingerprint
+from relay.invitation import Contact, Invitation
+from relay.router import probe, services
+from relay.router.aliases import Alias
+from relay.router.apply import apply, as_published, parse_grant, put_grant
+from relay.router.asks import Ask
+from relay.router.devices import Device
+from relay.router.entries import Entry
+from relay.router.grants import Grant, parse_calling
+from relay.router.node import Node
+from relay.tunnel.ask import MAXIMUM_NOTE
+from relay.web.answers import read_json
+
+# A file for `relay apply` may describe every device of a large hospital.
+MAXIMUM_APPLY = 1024 * 1024
+
+# Whether it is new: False for the invitation that the Router came with.
+Enrol = Callable[[Invitation], Awaitable[bool]]
+
+
+@attrs.frozen(slots=True)
+class Routes:
+    """The routes over `node`; `enrol` is what an invitation is given to."""
+
+    node: Node
+    enrol: Enrol
+
+    async def status(self, request: Request) -> Response:
+        node = self.node
+        answer: dict[str, Any] = {
+            "version": relay.__version__,
+            "mode": "router",
+            "ae_title": node.ae_title,
+            "fingerprint": node.identity.fingerprint,
+            "listening": [{"host": host, "port": port} for host, port in node.listening],
+            "devices": len(list(node.devices)),
+            "associations": len(node.live),
+            "enrolled": node.network is not None,
+            "connected": False,
+        }
+        if node.network is not None:
+            network = node.network
+            statistics = network.client.statistics()
+            answer |= {
+                "name": network.membership.name,
+                "contact": node.contact.to_string(),
+                "bridge": network.membership.url,
+                "network": network.membership.network.hex(),
+                "connected": statistics.connected,
+                "connections": statistics.connections,
+                "last_failure": statistics.last_failure,
+                "clock_offset": network.client.clock_offset,
+                "refusals": list(network.publisher.refusals),
+                "store": attrs.asdict(network.objects.statistics()),
+            }
+        return JSONResponse(answer)
+
+    async def enrolment(self, request: Request) -> Response:
+        text = Entry(await read_json(request)).text("invitation")
+        try:
+            invitation = Invitation.parse(text)
+        except IdentityError as error:
+            raise Refused(400, str(error)) from None
+        new = await self.enrol(invitation)
+        membership = self.node.joined().membership
+        return JSONResponse(
+            {
+                "bridge": membership.url,
+                "name": membership.name,
+                "contact": self.node.contact.to_string(),
+                "already": not new,
+            }
+        )
+
+    # --- devices ------------------------------------------------------------------------------
+
+    async def devices(self, request: Request) -> Response:
+        return JSONResponse([self._device(device) for device in self.node.devices])
+
+    async def put_device(self, request: Request) -> Response:
+        device = Device.from_json(await read_json(request))
+        await self.node.put_device(device)
+        return JSONResponse(self._device(device))
+
+    async def remove_device(self, request: Request) -> Response:
+        gone = await self.node.remove_device(request.path_params["ae_title"])
+        return JSONResponse({"grants_removed": [self._grant(grant) for grant in gone]})
+
+    async def test_device(self, request: Request) -> Response:
+        title = request.path_params["ae_title"]
+        device = self.node.devices.get(title)
+        if device is None:
+            raise Refused(404, f"no device {title!r}; `relay device list` shows them all")
+        report = await probe.test(device, self.node.ae_title, self.node.device_tls)
+        return JSONResponse(report.to_json())
+
+    # --- aliases ------------------------------------------------------------------------------
+
+    async def aliases(self, request: Request) -> Response:
+        return JSONResponse([self._alias(alias) for alias in self.node.aliases])
+
+    async def put_alias(self, request: Request) -> Response:
+        alias = Alias.from_json(await read_json(request))
+        await self.node.put_alias(alias)
+        return JSONResponse(self._alias(alias))
+
+    async def remove_alias(self, request: Request) -> Response:
+        alias = await self.node.remove_alias(request.path_params["local"])
+        return JSONResponse(self._alias(alias))
+
+    # --- the network --------------------------------------------------------------------------
+
+    async def directory(self, request: Request) -> Response:
+        return JSONResponse(list(self.node.joined().directory.to_json()))
+
+    async def peers(self, request: Request) -> Response:
+        return JSONResponse(list(self.node.joined().directory.peers_json()))
+
+    async def verify_peer(self, request: Request) -> Response:
+        text = Entry(await read_json(request)).text("contact")
+        try:
+            contact = Contact.parse(text)
+        except IdentityError as error:
+            raise Refused(400, str(error)) from None
+        peer = await self.node.verify_peer(contact)
+        return JSONResponse({"name": peer.name, "fingerprint": peer.fingerprint})
+
+    async def accept_peer(self, request: Request) -> Response:
+        peer, titles = await self.node.accept_peer(request.path_params["fingerprint"])
+        return JSONResponse(
+            {"name": peer.name, "fingerprint": peer.fingerprint, "ae_titles": titles}
+        )
+
+    # --- grants -------------------------------------------------------------------------------
+
+    async def grants(self, request: Request) -> Response:
+        return JSONResponse([self._grant(grant) for grant in self.node.grants])
+
+    async def add_grant(self, request: Request) -> Response:
+        wanted = as_published(self.node, parse_grant(self.node, await read_json(request)))
+        grant, replaced = await put_grant(self.node, wanted)
+        answer = self._grant(grant) | {"replaced": [known.id for known in replaced]}
+        return JSONResponse(answer, 201)
+
+    async def remove_grant(self, request: Request) -> Response:
+        await self.node.remove_grant(request.path_params["number"])
+        return JSONResponse({})
+
+    async def asks(self, request: Request) -> Response:
+        return JSONResponse(
+            [ask.to_json() | {"name": self._name(ask.asker)} for ask in await self.node.asks.all()]
+        )
+
+    async def ask(self, request: Request) -> Response:
+        asked = Entry(await read_json(request), "ask")
+        note = asked.fields.get("note", "")
+        if not isinstance(note, str) or len(note) > MAXIMUM_NOTE:
+            raise Refused(400, f"ask: note is a text of at most {MAXIMUM_NOTE} characters")
+        title = asked.text("ae_title").strip()
+        await self.node.ask(
+            Ask(
+                self.node.identity.public,
+                self.node.aliases.published_of(title) or title,
+                services.parse(asked.texts("services")),
+                parse_calling(asked.texts("calling")),
+                note,
+            )
+        )
+        return JSONResponse({}, 202)
+
+    async def accept_ask(self, request: Request) -> Response:
+        grant = await self.node.accept_ask(request.path_params["number"])
+        return JSONResponse(self._grant(grant), 201)
+
+    async def remove_ask(self, request: Request) -> Response:
+        await self.node.asks.remove(request.path_params["number"])
+        return JSONResponse({})
+
+    # --- all at once --------------------------------------------------------------------------
+
+    async def apply(self, request: Request) -> Response:
+        changes = await apply(self.node, await read_json(request, MAXIMUM_APPLY))
+        refusals = [self.node.title_refusal(device) for device in self.node.devices]
+        return JSONResponse(
+            {"changes": changes, "refusals": [words for words in refusals if words]}
+        )
+
+    async def associations(self, request: Request) -> Response:
+        return JSONResponse([entry.to_json() for entry in self.node.live])
+
+    async def refusals(self, request: Request) -> Response:
+        return JSONResponse([refusal.to_json() for refusal in self.node.refusals])
+
+    # --- for people ---------------------------------------------------------------------------
+
+    def _device(self, device: Device) -> dict[str, Any]:
+        return device.to_json() | {"refusal": self.node.title_refusal(device)}
+
+    def _grant(self, grant: Grant) -> dict[str, Any]:
+        device = self.node.devices.published_as(grant.ae_title)
+        gone = grant.services - (device.services if device is not None else frozenset())
+        return grant.to_json() | {
+            "name": self._name(grant.grantee),
+            "device": device.ae_title if device is not None else None,
+            "unpublished": list(services.ordered(gone)),
+        }
+
+    def _alias(self, alias: Alias) -> dict[str, Any]:
+        network = self.node.network
+        owner = network.directory.owner(alias.published) if network is not None else None
+        return alias.to_json() | {
+            "peer": fingerprint(owner) if owner is not None else None,
+            "name": self._name(owner) if owner is not None else "",
+        }
+
+    def _name(self, identity: bytes) -> str:
+        network = self.node.network
+        peer = network.peers.get(identity) if network is not None else None
+        return peer.name if peer is not None else ""

@@ -1,0 +1,219 @@
+"""DICOM programs as processes: acceptors until their block ends, requestors to their end.
+
+DCMTK's run with TCP_NODELAY=1: without it each object costs 46 ms, even on loopback.
+"""
+
+import itertools
+import os
+import signal
+import socket
+import subprocess
+import sysconfig
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Protocol
+
+import attrs
+import trio
+
+LOOPBACK = "127.0.0.1"
+
+# A cold start of Orthanc on a busy two-core machine takes some 3 s; nothing here needs more.
+START_DEADLINE = 30.0
+
+# After SIGTERM; DCMTK ends at once, Orthanc flushes its index first.
+STOP_DEADLINE = 5.0
+
+# One program run as a requestor. Tests that send much say their own.
+RUN_DEADLINE = 60.0
+
+# Between two tries of whether a peer accepts yet.
+START_POLL = 0.02
+
+# Between looking for a free port and the peer's bind another process may take it.
+START_ATTEMPTS = 3
+
+# pynetdicom installs programs by the names of DCMTK's into the environment's own folder, which may
+# stand first on the PATH: they are not meant here.
+_PATH = os.pathsep.join(
+    folder
+    for folder in os.environ.get("PATH", os.defpath).split(os.pathsep)
+    if folder != sysconfig.get_path("scripts")
+)
+
+ENVIRONMENT = {**os.environ, "PATH": _PATH, "TCP_NODELAY": "1"}
+
+
+class PeerError(Exception):
+    """A peer did not start, or a program that had to succeed did not; holds its output."""
+
+
+class Target(Protocol):
+    """What a requestor may call: a `Peer`, or an `Address` for whatever else listens."""
+
+    @property
+    def host(self) -> str: ...
+
+    @property
+    def port(self) -> int: ...
+
+    @property
+    def ae_title(self) -> str: ...
+
+
+@attrs.frozen(slots=True)
+class Address:
+    """Where a requestor calls."""
+
+    port: int
+    ae_title: str
+    host: str = LOOPBACK
+
+
+@attrs.frozen(slots=True)
+class Peer:
+    """A running acceptor. `directory` holds what it stores, `log` what it prints."""
+
+    port: int
+    ae_title: str
+    process: trio.Process
+    directory: Path
+    log: Path
+    host: str = LOOPBACK
+
+    def output(self) -> str:
+        """What the process has printed so far."""
+        return self.log.read_text(errors="replace")
+
+    def stored(self) -> list[Path]:
+        """The files in its directory (Part 10 files or bare data sets), in order of their names."""
+        return sorted(path for path in self.directory.iterdir() if path.suffix != ".log")
+
+
+@attrs.frozen(slots=True)
+class Result:
+    """One finished program: exit status and everything it printed."""
+
+    command: tuple[str, ...]
+    status: int
+    output: str
+
+    def check(self) -> "Result":
+        """This result; raises `PeerError` with the output if the program failed."""
+        if self.status != 0:
+            raise PeerError(f"{' '.join(self.command)}\nexit {self.status}\n{self.output}")
+        return self
+
+
+# Ports that the kernel gives to no connection that is made (its own range begins at 32768), a part
+# of them for each of the processes that run tests side by side.
+FIRST_PORT, PORTS_OF_A_WORKER = 21000, 5000
+_worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+_ports = itertools.cycle(range(PORTS_OF_A_WORKER))
+for _ in range(os.getpid() % PORTS_OF_A_WORKER):  # not where the last run began
+    next(_ports)
+
+
+def free_port() -> int:
+    """A TCP port on loopback that nothing listens on now."""
+    while True:
+        port = FIRST_PORT + _worker % 2 * PORTS_OF_A_WORKER + next(_ports)
+        with socket.socket() as probe:
+            try:
+                probe.bind((LOOPBACK, port))
+            except OSError:
+                continue
+        return port
+
+
+async def _accepts(port: int) -> bool:
+    with trio.socket.socket() as probe:
+        try:
+            await probe.connect((LOOPBACK, port))
+        except OSError:
+            return False
+        return True
+
+
+async def _await_ready(process: trio.Process, ports: Sequence[int], log: Path) -> None:
+    with trio.move_on_after(START_DEADLINE):
+        while True:
+            if process.poll() is not None:
+                raise PeerError(
+                    f"{process.args!r} ended with {process.returncode}\n"
+                    f"{log.read_text(errors='replace')}"
+                )
+            if all([await _accepts(port) for port in ports]):
+                return
+            await trio.sleep(START_POLL)
+    raise PeerError(f"{process.args!r} did not listen within {START_DEADLINE} s")
+
+
+async def stop(process: trio.Process) -> None:
+    """End a peer and the children of its process group: SIGTERM, then SIGKILL."""
+    with trio.CancelScope(shield=True):
+        if process.poll() is None:
+            _signal_group(process, signal.SIGTERM)
+            with trio.move_on_after(STOP_DEADLINE):
+                await process.wait()
+        # Also where the leader has ended: its children (`--fork`) may not have.
+        _signal_group(process, signal.SIGKILL)
+        await process.wait()
+
+
+def _signal_group(process: trio.Process, number: signal.Signals) -> None:
+    try:
+        os.killpg(process.pid, number)
+    except ProcessLookupError:
+        return
+
+
+@asynccontextmanager
+async def acceptor(
+    command: Callable[[int], Sequence[str]],
+    ae_title: str,
+    directory: Path,
+    *,
+    further_ports: Sequence[int] = (),
+    environment: Mapping[str, str] = ENVIRONMENT,
+) -> AsyncIterator[Peer]:
+    """Run `command(port)`, wait until `port` and all of `further_ports` accept, and end it."""
+    log = directory / f"{ae_title}.log"
+    for attempt in range(1, START_ATTEMPTS + 1):
+        port = free_port()
+        with log.open("wb") as sink:
+            process = await trio.lowlevel.open_process(
+                command(port),
+                stdin=subprocess.DEVNULL,
+                stdout=sink,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                start_new_session=True,
+            )
+        try:
+            try:
+                await _await_ready(process, [port, *further_ports], log)
+            except PeerError:
+                if attempt == START_ATTEMPTS:
+                    raise
+                continue
+            yield Peer(port, ae_title, process, directory, log)
+            return
+        finally:
+            await stop(process)
+
+
+async def run(*command: str, deadline: float = RUN_DEADLINE) -> Result:
+    """Run a program to its end; raises `PeerError` past the deadline. No check of its status."""
+    with trio.move_on_after(deadline):
+        done = await trio.run_process(
+            command,
+            stdin=b"",
+            capture_stdout=True,
+            stderr=subprocess.STDOUT,
+            check=False,
+            env=ENVIRONMENT,
+        )
+        return Result(tuple(command), done.returncode, done.stdout.decode(errors="replace"))
+    raise PeerError(f"{' '.join(command)} did not end within {deadline} s")

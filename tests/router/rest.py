@@ -1,0 +1,45 @@
+"""A Router's REST over ASGI, without a socket."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import attrs
+import httpx
+
+from relay.invitation import Invitation
+from relay.router.api import make_app
+from relay.router.node import Node
+from tests.router.fakes import hospital
+
+PACS = {"ae_title": "PACS", "host": "192.0.2.1", "port": 104, "services": ["store"]}
+
+
+@attrs.define
+class Client:
+    node: Node
+    http: httpx.AsyncClient
+    invitations: list[Invitation]
+
+    async def __call__(self, method: str, path: str, body: Any = None, status: int = 200) -> Any:
+        response = await self.http.request(method, f"/v1{path}", json=body)
+        assert response.status_code == status, response.text
+        return response.json()
+
+
+@asynccontextmanager
+async def client(tmp_path: Path, *, enrolled: bool = True) -> AsyncIterator[Client]:
+    invitations: list[Invitation] = []
+
+    async def enrol(invitation: Invitation) -> bool:
+        invitations.append(invitation)
+        return len(invitations) == 1
+
+    async with (
+        hospital(tmp_path / "me", enrolled=enrolled) as node,
+        httpx.AsyncClient(
+            transport=httpx.ASGITransport(make_app(node, enrol)), base_url="http://relay"
+        ) as http,
+    ):
+        yield Client(node, http, invitations)
