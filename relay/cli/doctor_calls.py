@@ -14,12 +14,14 @@ import attrs
 from relay.providers import Finding
 from relay.router.devices import addresses, plain_address
 from relay.router.refusals import (
+    ABORTED,
     NO_CONNECTION,
     NO_DEVICE,
     NOT_ENROLLED,
     NOT_PUBLISHED,
     NOTHING_GRANTED,
     PEER_OFFLINE,
+    REFUSED_DESTINATION,
 )
 
 # Who looks for the cause of a call that failed has made it a moment ago; older ones are in the log.
@@ -27,6 +29,10 @@ RECENT = 900.0  # seconds
 
 # Different ones; a device that calls again and again is one.
 MOST = 10
+
+# What befell the call, by what its cause begins with.
+_REFUSED = "was refused"
+_FATES = ((REFUSED_DESTINATION, "its C-MOVE was refused"), (ABORTED, "was aborted"))
 
 _CALLS_FROM = re.compile(r"calls from ([0-9A-Fa-f:.]+)[,; ]")
 
@@ -74,7 +80,8 @@ async def recent(
             continue
         ago = f"{refused.minutes} min ago" if refused.minutes else "just now"
         often = f" {refused.times} times" if refused.times > 1 else ""
-        what = f"{refused.calling} called {refused.called}, and was refused{often}, {ago}"
+        fate = next((said for words, said in _FATES if refused.why.startswith(words)), _REFUSED)
+        what = f"{refused.calling} called {refused.called}, and {fate}{often}, {ago}"
         if stands:
             yield Finding(what, False, refused.why + _remedy(refused, known))
         else:

@@ -102,6 +102,18 @@ async def test_what_is_said_of_the_router_itself_is_not_said_again() -> None:
     assert await recent(*map(refusal, causes)) == []
 
 
+@pytest.mark.parametrize(
+    ("why", "what"),
+    [
+        ("Move Destination X (A801H): it is nobody's", "and its C-MOVE was refused, just now"),
+        ("the association was aborted: by PACS of B", "and was aborted, just now"),
+    ],
+)
+async def test_what_befell_a_call_that_had_come_about(why: str, what: str) -> None:
+    (finding,) = await recent(refusal(why))
+    assert (finding.what, finding.ok) == (f"WS called PACS, {what}", True)
+
+
 async def test_what_may_be_mended_out_of_sight_is_history() -> None:
     """A device that was switched off there, and a grant that is perhaps for another caller."""
     busy = "PACS of B is busy or does not answer its Router: try again later"

@@ -649,6 +649,7 @@ async def settled(both: TwoHospitals) -> None:
 async def test_a_move_by_way_of_the_holders_router(tmp_path: Path) -> None:
     archive = Archive()
     async with hospitals(tmp_path, archive) as (both, first, second):
+        both.b.refusals.note("PACS", "RELAY_B", "mended by this call")
         response = await move(both, "WS", 77)
         assert (response.status, response.message_id_responded_to) == (0, 77)
         assert response.number(Tag.NUMBER_OF_COMPLETED_SUBOPERATIONS) == 2
@@ -656,6 +657,16 @@ async def test_a_move_by_way_of_the_holders_router(tmp_path: Path) -> None:
         assert (len(first.stored), first.released) == (2, 1)  # before the final response
         assert not second.stored
         assert archive.asked[0].move_destination == "RELAY_B"
+        await settled(both)
+        assert not list(both.b.refusals)
+
+
+async def test_a_destination_that_cannot_be_is_told_to_the_people_there(tmp_path: Path) -> None:
+    async with hospitals(tmp_path, Archive()) as (both, _, _):
+        assert (await move(both, "NOBODY")).status == Status.MOVE_DESTINATION_UNKNOWN
+        (refusal,) = both.a.refusals
+        assert (refusal.calling, refusal.called) == ("WS", "PACS")
+        assert refusal.why.startswith("Move Destination NOBODY (A801H): ")
         await settled(both)
 
 
