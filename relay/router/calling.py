@@ -29,7 +29,7 @@ from relay.errors import (
     SignallingError,
 )
 from relay.router import contexts, moved, reports
-from relay.router.border import Departure
+from relay.router.departure import Departure
 from relay.router.devices import Device, addresses, plain_address
 from relay.router.guard import Guard
 from relay.router.live import Side, log_ending

@@ -11,7 +11,7 @@ from relay.dicom.pdu import AAssociateRQ
 from relay.errors import HandshakeError, Refusal, RemoteProtocolError
 from relay.identity import fingerprint
 from relay.router import contexts, names, replay
-from relay.router.border import Arrival
+from relay.router.arrival import Arrival
 from relay.router.devices import Device
 from relay.router.grants import Permission
 from relay.router.live import LiveAssociation, Side, number

@@ -38,7 +38,8 @@ from relay.errors import (
     SignallingError,
 )
 from relay.router import contexts
-from relay.router.border import Crossing, Departure, restored
+from relay.router.border import Crossing, restored
+from relay.router.departure import Departure
 from relay.router.devices import Device
 from relay.router.guard import Guard
 from relay.router.live import LiveAssociation, log_ending

@@ -1,0 +1,174 @@
+"""The border of a call that arrives: a peer's device speaks to one of ours, in its names."""
+
+from collections.abc import Callable
+from functools import partial
+
+import structlog
+
+from relay.dicom.dimse import CommandSet, Status, Tag
+from relay.router.border import (
+    PASSES,
+    Crossing,
+    Knowledge,
+    SharedBorder,
+    changed,
+    renamed,
+)
+from relay.router.commitments import Commitment
+from relay.router.devices import Device, MoveVia
+from relay.router.moves import HeldMove
+from relay.router.names import why_ambiguous
+from relay.router.services import Service
+
+log = structlog.get_logger()
+
+_GRANT = "`relay grant add HOSPITAL {} --services store` lets its hospital"
+
+
+class Arrival(SharedBorder):
+    """The device `calling` (published) of `peer` calls `device`, which is ours.
+
+    `seen` is the calling AE title that the device is shown; `may_store` says of a device of ours
+    whether the peer may store there by a grant.
+    """
+
+    def __init__(
+        self,
+        knowledge: Knowledge,
+        device: Device,
+        peer: bytes,
+        calling: str,
+        *,
+        seen: str,
+        may_store: Callable[[Device], bool],
+    ) -> None:
+        super().__init__(knowledge)
+        self._device = device
+        self._peer = peer
+        self._calling = calling
+        self._seen = seen
+        self._may_store = may_store
+        self._via_router = device.move_via is MoveVia.ROUTER
+        # By the Message IDs that the device sees: what the caller is to be answered.
+        self._held: dict[int, HeldMove] = {}
+
+    # --- outward ----------------------------------------------------------------------------------
+
+    def move_asked(self, request: CommandSet) -> Crossing:
+        """A C-MOVE-RQ: its destination as the device knows it. PS3.4 §C.4.2."""
+        title = request.move_destination or ""
+        refusal = self._destination_refusal(title)
+        local = self._names.local(title)
+        own = self._names.own(title)
+        via_router = self._via_router and own is None
+        if refusal is None and local is None and not via_router:
+            refusal = why_ambiguous(title)
+        if refusal is not None:
+            return self._refused(self._calling, self._device.ae_title, title, refusal)
+        # Under one name for many requestors, or to the Router, only the Message ID can tell; and no
+        # two that are outstanding here have the same.
+        unique = via_router or bool(self._device.present_as) or request.message_id in self._held
+        seen_id = self._moves.message_id(self._device.ae_title) if unique else request.message_id
+        move = HeldMove(
+            holder=self._device.ae_title,
+            requestor=self._calling,
+            message_id=request.message_id,
+            destination=title,
+            seen_requestor=self._seen,
+            seen_message_id=seen_id,
+            via_router=via_router,
+        )
+        if not self._moves.hold(move):
+            log.warning("move refused", holder=move.holder, why="too many destinations at once")
+            return Crossing(Status.UNABLE_TO_PERFORM_SUBOPERATIONS)
+        self._asked.append((request.message_id, move))
+        self._held[seen_id] = move
+        destination = self._names.router if via_router else local
+        assert destination is not None, "refused above"
+        return changed(request, {Tag.MOVE_DESTINATION: destination, Tag.MESSAGE_ID: seen_id})
+
+    def _destination_refusal(self, title: str) -> str | None:
+        own = self._names.own(title)
+        if own is not None:
+            # The device stores there by itself: only where the caller could as well.
+            may = self._may_store(own)
+            return None if may else f"the caller may not store there: {_GRANT.format(title)}"
+        owner = self._knowledge.directory.owner(title)
+        if owner in (None, self._knowledge.own):
+            return "no such AE title is published; `relay peer list` shows what there is"
+        if owner == self._peer:
+            return None
+        if Service.STORE in self._knowledge.directory.granted(title):
+            return None
+        return (
+            "the hospital that publishes it has not granted this one `store` there: ask with"
+            f" `relay grant ask {title} --services store`"
+        )
+
+    def move_cancelled(self, cancel: CommandSet) -> CommandSet:
+        """A C-CANCEL-RQ: of the move as the device knows it. PS3.7 §9.3.4.3."""
+        move = self._asked_with(cancel.message_id_responded_to)
+        if not isinstance(move, HeldMove):
+            return cancel
+        return cancel.evolve({Tag.MESSAGE_ID_BEING_RESPONDED_TO: move.seen_message_id})
+
+    def stores(self, request: CommandSet, *, implied: bool) -> Crossing:
+        """A C-STORE-RQ at our device: granted, or of a C-MOVE that is still outstanding."""
+        if implied and not self._moves.expects(self._peer, self._device.ae_title):
+            return Crossing(Status.NOT_AUTHORIZED)
+        originator = request.text(Tag.MOVE_ORIGINATOR_APPLICATION_ENTITY_TITLE)
+        if originator is None:
+            return PASSES
+        return renamed(request, originator, self._names.local(originator))
+
+    def commitment_asked(self, transaction: str | None) -> Crossing:
+        """An N-ACTION of storage commitment: remember whose it is where the name does not tell."""
+        if not self._device.present_as:
+            return PASSES
+        if transaction is None:
+            return Crossing(Status.PROCESSING_FAILURE)
+        commitment = Commitment(
+            transaction, False, self._device.ae_title, self._peer, self._calling
+        )
+        known = self._knowledge.commitments.origin(self._device.ae_title, transaction)
+        if known not in (None, commitment):
+            log.warning("commitment refused", why="its Transaction UID is another requestor's")
+            return Crossing(Status.PROCESSING_FAILURE)
+        return self._await_report(commitment)
+
+    def report_sent(self, transaction: str | None) -> Crossing:
+        """An N-EVENT-REPORT of the peer's device to ours: only what ours asked for."""
+        if transaction is None:
+            return Crossing(Status.NOT_AUTHORIZED)
+        return self._take_report(
+            Commitment(transaction, True, self._device.ae_title, self._peer, self._calling),
+        )
+
+    # --- inward -----------------------------------------------------------------------------------
+
+    def move_answered(self, response: CommandSet, *, final: bool) -> Crossing:
+        """A C-MOVE-RSP: to the Message ID that was asked with; the final one in its time."""
+        move = self._held.get(response.message_id_responded_to)
+        if move is None and len(self._held) == 1:
+            # Some devices answer with a Message ID of their own: of one there is no doubt.
+            (move,) = self._held.values()
+        if move is None:
+            return PASSES
+        answer = response.evolve({Tag.MESSAGE_ID_BEING_RESPONDED_TO: move.message_id})
+        if not final:
+            return Crossing(command=answer)
+        del self._held[move.seen_message_id]
+        return Crossing(command=answer, before=partial(self._finish, move))
+
+    async def _finish(self, move: HeldMove) -> None:
+        await self._moves.settle(move)
+        self._over(move)
+
+    def retrieve_title(self) -> Callable[[str], str] | None:
+        """What a Retrieve AE Title becomes; None: what it is."""
+        names = self._names
+        return (lambda title: names.published(title) or title) if names.differ else None
+
+    def report_received(self, transaction: str | None) -> Crossing:
+        """An N-EVENT-REPORT of our device: the requestor's Router knows whether it is awaited."""
+        return PASSES
