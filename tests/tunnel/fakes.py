@@ -290,7 +290,11 @@ class Network:
             port.put(message)
         elif message.session in target.known and not isinstance(message, (End, Withdraw, Refuse)):
             other = self.caller if target is self.callee else self.callee
-            self.deliver(other, End(message.session, EndReason.UNKNOWN_SESSION))
+            # Behind what is on its way there already, such as the refusal that ended the session.
+            end = End(message.session, EndReason.UNKNOWN_SESSION)
+            due = trio.current_time() + self.latency
+            self.frames.append(Frame(due, other, end, self.connections[id(other)]))
+            self.wake.set()
 
     def cut(self, client: Client) -> None:
         if client.connected:
