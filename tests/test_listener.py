@@ -1,6 +1,6 @@
 """`relay.listener`: what is thrown at a DICOM port, and limits.
 
-Every hostile input of the field's record (FIELD.md 5a) that concerns the DICOM port stands here
+Every hostile input of the field's record that concerns the DICOM port stands here
 once: the server lives, the log names the cause, and the next good association works.
 """
 
@@ -87,7 +87,7 @@ async def logged(**options: object) -> AsyncIterator[tuple[int, Logs]]:
             yield port, logs
 
 
-# --- FIELD.md 5a, before there is an association ----------------------------------------------
+# --- hostile input, before there is an association ----------------------------------------------
 
 
 def header(pdu_type: int, length: int) -> bytes:
@@ -278,7 +278,7 @@ async def test_user_identity_that_cannot_be_read(value: bytes) -> None:
     assert "User Identity" in causes(logs)
 
 
-# --- FIELD.md 5a, within an association -------------------------------------------------------
+# --- hostile input, within an association -------------------------------------------------------
 
 WITHIN: dict[str, tuple[bytes, str]] = {
     "PDV of 4 GiB": (header(4, 8) + struct.pack(">IBB2x", 0xFFFFFFFE, 1, 3), "PDV item length"),

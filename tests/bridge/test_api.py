@@ -1,4 +1,4 @@
-"""The network port: what FIELD.md §5a throws at it, enrolment, health, and its own description."""
+"""The network port: what is thrown at it, enrolment, health, and its own description."""
 
 import os
 

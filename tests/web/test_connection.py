@@ -1,4 +1,4 @@
-"""One connection: what FIELD.md §5a throws at it ends it, and nothing else."""
+"""One connection: what broken and hostile programs send ends it, and nothing else."""
 
 import os
 import struct
