@@ -46,6 +46,7 @@ ROOMS = {
             "relay.tunnel.keys",
             "relay.tunnel.handshake",
             "relay.tunnel.ask",
+            "relay.tunnel.notes",
         ),
         ("relay.dicom.pdu", "relay.identity", "relay.packed"),
         ("msgpack", "cryptography", "zstandard"),
@@ -90,6 +91,11 @@ ROOMS = {
     # A provider's settings are read as the configuration's values are.
     "providers": Room(("relay.providers", "relay.providers.*"), ("relay.values",)),
     "database": Room(("relay.database",), (), ("apsw", "trio", "structlog")),
+    "spool": Room(
+        ("relay.spool", "relay.spool.*"),
+        ("relay.database", "relay.dicom", "relay.dicom.*"),
+        ("trio", "apsw", "cryptography", "structlog"),
+    ),
     "web": Room(("relay.web", "relay.web.*"), ("relay.database",)),
     "bridge": Room(
         ("relay.bridge", "relay.bridge.*"),
@@ -125,6 +131,8 @@ ROOMS = {
             "relay.identity",
             "relay.invitation",
             "relay.database",
+            "relay.spool",
+            "relay.spool.*",
             "relay.web",
             "relay.web.*",
         ),

@@ -1,0 +1,1 @@
+"""Queued delivery: what is accepted here, kept in the spool, and carried to another hospital."""
