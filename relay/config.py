@@ -15,16 +15,19 @@ from typing import Annotated, ClassVar, get_type_hints
 
 import attrs
 
+from relay.bandwidth import BandwidthLimit
 from relay.values import (
     ADDRESSES,
     ADDRESSES_OR_NONE,
     AE_TITLE,
+    BANDWIDTH,
     FILE,
     FLAG,
     ORIGINS,
     PATH,
     PROXY,
     URL,
+    WEBHOOK,
     Address,
     Kind,
     Secret,
@@ -304,6 +307,60 @@ class RouterConfig:
             count(1, 10000),
             "How many associations with local devices may be open at once.",
             default="256",
+        ),
+    ]
+    spool_space: Annotated[
+        int,
+        Key(
+            size(2**20),
+            "The most that objects waiting for delivery may take on the disk. From there on no more"
+            " are accepted: senders are told so, and nothing that waits is lost.",
+            default='"50 GiB"',
+        ),
+    ]
+    spool_reserve: Annotated[
+        int,
+        Key(
+            size(2**20),
+            "What stays free on that disk, whatever waits: objects are accepted only above it.",
+            default='"1 GiB"',
+        ),
+    ]
+    spool_key: Annotated[
+        Path | None,
+        Key(
+            FILE,
+            "32 random bytes that the waiting objects are locked with, for example a systemd"
+            " credential. Without it the Router makes spool.key in its data_dir. Whoever loses it"
+            " loses what waits.",
+            example='"/etc/relay/spool.key"',
+        ),
+    ]
+    bandwidth: Annotated[
+        BandwidthLimit,
+        Key(
+            BANDWIDTH,
+            "How fast waiting objects may leave, by day and local time: the first rule that matches"
+            " holds, without one there is no limit. What is not queued is never slowed down.",
+            default="[]",
+            example='["mon-fri 07:00-18:00 20 Mbit/s", "sat,sun unlimited"]',
+        ),
+    ]
+    warn_after: Annotated[
+        float,
+        Key(
+            number(1, 30 * 86400, "seconds"),
+            "An object that waits for longer than this, in seconds, is warned of.",
+            default="3600",
+        ),
+    ]
+    webhook: Annotated[
+        Secret | None,
+        Key(
+            WEBHOOK,
+            "A URL that is sent each warning as JSON, when it begins and when it is over. One with"
+            " a key in it is a secret: give it as env:NAME or file:PATH.",
+            example='"https://alerts.example.org/relay"',
         ),
     ]
     grace_period: Annotated[float, _GRACE_PERIOD]

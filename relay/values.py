@@ -10,6 +10,8 @@ from urllib.parse import urlsplit
 
 import attrs
 
+from relay import bandwidth
+
 # A secret is a line: a larger file is something else given by mistake, and not read to find out.
 MAXIMUM_SECRET = 16 * 1024
 
@@ -204,17 +206,45 @@ def _secret(value: Any, folder: Path) -> Secret:
     return Secret(secret, source)
 
 
+def _secret_or_plain(value: Any, folder: Path) -> Secret:
+    """As env:NAME or file:PATH, or said where anybody who reads the file sees it."""
+    given = _text(value).startswith(("env:", "file:"))
+    return _secret(value, folder) if given else Secret(value)
+
+
 def _proxy(value: Any, folder: Path) -> Secret:
-    if _text(value).startswith(("env:", "file:")):
-        secret = _secret(value, folder)
-    else:
-        secret = Secret(value)
-        if "@" in value:
-            raise Expectation("a proxy with a password is a secret: expected env:NAME or file:PATH")
+    secret = _secret_or_plain(value, folder)
+    if "@" in value and not secret.source:
+        raise Expectation("a proxy with a password is a secret: expected env:NAME or file:PATH")
     parts = urlsplit(secret.reveal())
     if parts.scheme != "http" or not parts.hostname or parts.path not in ("", "/"):
         raise ValueError
     return secret
+
+
+def _webhook(value: Any, folder: Path) -> Secret:
+    secret = _secret_or_plain(value, folder)
+    parts = urlsplit(secret.reveal())
+    if (
+        not re.fullmatch(r"[!-~]+", secret.reveal())
+        or parts.scheme not in ("http", "https")
+        or not parts.hostname
+        or parts.port == 0
+    ):
+        raise ValueError
+    if "@" in parts.netloc and not secret.source:
+        raise Expectation("a URL with a password is a secret: expected env:NAME or file:PATH")
+    return secret
+
+
+def _bandwidth(value: Any, folder: Path) -> bandwidth.BandwidthLimit:
+    if not isinstance(value, list):
+        raise ValueError
+    rules = [_text(row) for row in value]
+    try:
+        return bandwidth.parse(rules)
+    except ValueError as error:
+        raise Expectation(str(error)) from error
 
 
 def one_of(enum: type[E]) -> Kind:
@@ -240,6 +270,8 @@ ORIGINS = Kind('expected a list of https origins, such as ["https://store.exampl
 AE_TITLE = Kind("expected an AE title of 1 to 16 ASCII characters without a backslash", _ae_title)
 SECRET = Kind("expected env:NAME or file:PATH", _secret)
 PROXY = Kind('expected "http://HOST:PORT", or env:NAME or file:PATH of one', _proxy)
+WEBHOOK = Kind("expected an http or https URL, or env:NAME or file:PATH of one", _webhook)
+BANDWIDTH = Kind('expected a list of rules, such as ["mon-fri 07:00-18:00 20 Mbit/s"]', _bandwidth)
 
 
 def reason(error: Exception) -> str:

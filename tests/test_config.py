@@ -1,5 +1,6 @@
 from pathlib import Path
 
+from relay.bandwidth import UNLIMITED
 from relay.config import (
     BridgeConfig,
     DeviceCertificates,
@@ -39,6 +40,12 @@ def test_a_router_needs_nothing_said(tmp_path: Path) -> None:
         allowed_origins=(),
         trust=Trust.FIRST_USE,
         maximum_associations=256,
+        spool_space=50 * 2**30,
+        spool_reserve=2**30,
+        spool_key=None,
+        bandwidth=UNLIMITED,
+        warn_after=3600.0,
+        webhook=None,
         grace_period=30.0,
         log_level=LogLevel.INFO,
         log_format=LogFormat.AUTO,

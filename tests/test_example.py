@@ -34,7 +34,7 @@ def test_the_example_documents_every_key_and_parses_uncommented(tmp_path: Path, 
         assert key.words.endswith("."), f"{name} is not explained in sentences"
     for name in (
         *("fullchain.pem", "privkey.pem", "ca.pem"),
-        *("router.pem", "router-key.pem", "devices.pem"),
+        *("router.pem", "router-key.pem", "devices.pem", "spool.key"),
     ):
         (tmp_path / name).touch()
     uncommented = re.sub(r"(?m)^#(\w+ = )", r"\1", table).replace("/etc/relay", str(tmp_path))

@@ -2,12 +2,16 @@ from pathlib import Path
 
 import pytest
 
+from relay.bandwidth import UNLIMITED, parse
 from relay.values import (
     ADDRESSES,
     ADDRESSES_OR_NONE,
     AE_TITLE,
+    BANDWIDTH,
     PROXY,
+    WEBHOOK,
     Address,
+    Expectation,
     Kind,
     Secret,
     reason,
@@ -29,6 +33,10 @@ FOLDER = Path("/etc/relay")
         (ADDRESSES, "localhost:104", (Address("localhost", 104),)),
         (ADDRESSES_OR_NONE, [], ()),
         (ADDRESSES_OR_NONE, "localhost:2762", (Address("localhost", 2762),)),
+        (BANDWIDTH, [], UNLIMITED),
+        (BANDWIDTH, ["sat 8 Mbit/s", "unlimited"], parse(["sat 8 Mbit/s", "unlimited"])),
+        (WEBHOOK, "https://h/x?y=z", Secret("https://h/x?y=z")),
+        (WEBHOOK, "http://[::1]:8080", Secret("http://[::1]:8080")),
         (ADDRESSES, ["[::]:0", "0.0.0.0:0"], (Address("::", 0), Address("0.0.0.0", 0))),
     ],
 )
@@ -52,6 +60,17 @@ def test_what_is_read(kind: Kind, given: object, expected: object) -> None:
         (ADDRESSES, ":104"),
         (ADDRESSES, []),
         (ADDRESSES_OR_NONE, ["a", "b:104"]),
+        (BANDWIDTH, "8 Mbit/s"),
+        (BANDWIDTH, [8]),
+        (BANDWIDTH, None),
+        (WEBHOOK, "ftp://h/x"),
+        (WEBHOOK, "https://"),
+        (WEBHOOK, "https://h:0/"),
+        (WEBHOOK, "https://h:99999/"),
+        (WEBHOOK, "https://h/a b"),
+        (WEBHOOK, "https://h/\n"),
+        (WEBHOOK, "h/x"),
+        (WEBHOOK, 5),
     ],
 )
 def test_what_is_refused(kind: Kind, given: object) -> None:
@@ -74,6 +93,22 @@ def test_a_secret_knows_where_it_was_read(tmp_path: Path, monkeypatch: pytest.Mo
         ("http://proxy.example.org", ""),
     ):
         assert PROXY.read(given, tmp_path).source == source
+
+
+def test_a_rule_of_bandwidth_that_is_none_is_named() -> None:
+    with pytest.raises(Expectation, match="'8 Mb': expected a rule such as"):
+        BANDWIDTH.read(["8 Mbit/s", "8 Mb"], FOLDER)
+
+
+def test_a_webhook_with_a_password_is_a_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    for url in ("https://u:hunter2@h/x", "https://token@h/x"):
+        with pytest.raises(Expectation, match="expected env:NAME or file:PATH"):
+            WEBHOOK.read(url, FOLDER)
+        monkeypatch.setenv("SOME_HOOK", url)
+        assert WEBHOOK.read("env:SOME_HOOK", FOLDER).reveal() == url
+    monkeypatch.setenv("SOME_HOOK", "ftp://h")
+    with pytest.raises(ValueError):  # noqa: PT011
+        WEBHOOK.read("env:SOME_HOOK", FOLDER)
 
 
 def test_reasons_are_the_systems_words() -> None:

@@ -12,6 +12,7 @@ from relay.bridge.app import run_bridge
 from relay.config import BridgeConfig, Config, LogFormat, RouterConfig
 from relay.router import device_tls
 from relay.router.app import run_router
+from relay.router.queue.settings import QueueSettings
 
 log = structlog.get_logger()
 
@@ -86,5 +87,18 @@ async def _serve(config: Config, stopping: trio.Event) -> None:
                 trust=config.trust.value,
                 maximum_associations=config.maximum_associations,
                 grace_period=config.grace_period,
+                queue=queue_settings(config),
                 stopping=stopping,
             )
+
+
+def queue_settings(config: RouterConfig) -> QueueSettings:
+    """What `config` says of the queue, as the Router takes it."""
+    return QueueSettings(
+        space=config.spool_space,
+        reserve=config.spool_reserve,
+        key=config.spool_key,
+        bandwidth=config.bandwidth,
+        warn_after=config.warn_after,
+        webhook=config.webhook.reveal() if config.webhook else None,
+    )

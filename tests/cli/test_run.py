@@ -5,13 +5,17 @@ import sys
 import textwrap
 from collections.abc import Iterator
 from enum import Enum
+from pathlib import Path
 
 import pytest
 import trio
 
-from relay import config
-from relay.cli.run import until_signalled
+from relay import config, config_file
+from relay.bandwidth import parse
+from relay.cli.run import queue_settings, until_signalled
+from relay.config import RouterConfig
 from relay.router import device_tls, peers
+from relay.router.queue.settings import QueueSettings
 
 SERVER = textwrap.dedent(
     """
@@ -103,3 +107,39 @@ def test_what_relay_toml_may_say_is_what_the_router_knows(
 ) -> None:
     """Neither may import the other; the command line hands on the value."""
     assert [member.value for member in said] == [member.value for member in known]
+
+
+def routers(text: str, folder: Path) -> RouterConfig:
+    (folder / "spool.key").touch()
+    loaded = config_file.read(text.encode(), folder / "relay.toml")
+    assert isinstance(loaded, RouterConfig)
+    return loaded
+
+
+def test_what_relay_toml_leaves_out_of_the_queue_is_what_the_router_does_by_itself(
+    tmp_path: Path,
+) -> None:
+    assert queue_settings(routers("[router]", tmp_path)) == QueueSettings()
+
+
+def test_all_that_relay_toml_says_of_the_queue_reaches_it(tmp_path: Path) -> None:
+    said = routers(
+        """
+        [router]
+        spool_space = "2 GiB"
+        spool_reserve = "3 MiB"
+        spool_key = "spool.key"
+        bandwidth = ["sat 20 Mbit/s"]
+        warn_after = 60
+        webhook = "https://example.org/hook"
+        """,
+        tmp_path,
+    )
+    assert queue_settings(said) == QueueSettings(
+        space=2 * 2**30,
+        reserve=3 * 2**20,
+        key=tmp_path / "spool.key",
+        bandwidth=parse(["sat 20 Mbit/s"]),
+        warn_after=60.0,
+        webhook="https://example.org/hook",
+    )
