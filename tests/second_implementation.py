@@ -35,6 +35,7 @@ UNSPECIFIED, EXPIRED, UNKNOWN_KEY, MALFORMED, LAST_REASON = 0, 1, 2, 7, 9  # §8
 OPENING_AGE = 10_800
 SEALED_REQUEST = 131_072 + 16
 CHUNK = 4 * 1024 * 1024
+NOTE = 131_072
 
 
 class Refused(Exception):
@@ -195,11 +196,58 @@ def is_service(value: object) -> bool:
     return type(value) is str and re.fullmatch(service, value) is not None
 
 
+def is_plain(value: object, most: int) -> bool:
+    return type(value) is str and len(value) <= most and all(" " <= c <= "~" for c in value)
+
+
+def is_uid(value: object) -> bool:
+    return type(value) is str and re.fullmatch(r"[0-9.]{1,64}", value) is not None
+
+
+def is_array(value: object, least: int, most: int, holds: Callable[[object], bool]) -> bool:
+    return type(value) is list and least <= len(value) <= most and all(map(holds, value))
+
+
+def is_row(notations: str, value: object) -> bool:
+    """Whether value is an array of just these."""
+    elements = notations.split()
+    return type(value) is list and len(value) == len(elements) and all(map(is_of, elements, value))
+
+
+# §10.1: the rows of notes.
+ROWS = {"asked": "bin(16) bin(32)", "answers": "bin(16) uint(≤3) uint(≤65535) plain(≤64)"}
+
+
+def is_group(value: object) -> bool:
+    return (
+        type(value) is list
+        and len(value) == 2
+        and is_array(value[0], 1, 512, is_uid)
+        and is_array(value[1], 1, 64, is_uid)
+    )
+
+
+def is_groups(value: object) -> bool:
+    if type(value) is not list or not is_array(value, 0, 512, is_group):
+        return False
+    return sum(len(classes) * len(syntaxes) for classes, syntaxes in value) <= 32_768
+
+
 def is_of(notation: str, value: object) -> bool:
     """Whether value is what the notation says, such as bin(32), bin(≤4096), uint or ae."""
     name, _, bound = notation.rstrip(")").partition("(")
     most = int(bound.removeprefix("≤") or 2**63 - 1)
     match name:
+        case "plain":
+            return is_plain(value, most)
+        case "positive":
+            return type(value) is int and 1 <= value <= most
+        case "ids":
+            return is_array(value, 0, 1024, lambda one: is_of("bin(16)", one))
+        case "asked" | "answers":
+            return is_array(value, 0, 1024, lambda one: is_row(ROWS[name], one))
+        case "groups":
+            return is_groups(value)
         case "bin":
             least = 0 if bound.startswith("≤") else most
             return type(value) is bytes and least <= len(value) <= most
@@ -278,6 +326,28 @@ HEADER = Array(
 ANSWER = Array("answer", 2048, "opening_hash bin(32), ciphertext bin(1168), signature bin(64)")
 REFUSAL = Array("refusal", 256, "opening_hash bin(32), reason uint(≤255), signature bin(64)")
 WITHDRAWAL = Array("withdrawal", 256, "opening_hash bin(32), signature bin(64)")
+NOTES = {
+    1: Array("Item", 128, "number 1, id bin(16), sha256 bin(32), length uint"),
+    2: Array("Question", 65_536, "number 2, rows asked"),
+    3: Array("Answers", NOTE, "number 3, rows answers"),
+    4: Array(
+        "Result",
+        128,
+        "number 4, id bin(16), outcome uint(≤3), status uint(≤65535), comment plain(≤64)",
+    ),
+    5: Array("Forget", 24_576, "number 5, ids ids"),
+    6: Array(
+        "Ended",
+        256,
+        "number 6, by uint(≤1), source uint(≤255), reason uint(≤255), words plain(≤200)",
+    ),
+    7: Array(
+        "Knowledge",
+        NOTE,
+        "number 7, serial uint, lifetime uint(≤31622400), split positive(≤255), "
+        "window uint(≤65535), commitment uint(≤1), groups groups",
+    ),
+}
 
 
 # Vectors (§20).
@@ -496,8 +566,23 @@ def compute_withdrawal(v: Vector) -> Results:
     return {}
 
 
+def compute_note(v: Vector) -> Results:
+    """§10.1: the payload of a NOTE record."""
+    data = v.data("note")
+    require(1 <= len(data) <= NOTE, "note: its length")
+    try:
+        values = msgpack.unpackb(data)
+    except ValueError:
+        raise Refused("note: not one MessagePack value") from None
+    require(type(values) is list and values != [], "note: not an array with a number")
+    number = values[0]
+    require(type(number) is int and number in NOTES, "note: unknown number")
+    NOTES[number].read(data)
+    return {"number": number, "packed": msgpack.packb(values)}
+
+
 PDU_OF_RECORD = {1: 0x02, 2: 0x03, 3: 0x05, 4: 0x06, 5: 0x07}
-PDV_RECORD = 6
+PDV_RECORD, NOTE_RECORD = 6, 16
 ENDING = (2, 4, 5)
 
 
@@ -515,6 +600,8 @@ def read_records(data: bytes) -> Iterator[tuple[int, bytes]]:
             require(length >= 2, "PDV: no context or no control header")
             require(payload[0] % 2 == 1, "PDV: an even context")
             require(payload[1] <= 3, "PDV: unknown bits in the control header")
+        elif kind == NOTE_RECORD:
+            require(1 <= length <= NOTE, "note: its length")
         else:
             require(kind in PDU_OF_RECORD, "record: unknown type")
             require(length >= 6, "PDU: its header is cut short")
@@ -676,6 +763,7 @@ KINDS = {
     "withdrawal": Kind(
         compute_withdrawal, "caller opening withdrawal-note", "opening withdrawal-note"
     ),
+    "note": Kind(compute_note, "note", "note packed"),
     "records": Kind(compute_records, "data"),
     "flow": Kind(compute_flow, "key transcript direction sealed"),
 }

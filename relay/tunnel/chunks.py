@@ -1,9 +1,9 @@
 """Chunks in plain: records gathered until there is something worth sealing (PROTOCOL.md §10, §11).
 
-A chunk is a head, never compressed (commands, identifiers, the association's own records, and data
-sets that are compressed already), and a body: fragments of one data set that is worth compressing.
-The records of the head come first. No compression context outlives a chunk, and a body holds one
-object's bytes only, so that no object's content shows in the size of another's.
+A chunk is a head, never compressed (commands, identifiers, notes, the association's own records,
+and data sets that are compressed already), and a body: fragments of one data set that is worth
+compressing. The records of the head come first. No compression context outlives a chunk, and a body
+holds one object's bytes only, so that no object's content shows in the size of another's.
 """
 
 from enum import IntEnum
@@ -11,9 +11,10 @@ from enum import IntEnum
 import attrs
 import zstandard
 
-from relay.dicom.pdu import PDV, Atom, Buffer
+from relay.dicom.pdu import PDV, Buffer
 from relay.errors import ChunkError
 from relay.tunnel import records
+from relay.tunnel.records import Record
 
 # Big enough that one object-store round trip (50 to 100 ms) is small beside its transfer, small
 # enough that several in flight each way fit in memory for many associations.
@@ -22,6 +23,10 @@ MINIMUM_TARGET = 1024
 # Head and body together, in plain. Bounds what a reader sets aside for one chunk.
 MAXIMUM_CHUNK = 4 * 1024 * 1024
 
+# A body ends its chunk, so a chunk holds one compressible object at the most. Whoever sends many
+# objects gives those below this as not compressible: then dozens share a chunk, and its round trip
+# to the store. What compressing one of them would save takes less time than such a round trip.
+SMALL_OBJECT = 16 * 1024
 # Under this a zstd frame's own overhead and the call cost more than they gain.
 MINIMUM_COMPRESSIBLE = 512
 # A body is tried by its middle, past the attributes at the front of a data set.
@@ -50,31 +55,31 @@ class Chunk:
     body: Buffer = b""
     final: bool = False
 
-    def atoms(self) -> list[Atom]:
-        """The records' contents in order; fragments are views of this chunk.
+    def records(self) -> list[Record]:
+        """The records in order; fragments are views of this chunk.
 
         Raises ChunkError if a record is none, the body holds more than fragments of one data set,
         or what ends a session is not the last of a final chunk, or anything else is.
         """
         head, body = records.decode(self.head), records.decode(self.body)
         _check_body(body)
-        atoms = head + body
-        ends = [isinstance(atom, records.FINAL_ATOMS) for atom in atoms]
+        both = head + body
+        ends = [isinstance(record, records.FINAL_ATOMS) for record in both]
         if ends.count(True) != self.final or (self.final and not ends[-1]):
             raise ChunkError("final chunk and final record do not agree")
-        return atoms
+        return both
 
 
-def _check_body(body: list[Atom]) -> None:
-    contexts = {atom.context_id for atom in body if isinstance(atom, PDV) and not atom.is_command}
-    if not all(isinstance(atom, PDV) and not atom.is_command for atom in body) or len(contexts) > 1:
+def _check_body(body: list[Record]) -> None:
+    fragments = [record for record in body if isinstance(record, PDV) and not record.is_command]
+    if len(fragments) < len(body) or len({pdv.context_id for pdv in fragments}) > 1:
         raise ChunkError("chunk's body holds more than fragments of one data set")
-    if any(isinstance(atom, PDV) and atom.is_last for atom in body[:-1]):
+    if any(pdv.is_last for pdv in fragments[:-1]):
         raise ChunkError("chunk's body goes on behind its data set's last fragment")
 
 
 class ChunkBuilder:
-    """Takes what an association says and cuts chunks out of it.
+    """Takes what a session says and cuts chunks out of it.
 
     A chunk is full at `target` bytes; `cut` makes one of what is there when a message ends and
     nothing is waiting behind it. Fragments are kept as they came and joined once.
@@ -98,24 +103,25 @@ class ChunkBuilder:
         """Bytes that wait for `cut`."""
         return self._size
 
-    def add(self, atom: Atom, *, compressible: bool = False) -> list[Chunk]:
-        """Take `atom`; give the chunks that it filled.
+    def add(self, record: Record, *, compressible: bool = False) -> list[Chunk]:
+        """Take `record`; give the chunks that it filled.
 
         `compressible` says that a data set's transfer syntax is uncompressed: then its fragments go
-        to the body. It has no effect on commands and on the association's own records.
+        to the body. It has no effect on commands, notes and the association's own records. Small
+        data sets are better off without; see SMALL_OBJECT.
         """
-        if isinstance(atom, PDV):
-            return self._add_pdv(atom, compressible and not atom.is_command)
-        record = records.encode(atom)
-        if len(record) > MAXIMUM_CHUNK:
-            raise ChunkError(f"record of {len(record)} bytes; a chunk holds {MAXIMUM_CHUNK}")
+        if isinstance(record, PDV):
+            return self._add_pdv(record, compressible and not record.is_command)
+        encoded = records.encode(record)
+        if len(encoded) > MAXIMUM_CHUNK:
+            raise ChunkError(f"record of {len(encoded)} bytes; a chunk holds {MAXIMUM_CHUNK}")
         full = []
-        if self._body or self._is_full or self._size + len(record) > self._target:
+        if self._body or self._is_full or self._size + len(encoded) > self._target:
             full += self._cut_if_any()
         self._close_record(is_last=False)
-        self._head.append(record)
+        self._head.append(encoded)
         self._records += 1
-        self._size += len(record)
+        self._size += len(encoded)
         return full
 
     def cut(self, *, final: bool = False) -> Chunk | None:

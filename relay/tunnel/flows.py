@@ -11,7 +11,7 @@ from relay.tunnel.reader import CloudReader, InLineAllowance, ReaderStatistics
 from relay.tunnel.seal import ChunkOpener, ChunkSealer
 from relay.tunnel.slots import SlotSupply
 from relay.tunnel.store import ObjectClient
-from relay.tunnel.writer import CloudWriter, WriterStatistics
+from relay.tunnel.writer import CloudWriter, Throttle, WriterStatistics
 
 
 @attrs.frozen(slots=True)
@@ -35,6 +35,7 @@ class Flows:
         writes: Direction,
         allowance: InLineAllowance,
         resume_window: float,
+        throttle: Throttle | None = None,
     ) -> None:
         self._session = port.session
         self._writes = writes
@@ -44,6 +45,7 @@ class Flows:
             slots=SlotSupply(client.request, port.session, resume_window),
             objects=objects,
             resume_window=resume_window,
+            throttle=throttle,
         )
         self.reader = CloudReader(
             session=port.session,

@@ -1,6 +1,6 @@
-"""CloudReader: one direction of a session, from announcements to the atoms that the peer sent.
+"""CloudReader: one direction of a session, from announcements to the records that the peer sent.
 
-    announced, in line ------> opened in order -> atoms -> receive
+    announced, in line ------> opened in order -> records -> receive
     announced, in a slot -> GET -^        `-> DELETE
 
 Announcements are taken in number order: a duplicate is ignored, and so is what follows a gap, which
@@ -25,7 +25,7 @@ from relay.errors import ChunkError, LocalProtocolError, ProviderError, Signalli
 from relay.signalling.messages import Announce, FlowProgress, InLine
 from relay.tunnel.chunks import Chunk
 from relay.tunnel.pulse import Stall
-from relay.tunnel.records import FINAL_ATOMS
+from relay.tunnel.records import FINAL_ATOMS, Record
 from relay.tunnel.retry import persist
 from relay.tunnel.seal import MAXIMUM_SEALED, ChunkOpener
 from relay.tunnel.slots import Request, StoredChunk, resign
@@ -69,9 +69,9 @@ class _Incoming:
 
 @attrs.define(slots=True, eq=False)
 class _Opened:
-    """An opened chunk until its atoms are consumed."""
+    """An opened chunk until its records are consumed."""
 
-    atoms: deque[Atom]
+    records: deque[Record]
     in_line: int
 
 
@@ -230,8 +230,8 @@ class CloudReader:
 
     # --- the receiver's side ---------------------------------------------------------------------
 
-    async def receive(self) -> Atom:
-        """The next atom. Coming back for it says that the one before is consumed.
+    async def receive(self) -> Record:
+        """The next record. Coming back for it says that the one before is consumed.
 
         Raises LocalProtocolError after A-RELEASE-RP, A-ABORT or A-ASSOCIATE-RJ.
         """
@@ -240,17 +240,17 @@ class CloudReader:
             raise LocalProtocolError("the association is over: nothing more can be received")
         while True:
             if self._ending is not None:
-                atom = self._ending
+                record: Record = self._ending
                 break
-            if self._waiting and not self._waiting[0].atoms:
+            if self._waiting and not self._waiting[0].records:
                 self._consume(self._waiting.popleft())
             elif self._waiting:
-                atom = self._waiting[0].atoms.popleft()
+                record = self._waiting[0].records.popleft()
                 break
             else:
                 await self._changed.park()
-        self._over = isinstance(atom, FINAL_ATOMS)
-        return atom
+        self._over = isinstance(record, FINAL_ATOMS)
+        return record
 
     def _consume(self, chunk: _Opened) -> None:
         self._consumed += 1
@@ -300,27 +300,27 @@ class CloudReader:
         self._retries += 1
 
     async def _open(self, opener: ChunkOpener, incoming: _Incoming, sealed: bytes) -> None:
-        def open_and_decode() -> tuple[Chunk, list[Atom]]:
+        def open_and_decode() -> tuple[Chunk, list[Record]]:
             chunk = opener.open(sealed, number)
-            return chunk, chunk.atoms()
+            return chunk, chunk.records()
 
         number = self._opened
         if incoming.size < OPEN_IN_THREAD:
-            chunk, atoms = open_and_decode()
+            chunk, records = open_and_decode()
         else:
-            chunk, atoms = await trio.to_thread.run_sync(open_and_decode)
+            chunk, records = await trio.to_thread.run_sync(open_and_decode)
         if number >= self._chunk_credit and not chunk.final:
             raise ChunkError(f"chunk {number} beyond the credit of {self._chunk_credit}")
         del self._incoming[number]
         self._opened += 1
         self._sealed_bytes += incoming.size
         self.finished = chunk.final
-        if chunk.final and isinstance(atoms[-1], AAbort):
+        if chunk.final and isinstance(records[-1], AAbort):
             # Acted on at once (DESIGN §3): the device gets nothing of what went before.
-            self.end(atoms[-1])
+            self.end(records[-1])
         elif self._ending is None:
             in_line = incoming.size if incoming.stored is None else 0
-            self._waiting.append(_Opened(deque(atoms), in_line))
+            self._waiting.append(_Opened(deque(records), in_line))
         self._changed.unpark_all()
         self._tell()
 

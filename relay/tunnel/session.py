@@ -1,8 +1,9 @@
 """A session: an association that crosses the cloud, seen from one of its two Routers.
 
 `open_tunnel` (caller) and `accept_tunnel` (callee) give a TunnelAssociation, which offers the same
-verbs as one over TCP. Behind it two flows and the tasks that keep the two ends in step, all in the
-nursery of the context manager:
+verbs as one over TCP, for notes too: what a session's purpose allows is for those who speak in it.
+Behind it two flows and the tasks that keep the two ends in step, all in the nursery of the context
+manager:
 
     send ----> CloudWriter --> port, store
     receive <- CloudReader <-- port, store
@@ -23,7 +24,7 @@ import trio
 
 from relay.dicom.pdu import AAbort, Atom
 from relay.dicom.rejection import TEMPORARY_CONGESTION
-from relay.errors import AbortReason, AbortSource, RelayError
+from relay.errors import AbortReason, AbortSource, RelayError, RemoteProtocolError
 from relay.signalling.client import Connected, Disconnected, SessionPort, SignallingClient
 from relay.signalling.messages import (
     Announce,
@@ -42,8 +43,10 @@ from relay.tunnel.handshake import PendingOpening, ReceivedOpening
 from relay.tunnel.keys import Random
 from relay.tunnel.pulse import Pulse
 from relay.tunnel.reader import InLineAllowance
+from relay.tunnel.records import Note, Record
 from relay.tunnel.store import ObjectClient
 from relay.tunnel.verdict import LOST, end_reason, end_reason_of, rejection_of_end, words
+from relay.tunnel.writer import Throttle
 
 log = structlog.get_logger()
 
@@ -80,6 +83,7 @@ class TunnelAssociation:
         *,
         allowance: InLineAllowance,
         timeouts: TunnelTimeouts,
+        throttle: Throttle | None = None,
     ) -> None:
         self.session = session
         self.cause = ""
@@ -102,6 +106,7 @@ class TunnelAssociation:
             ),
             allowance=allowance,
             resume_window=timeouts.resume_window,
+            throttle=throttle,
         )
         self._writer, self._reader = self._flows.writer, self._flows.reader
         self._verdict: EndReason | None = None  # how it ended: what the Bridge is told
@@ -115,29 +120,45 @@ class TunnelAssociation:
     def _name(self) -> str:
         return self.session.hex()[:8]
 
+    @property
+    def ended_for(self) -> EndReason | None:
+        """Why the session ended; FINISHED: by what was said in it, or in answer to its opening."""
+        return self._verdict
+
     # --- an association's verbs ------------------------------------------------------------------
 
     async def receive(self) -> Atom:
         """The next atom that the far device, or its Router, sent.
 
         Whatever happens to the tunnel comes as an A-ABORT, or as an A-ASSOCIATE-RJ where nothing
-        was received yet. Raises LocalProtocolError after a terminal atom.
+        was received yet. Raises LocalProtocolError after a terminal atom, RemoteProtocolError where
+        the far Router sent a note: between two devices there are none.
         """
+        record = await self.receive_record()
+        if isinstance(record, Note):
+            why = "a note in the session of an association"
+            raise RemoteProtocolError(why, AbortReason.UNEXPECTED_PDU)
+        return record
+
+    async def receive_record(self) -> Record:
+        """As `receive`, where the far Router may also send notes: in delivery and knowledge."""
         return await self._reader.receive()
 
     async def send(
-        self, atom: Atom, *, compressible: bool = False, end_of_message: bool = True
+        self, record: Record, *, compressible: bool = False, end_of_message: bool = True
     ) -> None:
-        """Send `atom`; waits while as much as the window holds is on its way.
+        """Send `record`; waits while as much as the window holds is on its way.
 
-        `compressible`: a fragment in an uncompressed transfer syntax. `end_of_message` False: more
-        of the message follows at once (the data set, behind a command's last fragment).
-        Raises AssociationAborted if the association is over, LocalProtocolError if a final atom was
-        sent.
+        `compressible`: a fragment in an uncompressed transfer syntax; whoever sends many objects
+        leaves it off for those below chunks.SMALL_OBJECT. `end_of_message` False: more follows at
+        once that should share its chunk (the data set, behind a command's last fragment; the
+        C-STORE-RQ, behind its Item).
+        Raises AssociationAborted if the association is over, LocalProtocolError if a final record
+        was sent.
         """
         if self._reader.finished:
             self._writer.end(FAR_END)
-        await self._writer.send(atom, compressible=compressible, end_of_message=end_of_message)
+        await self._writer.send(record, compressible=compressible, end_of_message=end_of_message)
 
     async def abort(
         self,
@@ -336,12 +357,14 @@ async def open_tunnel(
     *,
     allowance: InLineAllowance,
     timeouts: TunnelTimeouts | None = None,
+    throttle: Throttle | None = None,
 ) -> AsyncIterator[TunnelAssociation]:
     """The caller's end of the session that `pending` opens; the request is on its way already.
 
-    `receive` first gives A-ASSOCIATE-AC, A-ASSOCIATE-RJ or A-ABORT. Leaving the block without a
-    final atom aborts the association. Leaving takes until the far end has what ends it: the resume
-    window at the most, 2 s when cancelled. Raises SignallingError if too many sessions are held.
+    `receive` first gives A-ASSOCIATE-AC, A-ASSOCIATE-RJ or A-ABORT. Each chunk waits for `throttle`
+    until a final record is sent; a wait is cancelled then. Leaving the block without a final record
+    aborts the association. Leaving takes until the far end has what ends it: the resume window at
+    the most, 2 s when cancelled. Raises SignallingError if too many sessions are held.
     """
     header = pending.header
     first = Open(
@@ -354,6 +377,7 @@ async def open_tunnel(
         Greeting(pending, first),
         allowance=allowance,
         timeouts=timeouts or TunnelTimeouts(),
+        throttle=throttle,
     )
     async with association.running():
         yield association
@@ -368,10 +392,11 @@ async def accept_tunnel(
     allowance: InLineAllowance,
     timeouts: TunnelTimeouts | None = None,
     random: Random = secrets.token_bytes,
+    throttle: Throttle | None = None,
 ) -> AsyncIterator[TunnelAssociation]:
     """The callee's end of a session that a caller opened; the answer goes out at once.
 
-    The request is `received.request`; what is sent first answers it. Leaving as for `open_tunnel`.
+    The request is `received.request`; what is sent first answers it. Else as `open_tunnel`.
     """
     answer, keys = received.answer(random)
     association = TunnelAssociation(
@@ -381,6 +406,7 @@ async def accept_tunnel(
         Greeting(received, Answer(received.session, answer), keys),
         allowance=allowance,
         timeouts=timeouts or TunnelTimeouts(),
+        throttle=throttle,
     )
     async with association.running():
         yield association

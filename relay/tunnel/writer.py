@@ -1,11 +1,13 @@
-"""CloudWriter: one direction of a session, from atoms to sealed chunks that the peer has opened.
+"""CloudWriter: one direction of a session, from records to sealed chunks that the peer has opened.
 
-    send -> ChunkBuilder -> (window, credit) -> ChunkSealer -> in line ------------> announced
-                                                            -> slot -> PUT, stored -> announced
+    send -> ChunkBuilder -> (window, credit) -> ChunkSealer -> (throttle)
+         -> in line ------------> announced
+         -> slot -> PUT, stored -> announced
 
-Chunks are sealed once, in order; several are put at a time; they are announced in number order,
-each only once it is stored. Their sealed bytes are kept until the peer says that it has opened
-them, so that whatever was lost on the way is sent again as it was (DESIGN §5).
+Chunks are sealed once, in order, and wait for the throttle, if there is one; several are put at a
+time; they are announced in number order, each only once it is stored. Their sealed bytes are kept
+until the peer says that it has opened them, so that whatever was lost on the way is sent again as
+it was (DESIGN §5).
 
 Memory of one writer: WINDOW sealed chunks, one being sealed, one cut and one being gathered, each
 of chunks.TARGET_SIZE (1 MiB): 7 MiB at the most. Whoever sends beyond that waits.
@@ -14,12 +16,13 @@ of chunks.TARGET_SIZE (1 MiB): 7 MiB at the most. Whoever sends beyond that wait
 import math
 from collections import deque
 from collections.abc import Awaitable, Callable
+from typing import TypeAlias
 
 import attrs
 import trio
 from trio.lowlevel import ParkingLot
 
-from relay.dicom.pdu import PDV, AAbort, Atom
+from relay.dicom.pdu import PDV, AAbort
 from relay.errors import (
     AbortReason,
     AbortSource,
@@ -37,6 +40,7 @@ from relay.signalling.messages import (
 from relay.tunnel import records
 from relay.tunnel.chunks import Chunk, ChunkBuilder
 from relay.tunnel.pulse import Stall
+from relay.tunnel.records import Note, Record
 from relay.tunnel.retry import persist
 from relay.tunnel.seal import ChunkSealer
 from relay.tunnel.slots import Slot, SlotSupply
@@ -53,6 +57,9 @@ FLUSH_AFTER = 1.0
 SEAL_IN_THREAD = 64 * 1024
 # An announcement that the peer does not have after so long is lost, not on its way.
 ANNOUNCEMENT_LOST = 1.0
+
+# Awaited with a sealed chunk's bytes: returns when they may leave. Must not raise.
+Throttle: TypeAlias = Callable[[int], Awaitable[None]]
 
 
 @attrs.define(slots=True, eq=False)
@@ -78,6 +85,17 @@ class WriterStatistics:
     retries: int
 
 
+def _ends_message(record: Record, end_of_message: bool) -> bool:
+    """Is what there is worth sealing, with this at its end?"""
+    match record:
+        case PDV(is_last=is_last):
+            return is_last and end_of_message
+        case Note():
+            return end_of_message
+        case _:
+            return True
+
+
 class CloudWriter:
     """One direction's writing end.
 
@@ -93,20 +111,23 @@ class CloudWriter:
         slots: SlotSupply,
         objects: ObjectClient,
         resume_window: float,
+        throttle: Throttle | None = None,
     ) -> None:
         self._session = session
         self._transmit = transmit
         self._slots = slots
         self._objects = objects
         self._resume_window = resume_window
+        self._throttle = throttle
 
         self._builder = ChunkBuilder()
         self._gathering_since = math.inf
         self._cut = False  # what the builder holds is worth sealing as it is
         self._full: deque[Chunk] = deque()
-        self._final = False  # the builder holds the final atom
+        self._final = False  # the builder holds the final record
         self._abort: AAbort | None = None
         self._finished = False  # the final chunk is sealed
+        self._held_back = trio.CancelScope()  # around the throttle, cancelled once closing
         self._over = ""  # why nothing more can be sent
 
         # Counts of chunks from 0: sealed, announced at least once, and what the reader says.
@@ -130,12 +151,14 @@ class CloudWriter:
     # --- the sender's side -----------------------------------------------------------------------
 
     async def send(
-        self, atom: Atom, *, compressible: bool = False, end_of_message: bool = True
+        self, record: Record, *, compressible: bool = False, end_of_message: bool = True
     ) -> None:
-        """Take `atom`; waits while a full chunk waits for room in the window.
+        """Take `record`; waits while a full chunk waits for room in the window.
 
-        `compressible`: a fragment in an uncompressed transfer syntax. `end_of_message`: nothing
-        that belongs to it follows at once, where it is the last fragment of its kind.
+        `compressible`: a fragment in an uncompressed transfer syntax, of an object that is worth a
+        chunk of its own (chunks.SMALL_OBJECT). `end_of_message`: nothing that belongs to it follows
+        at once, where it is the last fragment of its kind, or a note; False keeps it back to share
+        a chunk with what follows, for FLUSH_AFTER at the most.
         Raises AssociationAborted once aborted or ended, LocalProtocolError after A-RELEASE-RP or
         A-ASSOCIATE-RJ.
         """
@@ -150,18 +173,19 @@ class CloudWriter:
             )
         if self._final:
             raise LocalProtocolError("nothing follows A-RELEASE-RP or A-ASSOCIATE-RJ")
-        if isinstance(atom, AAbort):
-            self.abort(atom)
+        if isinstance(record, AAbort):
+            self.abort(record)
             return
         if self._builder.pending == 0:
             self._gathering_since = trio.current_time()
-        full = self._builder.add(atom, compressible=compressible)
+        full = self._builder.add(record, compressible=compressible)
         if full:
             self._full.extend(full)
             self._gathering_since = trio.current_time()
-        if isinstance(atom, records.FINAL_ATOMS):
+        if isinstance(record, records.FINAL_ATOMS):
             self._final = True
-        if not isinstance(atom, PDV) or (atom.is_last and end_of_message):
+            self._held_back.cancel()
+        if _ends_message(record, end_of_message):
             self._cut = True
         self._changed.unpark_all()
 
@@ -172,6 +196,7 @@ class CloudWriter:
         self._abort = atom
         self._full.clear()
         self._builder = ChunkBuilder()
+        self._held_back.cancel()
         self._changed.unpark_all()
 
     def end(self, cause: str) -> None:
@@ -181,7 +206,7 @@ class CloudWriter:
 
     @property
     def closing(self) -> bool:
-        """A final atom has been given."""
+        """A final record has been given."""
         return self._final or self._abort is not None
 
     @property
@@ -277,16 +302,29 @@ class CloudWriter:
                 sealed = await trio.to_thread.run_sync(sealer.seal, chunk)
             # No checkpoint from here on: a chunk that is sealed is also kept.
             in_line = self._goes_in_line(len(sealed), chunk.final)
-            outgoing = _Outgoing(self._sealed, sealed, slot=None, stored=in_line)
+            outgoing = _Outgoing(self._sealed, sealed, slot=None, stored=False)
             self._outgoing[outgoing.number] = outgoing
             self._sealed += 1
             self._sealed_bytes += len(sealed)
             self._finished = chunk.final
             self._changed.unpark_all()
-            if not in_line:
+            await self._hold_back(outgoing)
+            if in_line:
+                outgoing.stored = True
+                self._changed.unpark_all()
+            else:
                 # Here and not in the task that puts: slots are used in the chunks' order.
                 outgoing.slot = await self._slots.take()
                 nursery.start_soon(self._put, outgoing)
+
+    async def _hold_back(self, outgoing: _Outgoing) -> None:
+        """Wait for the throttle, but not once there is a final record: what is before it is due.
+
+        The peer opens a final chunk only behind all others, so none of them may hold it up.
+        """
+        if self._throttle is not None and not self.closing:
+            with trio.CancelScope() as self._held_back:
+                await self._throttle(len(outgoing.sealed))
 
     def _next_chunk(self) -> Chunk | None:
         """What to seal now, if there is something and there is room for it."""

@@ -43,6 +43,7 @@ from relay.tunnel.handshake import (
 )
 from relay.tunnel.keys import HPKEKeyPair
 from relay.tunnel.reader import InLineAllowance
+from relay.tunnel.records import Record
 from relay.tunnel.session import (
     TunnelAssociation,
     TunnelTimeouts,
@@ -50,6 +51,7 @@ from relay.tunnel.session import (
     open_tunnel,
 )
 from relay.tunnel.store import ObjectRequest
+from relay.tunnel.writer import Throttle
 
 NETWORK = bytes(range(16))
 CALLER, CALLEE = Identity.from_seed(b"a" * 32), Identity.from_seed(b"b" * 32)
@@ -319,10 +321,10 @@ class Network:
                 client.ports[session].put(End(session, reason))
 
 
-def opening(request: bytes = b"request") -> PendingOpening:
+def opening(request: bytes = b"request", purpose: Purpose = Purpose.ASSOCIATION) -> PendingOpening:
     entropy = random.randbytes
     return open_session(
-        CALLER, NETWORK, CALLEE.public, KEY.public, "PACS", request, Purpose.ASSOCIATION, 0, entropy
+        CALLER, NETWORK, CALLEE.public, KEY.public, "PACS", request, purpose, 0, entropy
     )
 
 
@@ -333,15 +335,20 @@ def received(message: Open) -> ReceivedOpening:
 
 
 def near_end(
-    network: Network, store: Store | None = None, timeouts: TunnelTimeouts | None = None
+    network: Network,
+    store: Store | None = None,
+    timeouts: TunnelTimeouts | None = None,
+    purpose: Purpose = Purpose.ASSOCIATION,
+    throttle: Throttle | None = None,
 ) -> AbstractAsyncContextManager[TunnelAssociation]:
     """The caller's end of a new session."""
     return open_tunnel(
         network.caller,
         store or Store(),
-        opening(),
+        opening(purpose=purpose),
         allowance=InLineAllowance(),
         timeouts=timeouts,
+        throttle=throttle,
     )
 
 
@@ -351,6 +358,7 @@ async def running(
     body: Callable[[TunnelAssociation], Awaitable[object]] | None = None,
     store: Store | None = None,
     timeouts: TunnelTimeouts | None = None,
+    throttle: Throttle | None = None,
 ) -> AsyncIterator[trio.Nursery]:
     """The network, and a callee that accepts what is opened and does `body` with it.
 
@@ -364,6 +372,7 @@ async def running(
             received(message),
             allowance=InLineAllowance(),
             timeouts=timeouts,
+            throttle=throttle,
         ) as association:
             await body(association)
 
@@ -426,16 +435,16 @@ async def established(
         yield pair
 
 
-def plain(atom: Atom) -> Atom:
-    """The atom with its own bytes, to compare and keep."""
-    if isinstance(atom, PDV):
-        return attrs.evolve(atom, fragment=bytes(atom.fragment))
-    return atom
+def plain(record: Record) -> Record:
+    """The record with its own bytes, to compare and keep."""
+    if isinstance(record, PDV):
+        return attrs.evolve(record, fragment=bytes(record.fragment))
+    return record
 
 
-def merged(atoms: list[Atom]) -> list[Atom]:
-    """Atoms as they compare across hops: a fragment may be split and merged within its message."""
-    result: list[Atom] = []
+def merged(atoms: list[Record]) -> list[Record]:
+    """Records as they compare across hops: a fragment may be split and merged in its message."""
+    result: list[Record] = []
     for atom in map(plain, atoms):
         last = result[-1] if result else None
         if (

@@ -14,6 +14,7 @@ from relay.errors import ChunkError
 from relay.tunnel.chunks import (
     MAXIMUM_CHUNK,
     MINIMUM_TARGET,
+    SMALL_OBJECT,
     Chunk,
     ChunkBuilder,
     Compression,
@@ -23,7 +24,7 @@ from relay.tunnel.chunks import (
     shuffle,
     unshuffle,
 )
-from relay.tunnel.records import MAXIMUM_RECORDS, decode, encode
+from relay.tunnel.records import MAXIMUM_NOTE, MAXIMUM_RECORDS, Note, Record, decode, encode
 
 NOISE = random.Random(1)
 IMAGE = struct.pack("<40000H", *(int(NOISE.gauss(1000, 30)) for _ in range(40000)))
@@ -37,16 +38,16 @@ def data(fragment: bytes, *, last: bool = False, context_id: int = 1) -> PDV:
     return PDV(context_id, False, last, fragment)
 
 
-def build(builder: ChunkBuilder, atoms: list[tuple[Atom, bool]]) -> list[Chunk]:
+def build(builder: ChunkBuilder, said: list[tuple[Record, bool]]) -> list[Chunk]:
     chunks = []
-    for atom, compressible in atoms:
-        chunks += builder.add(atom, compressible=compressible)
+    for record, compressible in said:
+        chunks += builder.add(record, compressible=compressible)
     last = builder.cut()
     return chunks if last is None else [*chunks, last]
 
 
-def messages(atoms: list[Atom]) -> list[object]:
-    """Atoms with all fragments of a message joined: what does not depend on how they are cut."""
+def messages(atoms: list[Record]) -> list[object]:
+    """Records with all fragments of a message joined: what does not depend on how they are cut."""
     out: list[object] = []
     parts: list[bytes] = []
     kind = None
@@ -91,7 +92,43 @@ def test_what_is_not_compressible_stays_in_the_head_in_order() -> None:
         ],
     )
     assert chunk.body == b""
-    assert len(chunk.atoms()) == 5
+    assert len(chunk.records()) == 5
+
+
+ITEM, RESULT = Note(b"item"), Note(b"result")
+
+
+def test_an_item_its_command_and_its_data_set_share_a_chunk() -> None:
+    said = [(ITEM, False), (command(), False), (data(b"data", last=True), True)]
+    chunks = build(ChunkBuilder(), [*said, *said])
+    assert [decode(chunk.head) for chunk in chunks] == [[ITEM, command()]] * 2
+    assert [decode(chunk.body) for chunk in chunks] == [[data(b"data", last=True)]] * 2
+
+
+def test_small_objects_that_are_not_to_be_compressed_share_a_chunk() -> None:
+    small = data(bytes(SMALL_OBJECT - 2), last=True)
+    said = [(ITEM, False), (command(), False), (small, False)]
+    chunks = build(ChunkBuilder(), said * 60)
+    assert len(chunks) == 1
+    assert chunks[0].records() == [ITEM, command(), small] * 60
+
+
+def test_a_note_is_in_the_head_whatever_is_said_of_it() -> None:
+    (chunk,) = build(ChunkBuilder(), [(RESULT, True), (RESULT, True), (AReleaseRP(), False)])
+    assert decode(chunk.head) == [RESULT, RESULT, AReleaseRP()]
+    assert chunk.body == b""
+
+
+def test_a_note_behind_a_body_is_in_the_next_chunk() -> None:
+    chunks = build(ChunkBuilder(), [(command(), False), (data(b"one"), True), (RESULT, False)])
+    assert [chunk.records() for chunk in chunks] == [[command(), data(b"one")], [RESULT]]
+
+
+def test_the_longest_note_makes_a_chunk_whatever_the_target() -> None:
+    note = Note(bytes(MAXIMUM_NOTE))
+    said = [(command(), False), (note, False), (command(), False)]
+    chunks = build(ChunkBuilder(MINIMUM_TARGET), said)
+    assert [chunk.records() for chunk in chunks] == [[command()], [note], [command()]]
 
 
 def test_a_body_holds_one_data_set() -> None:
@@ -107,7 +144,7 @@ def test_a_body_holds_one_data_set() -> None:
 def test_adjacent_fragments_become_one_record() -> None:
     fragments = [(data(b"%04d" % i, last=i == 99), True) for i in range(100)]
     (chunk,) = build(ChunkBuilder(), fragments)
-    (pdv,) = chunk.atoms()
+    (pdv,) = chunk.records()
     assert isinstance(pdv, PDV)
     assert pdv.is_last
     assert bytes(pdv.fragment) == b"".join(b"%04d" % i for i in range(100))
@@ -117,7 +154,7 @@ def test_adjacent_fragments_become_one_record() -> None:
 def test_large_fragment_is_split_at_even_places(compressible: bool) -> None:
     fragment = os.urandom(10 * MINIMUM_TARGET + 2)
     chunks = build(ChunkBuilder(MINIMUM_TARGET), [(data(fragment, last=True), compressible)])
-    pdvs = [atom for chunk in chunks for atom in chunk.atoms() if isinstance(atom, PDV)]
+    pdvs = [atom for chunk in chunks for atom in chunk.records() if isinstance(atom, PDV)]
     assert b"".join(bytes(pdv.fragment) for pdv in pdvs) == fragment
     assert [pdv.is_last for pdv in pdvs] == [False] * (len(pdvs) - 1) + [True]
     assert all(len(pdv.fragment) % 2 == 0 for pdv in pdvs)
@@ -138,7 +175,7 @@ def test_final_chunk() -> None:
     chunk = builder.cut(final=True)
     assert chunk is not None
     assert chunk.final
-    assert chunk.atoms() == [AReleaseRP()]
+    assert chunk.records() == [AReleaseRP()]
     assert builder.cut(final=True) is None  # a final chunk has the record that makes it so
 
 
@@ -148,18 +185,20 @@ ENDS: list[Atom] = [AReleaseRP(), AAbort(2, 0), AAssociateRJ(1, 1, 1)]
 @pytest.mark.parametrize("end", ENDS, ids=str)
 def test_what_ends_a_session_is_the_last_of_a_final_chunk(end: Atom) -> None:
     record, release = encode(end), encode(AReleaseRQ())
-    assert Chunk(release + record, final=True).atoms() == [AReleaseRQ(), end]
+    assert Chunk(release + record, final=True).records() == [AReleaseRQ(), end]
     for wrong in [
         Chunk(record),
         Chunk(release, final=True),
         Chunk(b"", final=True),
         Chunk(record + release, final=True),
+        Chunk(record + encode(RESULT), final=True),
+        Chunk(encode(RESULT), final=True),
         Chunk(record + record, final=True),
         Chunk(record, encode(data(b"data")), final=True),
         Chunk(b"", record, final=True),
     ]:
         with pytest.raises(ChunkError):
-            wrong.atoms()
+            wrong.records()
 
 
 @pytest.mark.parametrize(
@@ -167,19 +206,22 @@ def test_what_ends_a_session_is_the_last_of_a_final_chunk(end: Atom) -> None:
     [
         [command()],
         [AReleaseRQ()],
+        [Note(b"note")],
+        [data(b"one"), Note(b"note")],
+        [Note(b"note"), data(b"one")],
         [data(b"one", last=True), data(b"two")],
         [data(b"one"), data(b"two", context_id=3)],
         [data(b"one"), command()],
     ],
 )
-def test_a_body_with_more_than_one_data_set_is_refused(body: list[Atom]) -> None:
+def test_a_body_with_more_than_one_data_set_is_refused(body: list[Record]) -> None:
     with pytest.raises(ChunkError, match="body"):
-        Chunk(b"", b"".join(map(encode, body))).atoms()
+        Chunk(b"", b"".join(map(encode, body))).records()
 
 
 def test_a_body_ends_where_another_context_begins() -> None:
     chunks = build(ChunkBuilder(), [(data(b"one"), True), (data(b"two", context_id=3), True)])
-    assert [len(chunk.atoms()) for chunk in chunks] == [1, 1]
+    assert [len(chunk.records()) for chunk in chunks] == [1, 1]
 
 
 def test_target_within_what_a_reader_takes() -> None:
@@ -197,7 +239,7 @@ PDVS = st.builds(
 )
 SAID = st.lists(
     st.tuples(
-        st.one_of(PDVS, PDVS, PDVS, st.just(AReleaseRQ())),
+        st.one_of(PDVS, PDVS, PDVS, st.just(AReleaseRQ()), st.just(RESULT)),
         st.booleans(),
     ),
     max_size=30,
@@ -205,9 +247,9 @@ SAID = st.lists(
 
 
 @given(SAID, st.integers(MINIMUM_TARGET, 4000))
-def test_nothing_is_lost_or_reordered(said: list[tuple[Atom, bool]], target: int) -> None:
+def test_nothing_is_lost_or_reordered(said: list[tuple[Record, bool]], target: int) -> None:
     chunks = build(ChunkBuilder(target), said)
-    atoms = [atom for chunk in chunks for atom in chunk.atoms()]
+    atoms = [atom for chunk in chunks for atom in chunk.records()]
     assert messages(atoms) == messages([atom for atom, _ in said])
     for chunk in chunks:
         assert len(chunk.head) + len(chunk.body) <= target
@@ -277,7 +319,7 @@ def test_decompression_stops_at_the_stated_length() -> None:
 def test_a_chunk_is_cut_at_the_most_records_that_a_reader_takes() -> None:
     atoms = [(command(b""), False)] * (MAXIMUM_RECORDS + 1) + [(AReleaseRQ(), False)]
     chunks = build(ChunkBuilder(), atoms)
-    assert [len(chunk.atoms()) for chunk in chunks] == [MAXIMUM_RECORDS, 2]
+    assert [len(chunk.records()) for chunk in chunks] == [MAXIMUM_RECORDS, 2]
 
 
 def test_empty_fragments_fill_no_memory() -> None:
@@ -287,4 +329,4 @@ def test_empty_fragments_fill_no_memory() -> None:
     assert builder.add(data(b"ab", last=True)) == []
     chunk = builder.cut()
     assert chunk is not None
-    assert chunk.atoms() == [data(b"ab", last=True)]
+    assert chunk.records() == [data(b"ab", last=True)]

@@ -12,7 +12,9 @@ import trio
 from trio.testing import MockClock
 
 from relay.dicom.pdu import PDV, AAbort, AAssociateRJ, AReleaseRP, Atom
-from relay.errors import AssociationAborted
+from relay.errors import AssociationAborted, RemoteProtocolError
+from relay.router.guard import Guard
+from relay.router.passthrough import How, join
 from relay.signalling.messages import (
     MAXIMUM_IN_LINE,
     Announce,
@@ -25,11 +27,13 @@ from relay.signalling.messages import (
     Progress,
     Refuse,
 )
-from relay.tunnel import reader, records, writer
+from relay.tunnel import notes, reader, records, writer
 from relay.tunnel.chunks import TARGET_SIZE, Chunk
+from relay.tunnel.records import MAXIMUM_NOTE, Note, Record
 from relay.tunnel.seal import ChunkSealer
 from relay.tunnel.session import TunnelAssociation, TunnelTimeouts
 from relay.tunnel.store import ObjectRequest
+from tests.router.fakes import CT, FakeAssociation, FakeBorder, acceptance, proposal
 from tests.tunnel.fakes import (
     AC,
     BLOCK,
@@ -251,9 +255,9 @@ class Peer:
         keys = pair.callee._greeting._keys
         return cls(pair, ChunkSealer(keys.callee_to_caller, keys.transcript, 1))
 
-    def seal(self, *atoms: Atom) -> bytes:
-        final = isinstance(atoms[-1], records.FINAL_ATOMS)
-        return self.sealer.seal(Chunk(b"".join(map(records.encode, atoms)), final=final))
+    def seal(self, *said: Record) -> bytes:
+        final = isinstance(said[-1], records.FINAL_ATOMS)
+        return self.sealer.seal(Chunk(b"".join(map(records.encode, said)), final=final))
 
     def say(self, message: Message) -> None:
         self.pair.network.carry(self.pair.network.callee, message)
@@ -365,3 +369,92 @@ async def test_a_reader_that_takes_no_announcement(autojump_clock: MockClock) ->
             with trio.fail_after(60):
                 assert await until_over(pair.caller) == [LOST]
             nursery.cancel_scope.cancel()
+
+
+# --- notes ---------------------------------------------------------------------------------------
+
+RESULT = notes.encode(notes.Result(bytes(16), notes.Outcome.ANSWERED, 0, ""))
+FRAGMENT = records.encode(PDV(1, False, False, b"data"))
+RELEASE = records.encode(AReleaseRP())
+
+
+def note_of(length: int) -> bytes:
+    """The record of a note of so many bytes, which nobody here would encode."""
+    return b"\x10" + length.to_bytes(4, "big") + bytes(length)
+
+
+@pytest.mark.parametrize(
+    "chunk",
+    [
+        Chunk(b"", records.encode(RESULT)),
+        Chunk(b"", FRAGMENT + records.encode(RESULT)),
+        Chunk(b"", records.encode(RESULT) + FRAGMENT),
+        Chunk(note_of(0)),
+        Chunk(note_of(MAXIMUM_NOTE + 1)),
+        Chunk(records.encode(RESULT)[:-1]),
+        Chunk(RELEASE + records.encode(RESULT), final=True),
+        Chunk(records.encode(RESULT), final=True),
+    ],
+    ids=[
+        "in the body",
+        "behind a fragment",
+        "in front of one",
+        "of nothing",
+        "too long",
+        "cut",
+        "behind the end",
+        "for an end",
+    ],
+)
+async def test_a_note_where_or_as_none_may_be(chunk: Chunk, autojump_clock: MockClock) -> None:
+    async with tunnel() as pair:
+        await trio.sleep(1)
+        peer = Peer.of(pair)
+        sealed = peer.sealer.seal(chunk)
+        if len(sealed) <= MAXIMUM_IN_LINE:
+            peer.in_line(sealed)
+        else:
+            url = f"https://store.example/{pair.caller.session.hex()}/1/0"
+            pair.store.objects[url] = sealed
+            peer.announce(len(sealed))
+        await assert_ended(pair)
+
+
+@pytest.mark.parametrize(
+    "payload", [b"\xc1", b"\x91" * 1000, bytes(MAXIMUM_NOTE), RESULT.payload + b"\0", b"\x91\x08"]
+)
+async def test_a_note_that_says_nothing_is_refused_by_who_reads_it(
+    payload: bytes, autojump_clock: MockClock
+) -> None:
+    """And nothing but that: the session can still be ended in words."""
+    async with established() as pair:
+        await pair.callee.send(Note(payload))
+        note = await pair.caller.receive_record()
+        assert note == Note(payload)
+        with pytest.raises(RemoteProtocolError) as caught:
+            notes.decode(note)
+        await pair.caller.abort(2, caught.value.abort_reason)
+        assert await until_over(pair.callee) == [AAbort(2, 6)]
+
+
+@pytest.mark.parametrize("answered", [False, True])
+async def test_a_note_between_two_devices_aborts_both(
+    answered: bool, autojump_clock: MockClock
+) -> None:
+    request = proposal(CT)
+    device = FakeAssociation()
+    async with tunnel() as pair, trio.open_nursery() as nursery:
+        guard = Guard(request, None, FakeBorder())
+
+        async def say() -> None:
+            if answered:
+                await pair.callee.send(acceptance(request))
+            await pair.callee.send(RESULT)
+
+        nursery.start_soon(say)
+        with trio.fail_after(10):
+            ending = await join(device, pair.caller, guard, tunnel=pair.caller, answer_wait=25)
+        assert (ending.how, ending.by) == (How.ABORTED, "router")
+        assert "note in the session of an association" in ending.why
+        assert device.aborts
+        assert await until_over(pair.callee) == [AAbort(2, 2)]

@@ -16,6 +16,7 @@ from relay.tunnel import reader as reader_module
 from relay.tunnel import records
 from relay.tunnel.chunks import Chunk
 from relay.tunnel.reader import IN_LINE_WINDOW, CloudReader, InLineAllowance
+from relay.tunnel.records import MAXIMUM_NOTE, Note, Record
 from relay.tunnel.seal import MAXIMUM_SEALED, ChunkOpener, ChunkSealer
 from relay.tunnel.writer import WINDOW
 from tests.tunnel.fakes import Network, Store, plain
@@ -39,11 +40,11 @@ class Bench:
     told: list[None]
     sealer: ChunkSealer = attrs.field(factory=lambda: ChunkSealer(*KEYS))
 
-    def in_line(self, *atoms: Atom, final: bool = False) -> InLine:
+    def in_line(self, *atoms: Record, final: bool = False) -> InLine:
         number = self.sealer.number
         return InLine(SESSION, number, self.sealer.seal(chunk(atoms, final)))
 
-    def stored(self, *atoms: Atom, final: bool = False) -> Announce:
+    def stored(self, *atoms: Record, final: bool = False) -> Announce:
         number = self.sealer.number
         sealed = self.sealer.seal(chunk(atoms, final))
         direction = Direction.CALLER_TO_CALLEE
@@ -56,7 +57,7 @@ class Bench:
         await trio.sleep(0.2)
 
 
-def chunk(atoms: tuple[Atom, ...], final: bool) -> Chunk:
+def chunk(atoms: tuple[Record, ...], final: bool) -> Chunk:
     return Chunk(b"".join(map(records.encode, atoms)), final=final)
 
 
@@ -96,6 +97,25 @@ async def test_in_line_and_stored_chunks_come_in_number_order(autojump_clock: Mo
         assert [plain(await b.reader.receive()) for _ in range(2 * WINDOW)] == [
             pdv(number) for number in range(2 * WINDOW)
         ]
+
+
+async def test_notes_come_where_they_were_said(autojump_clock: MockClock) -> None:
+    said = [Note(b"item"), pdv(1), Note(bytes(MAXIMUM_NOTE)), Note(b"result"), AReleaseRP()]
+    async with bench() as b:
+        b.reader.announced(b.stored(*said[:3]))
+        b.reader.announced(b.in_line(*said[3:], final=True))
+        assert [plain(await b.reader.receive()) for _ in said] == said
+        assert b.reader.finished
+        with pytest.raises(LocalProtocolError):
+            await b.reader.receive()
+
+
+async def test_an_abort_takes_the_place_of_notes_that_wait(autojump_clock: MockClock) -> None:
+    async with bench() as b:
+        b.reader.announced(b.in_line(Note(b"result")))
+        b.reader.announced(b.in_line(Note(b"result"), AAbort(2, 0), final=True))
+        await b.settle()
+        assert await b.reader.receive() == AAbort(2, 0)
 
 
 async def test_several_are_fetched_at_once(autojump_clock: MockClock) -> None:

@@ -18,7 +18,15 @@ from relay.dicom.pdu import (
     UserItem,
 )
 from relay.errors import ChunkError, LocalProtocolError
-from relay.tunnel.records import MAXIMUM_RECORDS, decode, encode, pdv_header
+from relay.tunnel.records import (
+    MAXIMUM_NOTE,
+    MAXIMUM_RECORDS,
+    Note,
+    Record,
+    decode,
+    encode,
+    pdv_header,
+)
 from tests.vectors.reading import Vector, vectors
 
 AC = AAssociateAC(
@@ -43,7 +51,8 @@ PDVS = st.builds(
     is_last=st.booleans(),
     fragment=st.binary(max_size=50),
 )
-ATOMS = st.lists(st.one_of(st.sampled_from(CONTROL), PDVS), max_size=20)
+NOTES = st.builds(Note, st.binary(min_size=1, max_size=50))
+RECORDS = st.lists(st.one_of(st.sampled_from(CONTROL), PDVS, NOTES), max_size=20)
 
 
 @pytest.mark.parametrize("vector", vectors("records"), ids=str)
@@ -59,23 +68,23 @@ def test_records_vector(vector: Vector) -> None:
     assert rows == [(int(number), bytes.fromhex(payload)) for number, _, payload in expected]
 
 
-@given(ATOMS)
-def test_round_trip(atoms: list[Atom]) -> None:
-    data = b"".join(map(encode, atoms))
-    assert decode(data) == atoms
-    assert decode(memoryview(data)) == atoms
+@given(RECORDS)
+def test_round_trip(records: list[Record]) -> None:
+    data = b"".join(map(encode, records))
+    assert decode(data) == records
+    assert decode(memoryview(data)) == records
 
 
-@given(ATOMS, st.data())
+@given(RECORDS, st.data())
 def test_cut_anywhere_but_between_records_is_refused(
-    atoms: list[Atom], data: st.DataObject
+    records: list[Record], data: st.DataObject
 ) -> None:
-    encoded = [encode(atom) for atom in atoms]
+    encoded = [encode(record) for record in records]
     whole = b"".join(encoded)
     at = data.draw(st.integers(0, len(whole)))
     borders = {sum(map(len, encoded[:count])) for count in range(len(encoded) + 1)}
     if at in borders:
-        assert len(decode(whole[:at])) <= len(atoms)
+        assert len(decode(whole[:at])) <= len(records)
     else:
         with pytest.raises(ChunkError):
             decode(whole[:at])
@@ -84,10 +93,11 @@ def test_cut_anywhere_but_between_records_is_refused(
 @given(st.binary(max_size=100))
 def test_decode_survives_anything(data: bytes) -> None:
     try:
-        atoms = decode(data)
+        records = decode(data)
     except ChunkError:
         return
-    assert b"".join(map(encode, atoms)) == data or any(not isinstance(a, PDV) for a in atoms)
+    again = b"".join(map(encode, records))
+    assert again == data or any(not isinstance(record, PDV | Note) for record in records)
 
 
 def test_fragments_are_views() -> None:
@@ -96,6 +106,30 @@ def test_fragments_are_views() -> None:
     assert isinstance(pdv, PDV)
     assert isinstance(pdv.fragment, memoryview)
     assert pdv.fragment.obj is data
+
+
+def test_a_note_has_bytes_of_its_own() -> None:
+    """It is kept while its chunk is not."""
+    data = encode(Note(b"note"))
+    assert data[0] == 16
+    for buffer in (data, memoryview(data), bytearray(data)):
+        (note,) = decode(buffer)
+        assert note == Note(b"note")
+        assert type(note.payload) is bytes
+
+
+@pytest.mark.parametrize("length", [0, MAXIMUM_NOTE + 1])
+def test_a_note_that_is_too_long_or_nothing(length: int) -> None:
+    with pytest.raises(LocalProtocolError, match=f"note of {length} bytes"):
+        encode(Note(bytes(length)))
+    with pytest.raises(ChunkError, match=f"note of {length} bytes"):
+        decode(b"\x10" + length.to_bytes(4, "big") + bytes(length))
+
+
+def test_the_longest_note_is_carried() -> None:
+    note = Note(bytes(MAXIMUM_NOTE))
+    assert decode(encode(note)) == [note]
+    assert repr(note) == f"Note(payload=<{MAXIMUM_NOTE} bytes>)"
 
 
 def test_associate_rq_is_not_carried() -> None:

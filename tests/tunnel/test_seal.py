@@ -51,7 +51,7 @@ def test_flow_vector(vector: Vector) -> None:
     refused_at = vector.number("at") if outcome == "refused" else len(sealed)
     opened = [opening.open(one, number) for number, one in enumerate(sealed[:refused_at])]
     for chunk in opened:
-        chunk.atoms()
+        chunk.records()
     expected = [row.split(" ") for row in vector.every("chunk")]
     assert [
         ["final" if chunk.final else "more", chunk.head.hex() or "-", chunk.body.hex() or "-"]
@@ -60,7 +60,7 @@ def test_flow_vector(vector: Vector) -> None:
     assert opening.finished == bool(opened and opened[-1].final)
     if outcome == "refused":
         with pytest.raises(ChunkError):
-            opening.open(sealed[refused_at], refused_at).atoms()
+            opening.open(sealed[refused_at], refused_at).records()
         if opening.number > refused_at:
             return  # its records are what is refused; whoever parses them ends the session
         for number, one in enumerate(sealed):  # whatever comes after, the flow is dead

@@ -9,7 +9,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from relay.dicom.pdu import PDV, AAbort, AAssociateAC, AReleaseRP, Atom
+from relay.dicom.pdu import PDV, AAbort, AAssociateAC, AReleaseRP, AReleaseRQ
 from relay.errors import AssociationAborted, LocalProtocolError, SessionEnded
 from relay.signalling.messages import (
     MAXIMUM_IN_LINE,
@@ -21,14 +21,16 @@ from relay.signalling.messages import (
 )
 from relay.tunnel import writer as writer_module
 from relay.tunnel.chunks import TARGET_SIZE
+from relay.tunnel.records import Note, Record
 from relay.tunnel.seal import ChunkOpener, ChunkSealer
 from relay.tunnel.slots import SlotSupply
-from relay.tunnel.writer import FINAL_RESERVE, WINDOW, CloudWriter
+from relay.tunnel.writer import FINAL_RESERVE, FLUSH_AFTER, WINDOW, CloudWriter, Throttle
 from tests.tunnel.fakes import BLOCK, Network, Store, merged
 
 SESSION = bytes(16)
 KEYS = bytes(32), bytes(32), Direction.CALLER_TO_CALLEE
 SMALL = PDV(1, True, True, b"command")
+NOTE = Note(b"note")
 
 
 @attrs.define
@@ -54,9 +56,9 @@ class Bench:
             )
         )
 
-    async def opened(self) -> list[Atom]:
-        """The atoms of what was announced, each chunk once and in order."""
-        atoms: list[Atom] = []
+    async def opened(self) -> list[Record]:
+        """The records of what was announced, each chunk once and in order."""
+        atoms: list[Record] = []
         for message in self.sent:
             if message.chunk == self.opener.number:
                 if isinstance(message, InLine):
@@ -65,7 +67,7 @@ class Bench:
                     url = f"https://store.example/{SESSION.hex()}/0/{message.slot}"
                     sealed = self.store.objects[url]
                     assert len(sealed) == message.size
-                atoms += self.opener.open(sealed, message.chunk).atoms()
+                atoms += self.opener.open(sealed, message.chunk).records()
         return merged(atoms)
 
     @property
@@ -74,7 +76,7 @@ class Bench:
 
 
 @asynccontextmanager
-async def bench() -> AsyncIterator[Bench]:
+async def bench(throttle: Throttle | None = None) -> AsyncIterator[Bench]:
     store, network = Store(), Network()
     sent: list[SessionMessage] = []
 
@@ -90,6 +92,7 @@ async def bench() -> AsyncIterator[Bench]:
         slots=SlotSupply(network.caller.request, SESSION, 20),
         objects=store,
         resume_window=20,
+        throttle=throttle,
     )
     bench = Bench(writer, store, sent)
     async with trio.open_nursery() as nursery:
@@ -166,10 +169,14 @@ async def test_chunks_stored_out_of_order_are_announced_in_order(autojump_clock:
         ([(AAssociateAC("A", "B", ()), False)], 1),
         ([(SMALL, False)], 0),
         ([(PDV(1, False, False, b"part"), True)], 0),
+        ([(NOTE, True)], 1),
+        ([(NOTE, False)], 0),
+        ([(NOTE, False), (SMALL, False), (PDV(1, False, True, b"data"), True)], 1),
+        ([(AReleaseRQ(), False)], 1),
     ],
 )
 async def test_when_a_chunk_is_cut(
-    autojump_clock: MockClock, atoms: list[tuple[Atom, bool]], chunks: int
+    autojump_clock: MockClock, atoms: list[tuple[Record, bool]], chunks: int
 ) -> None:
     async with bench() as b:
         b.grant()
@@ -188,6 +195,18 @@ async def test_a_message_that_stops_is_flushed_after_a_second(autojump_clock: Mo
             await trio.sleep(0.1)
         assert b.numbers == [0]
         assert trio.current_time() - start == pytest.approx(1.5)
+
+
+async def test_a_note_that_nothing_follows_is_flushed_after_a_second(
+    autojump_clock: MockClock,
+) -> None:
+    async with bench() as b:
+        b.grant()
+        await b.writer.send(NOTE, end_of_message=False)
+        await trio.sleep(FLUSH_AFTER - 0.1)
+        assert b.sent == []
+        await trio.sleep(0.2)
+        assert await b.opened() == [NOTE]
 
 
 async def test_it_blocks_when_the_window_is_full(autojump_clock: MockClock) -> None:
@@ -261,6 +280,34 @@ async def test_a_release_goes_behind_what_was_sent_and_ends_the_flow(
         b.grant(opened=2)
         with trio.fail_after(1):
             await b.writer.wait_final_opened()
+
+
+async def test_a_release_is_ordered_behind_the_notes(autojump_clock: MockClock) -> None:
+    """Also behind those that still wait for the window."""
+    async with bench() as b:
+        b.grant(chunks=1)
+        for _ in range(3):
+            await b.writer.send(NOTE)
+            await b.settle()
+        await b.writer.send(NOTE, end_of_message=False)
+        await b.writer.send(AReleaseRP())
+        await b.settle()
+        assert b.numbers == [0, 1]
+        assert await b.opened() == [NOTE] * 4 + [AReleaseRP()]
+        assert b.opener.finished
+        with pytest.raises(LocalProtocolError):
+            await b.writer.send(NOTE)
+
+
+async def test_an_abort_drops_notes_that_are_not_sealed(autojump_clock: MockClock) -> None:
+    async with bench() as b:
+        b.grant(chunks=1)
+        for _ in range(2):
+            await b.writer.send(NOTE)
+            await b.settle()
+        b.writer.abort(AAbort(2, 0))
+        await b.settle()
+        assert await b.opened() == [NOTE, AAbort(2, 0)]
 
 
 async def test_who_waits_to_send_is_told_when_the_session_ends(autojump_clock: MockClock) -> None:
@@ -355,3 +402,98 @@ async def test_progress_says_what_was_announced_and_heard(autojump_clock: MockCl
         await b.settle()
         b.grant(opened=0, received=1, chunks=7, in_line=1000)
         assert b.writer.progress() == FlowProgress(1, 1, 0, 7, 1000)
+
+
+# --- the throttle --------------------------------------------------------------------------------
+
+
+class Gate:
+    """A throttle that lets each chunk pass when it is told to."""
+
+    def __init__(self) -> None:
+        self.asked: list[int] = []
+        self.cancelled = 0
+        self._pass = trio.Semaphore(0)
+
+    async def __call__(self, size: int) -> None:
+        self.asked.append(size)
+        try:
+            await self._pass.acquire()
+        except trio.Cancelled:
+            self.cancelled += 1
+            raise
+
+    def open(self) -> None:
+        self._pass.release()
+
+
+async def test_each_chunk_waits_for_the_throttle_in_order(autojump_clock: MockClock) -> None:
+    gate = Gate()
+    async with bench(gate) as b:
+        b.grant()
+        for number, record in enumerate((BLOCK, SMALL, BLOCK)):
+            await b.writer.send(record)
+            await trio.sleep(100)
+            # Neither put nor in line, and so not announced.
+            assert len(gate.asked) == number + 1
+            assert b.store.puts == (number + 1) // 2
+            assert b.numbers == list(range(number))
+            gate.open()
+            await b.settle()
+        assert [type(message) for message in b.sent] == [Announce, InLine, Announce]
+        sizes = [len(m.sealed) if isinstance(m, InLine) else m.size for m in b.sent]
+        assert gate.asked == sizes
+        assert [m.slot for m in b.sent if isinstance(m, Announce)] == [0, 1]
+        assert await b.opened() == [BLOCK, SMALL, BLOCK]
+
+
+async def test_who_sends_waits_for_the_throttle(autojump_clock: MockClock) -> None:
+    async with bench(Gate()) as b:
+        b.grant()
+        with trio.move_on_after(100):
+            for sent in range(100):  # noqa: B007
+                await b.writer.send(BLOCK)
+        # One waits for the throttle, one is cut.
+        assert sent == 2
+        assert b.writer.statistics().unacknowledged == 1
+
+
+async def test_an_abort_is_not_held_back(autojump_clock: MockClock) -> None:
+    gate = Gate()
+    async with bench(gate) as b:
+        b.grant()
+        for _ in range(3):
+            with trio.move_on_after(1):
+                await b.writer.send(BLOCK)
+        assert b.sent == []
+        b.writer.abort(AAbort(2, 6))
+        await b.settle()
+        # What is sealed goes in front of it: the peer could not open it else. Nothing more does.
+        assert await b.opened() == [BLOCK, AAbort(2, 6)]
+        assert (len(gate.asked), gate.cancelled) == (1, 1)
+
+
+async def test_neither_a_release_nor_what_is_in_front_of_it_is_held_back(
+    autojump_clock: MockClock,
+) -> None:
+    gate = Gate()
+    async with bench(gate) as b:
+        b.grant()
+        for _ in range(3):
+            await b.writer.send(NOTE)
+            await b.settle()
+        await b.writer.send(AReleaseRP())
+        await b.settle()
+        assert await b.opened() == [NOTE] * 3 + [AReleaseRP()]
+        assert b.opener.finished
+        assert (len(gate.asked), gate.cancelled) == (1, 1)
+
+
+async def test_the_final_chunk_is_not_asked_for(autojump_clock: MockClock) -> None:
+    gate = Gate()
+    async with bench(gate) as b:
+        b.grant()
+        await b.writer.send(AReleaseRP())
+        await b.settle()
+        assert await b.opened() == [AReleaseRP()]
+        assert gate.asked == []

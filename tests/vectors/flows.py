@@ -14,9 +14,10 @@ from relay.dicom.pdu import (
     AReleaseRQ,
     PresentationContextResult,
 )
-from relay.tunnel import records
+from relay.tunnel import notes, records
 from relay.tunnel.chunks import MAXIMUM_CHUNK, Chunk, shuffle
 from relay.tunnel.keys import SessionKeys
+from relay.tunnel.records import Record
 from relay.tunnel.seal import ChunkSealer
 from tests.vectors.making import (
     REQUEST,
@@ -24,6 +25,7 @@ from tests.vectors.making import (
     flipped,
     put,
 )
+from tests.vectors.notes import KNOWLEDGE
 
 AC = AAssociateAC(
     "PACS_B",
@@ -42,7 +44,7 @@ def record_vectors() -> None:
         ]
         put(f"records{name}", "records", "refused" if rows is None else "success", lines, remark)
 
-    atoms = [
+    said: list[Record] = [
         AC,
         AAssociateRJ(1, 1, 7),
         PDV(1, True, True, b"command!"),
@@ -52,7 +54,7 @@ def record_vectors() -> None:
         AReleaseRP(),
         AAbort(2, 0),
     ]
-    encoded = [records.encode(atom) for atom in atoms]
+    encoded = [records.encode(record) for record in said]
     rows = [(record[0], record[5:]) for record in encoded]
     put_records("", b"".join(encoded), rows)
     put_records("-none", b"", [])
@@ -83,6 +85,12 @@ def record_vectors() -> None:
     put_records("-pdv-without-control", b"\x06\0\0\0\x01\x01", None)
     put_records("-pdv-even-context", flipped(pdv, 5), None)
     put_records("-pdv-control-bits", flipped(pdv, 6, 0x80), None)
+    note = records.encode(notes.encode(notes.Forget((bytes(16),))))
+    put_records("-notes", note + pdv + note, [(one[0], one[5:]) for one in (note, pdv, note)])
+    put_records("-note-of-no-bytes", b"\x10\0\0\0\0", None)
+    put_records("-note-cut", note[:-1], None)
+    too_long = records.MAXIMUM_NOTE + 1
+    put_records("-note-too-long", struct.pack(">BI", 16, too_long) + bytes(too_long), None)
 
 
 KEYS = SessionKeys.derive(bytes(32), bytes(32), b"answer", b"s" * 32, b"e" * 32)
@@ -95,6 +103,7 @@ STORE = Chunk(
     records.encode(PDV(3, False, True, FRAGMENT)),
 )
 LAST = Chunk(records.encode(AReleaseRP()), final=True)
+RELEASE = records.encode(AReleaseRQ())
 
 SECOND = records.encode(PDV(3, False, True, b"second"))
 # Sealed well, and no chunk: what is wrong shows when the records are parsed (§11, step 6).
@@ -165,36 +174,37 @@ def framed(body: bytes, blocks: bytes, window: int | None = None) -> bytes:
     return b"\x28\xb5\x2f\xfd" + bytes(descriptor) + struct.pack("<H", len(body) - 256) + blocks
 
 
+def flow(
+    name: str,
+    outcome: str,
+    data: list[bytes],
+    opened: list[Chunk],
+    *,
+    at: int | None = None,
+    direction: int = 0,
+    keys: SessionKeys = KEYS,
+    remark: str = "",
+) -> None:
+    lines: Lines = [
+        ("key", keys.callee_to_caller if direction else keys.caller_to_callee),
+        ("transcript", keys.transcript),
+        ("direction", direction),
+        *(("sealed", one) for one in data),
+    ]
+    for chunk in opened:
+        final = "final" if chunk.final else "more"
+        parts = [bytes(part).hex() or "-" for part in (chunk.head, chunk.body)]
+        lines.append(("chunk", " ".join([final, *parts])))
+    if at is not None:
+        lines.append(("at", at))
+    put(f"flow{name}", "flow", outcome, lines, remark)
+
+
 def flows() -> None:
     sealer = ChunkSealer(KEYS.caller_to_callee, KEYS.transcript, 0)
     chunks = [ECHO, STORE, LAST]
     sealed = [sealer.seal(chunk) for chunk in chunks]
     assert sealed[1][1:3] == b"\1\1", "the fragment is meant to be shuffled and compressed"
-
-    def flow(
-        name: str,
-        outcome: str,
-        data: list[bytes],
-        opened: list[Chunk],
-        *,
-        at: int | None = None,
-        direction: int = 0,
-        keys: SessionKeys = KEYS,
-        remark: str = "",
-    ) -> None:
-        lines: Lines = [
-            ("key", keys.callee_to_caller if direction else keys.caller_to_callee),
-            ("transcript", keys.transcript),
-            ("direction", direction),
-            *(("sealed", one) for one in data),
-        ]
-        for chunk in opened:
-            final = "final" if chunk.final else "more"
-            parts = [bytes(part).hex() or "-" for part in (chunk.head, chunk.body)]
-            lines.append(("chunk", " ".join([final, *parts])))
-        if at is not None:
-            lines.append(("at", at))
-        put(f"flow{name}", "flow", outcome, lines, remark)
 
     def refused(name: str, data: list[bytes], at: int, remark: str = "") -> None:
         flow(name, "refused", data, chunks[:at], at=at, remark=remark)
@@ -358,6 +368,58 @@ def flows() -> None:
     assert shuffle(body) != body
 
 
+def note_flows() -> None:
+    """What two Routers say to one another, and what no flow may hold."""
+    near = [
+        Chunk(
+            records.encode(notes.encode(notes.Item(bytes(16), bytes(32), len(FRAGMENT))))
+            + bytes(STORE.head),
+            STORE.body,
+        ),
+        Chunk(records.encode(notes.encode(notes.Forget((bytes(16),)))) + RELEASE),
+    ]
+    sealer = ChunkSealer(KEYS.caller_to_callee, KEYS.transcript, 0)
+    flow(
+        "-delivery-near",
+        "unfinished",
+        [sealer.seal(chunk) for chunk in near],
+        near,
+        remark="The final chunk of a delivery is the far Router's.",
+    )
+    result = records.encode(
+        notes.encode(notes.Result(bytes(16), notes.Outcome.ANSWERED, 0xB007, "coerced"))
+    )
+    far = [Chunk(records.encode(AC)), Chunk(result), LAST]
+    sealer = ChunkSealer(KEYS.callee_to_caller, KEYS.transcript, 1)
+    flow("-delivery-far", "success", [sealer.seal(chunk) for chunk in far], far, direction=1)
+    ended = records.encode(notes.encode(notes.Ended(notes.EndedBy.DEVICE, 2, 0, "")))
+    known = records.encode(notes.encode(KNOWLEDGE))
+    for name, chunk in [
+        ("delivery-ended", Chunk(result + ended + bytes(LAST.head), final=True)),
+        ("knowledge", Chunk(known + bytes(LAST.head), final=True)),
+    ]:
+        sealer = ChunkSealer(KEYS.callee_to_caller, KEYS.transcript, 1)
+        flow(f"-{name}", "success", [sealer.seal(chunk)], [chunk], direction=1)
+    opaque = Chunk(b"\x10\0\0\0\x01\xc1" + bytes(LAST.head), final=True)
+    flow(
+        "-note-that-is-no-msgpack",
+        "success",
+        [forged(0, opaque)],
+        [opaque],
+        remark="A chunk's reader does not look into notes.",
+    )
+    for name, wrong in [
+        ("note-in-body", Chunk(STORE.head, bytes(STORE.body) + result)),
+        ("note-in-front-of-a-body", Chunk(STORE.head, result + bytes(STORE.body))),
+        ("note-behind-the-end", Chunk(bytes(LAST.head) + ended, final=True)),
+        ("note-for-an-end", Chunk(ended, final=True)),
+        ("note-of-no-bytes", Chunk(b"\x10\0\0\0\0" + bytes(ECHO.head))),
+        ("note-cut", Chunk(result[:-1])),
+    ]:
+        flow(f"-{name}", "refused", [forged(0, wrong)], [], at=0)
+
+
 def generate() -> None:
     record_vectors()
     flows()
+    note_flows()

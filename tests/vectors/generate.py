@@ -5,7 +5,7 @@ what follows from them, differ with every run. Failures are made by changing one
 succeed, under the right key where the change is to reach past the tag.
 """
 
-from tests.vectors import flows, handshakes, identities
+from tests.vectors import flows, handshakes, identities, notes
 from tests.vectors.reading import FOLDER
 
 
@@ -15,6 +15,7 @@ def main() -> None:
     identities.generate()
     handshakes.generate()
     flows.generate()
+    notes.generate()
     print(f"{len(list(FOLDER.glob('*.txt')))} vectors")
 
 
