@@ -1,1 +1,1 @@
-"""Custody: objects that Relay has answered for, on this machine's disk, until they are delivered."""
+"""Custody: objects that Relay has answered for, on this machine's disk until delivered."""

@@ -1,0 +1,196 @@
+"""Objects' files from one spool's folder into another: what a backup and a restore have in common.
+
+A file of the spool is written once, whole, and never changed until it is erased. So on one disk the
+other folder gets a second name for it (a hard link), which costs nothing and outlives the first
+one; on another disk it is copied.
+"""
+
+import errno
+import os
+from collections.abc import Callable, Sequence
+from enum import Enum, auto
+from functools import partial
+from pathlib import Path
+
+import apsw
+import attrs
+import structlog
+import trio
+
+from relay.database import Database
+from relay.errors import SpoolError
+from relay.spool.files import Files
+from relay.spool.segments import file_name
+
+log = structlog.get_logger()
+
+# Files that are carried between two words about the progress.
+PAGE = 1000
+
+# Files that are carried at once: a copy waits for its disk most of the time.
+THREADS = 4
+
+# What is held in memory of a file that is copied.
+BLOCK = 1024 * 1024
+
+# Where there are no hard links: another disk, a file system without them or at their limit, or a
+# file of another user (protected_hardlinks, proc_sys_fs(5)).
+_NO_LINK = frozenset(
+    {errno.EXDEV, errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
+)
+
+Progress = Callable[[int, int], None]
+"""Is told how many objects are done, and of how many."""
+
+
+@attrs.define(slots=True)
+class Carried:
+    """What became of the files. `size` is theirs in bytes, `missing` the items that have none.
+
+    `damaged` ones are carried, and have another size than their rows say.
+    """
+
+    linked: int = 0
+    copied: int = 0
+    size: int = 0
+    damaged: int = 0
+    missing: list[bytes] = attrs.Factory(list)
+
+    @property
+    def objects(self) -> int:
+        """How many were carried."""
+        return self.linked + self.copied
+
+
+class _How(Enum):
+    LINKED = auto()
+    COPIED = auto()
+    MISSING = auto()
+
+
+@attrs.frozen(slots=True)
+class _Kept:
+    """What a row says of its file."""
+
+    folder: int
+    item: bytes
+    size: int
+
+    @property
+    def name(self) -> str:
+        return file_name(self.folder, self.item)
+
+
+async def carry(database: Database, source: Path, target: Path, progress: Progress) -> Carried:
+    """Bring the files of all items that `database` keeps from `source` to `target`, synced.
+
+    Both are folders of a spool. A file that is not there, or that the disk does not give back, is
+    missing. Raises DatabaseError, and SpoolError if one cannot be written.
+    """
+    carrier = _Carrier(Files(source), Files(target))
+    total = await database.run(_count)
+    progress(0, total)
+    after = (0, b"")
+    while page := await database.run(partial(_page, after)):
+        after = (page[-1].folder, page[-1].item)
+        await carrier.carry(page)
+        progress(carrier.done.objects + len(carrier.done.missing), total)
+    return carrier.done
+
+
+def _count(connection: apsw.Connection) -> int:
+    return int(connection.execute("SELECT count(*) FROM item WHERE state < 4").get)
+
+
+def _page(after: tuple[int, bytes], connection: apsw.Connection) -> list[_Kept]:
+    rows = connection.execute(
+        "SELECT folder, id, size FROM item WHERE state < 4 AND (folder, id) > (?, ?)"
+        " ORDER BY folder, id LIMIT ?",
+        (*after, PAGE),
+    )
+    return [_Kept(*row) for row in rows]
+
+
+class _Carrier:
+    def __init__(self, source: Files, target: Files) -> None:
+        self.done = Carried()
+        self._source = source
+        self._target = target
+        self._error: OSError | None = None
+
+    async def carry(self, page: Sequence[_Kept]) -> None:
+        """Carry a page of files, and sync the folders that they are in. Raises SpoolError."""
+        folders = {kept.name.partition("/")[0] for kept in page}
+        try:
+            for folder in folders:
+                await trio.to_thread.run_sync(self._target.make_folder, folder)
+            async with trio.open_nursery() as nursery:
+                for start in range(THREADS):
+                    nursery.start_soon(self._carry_some, page[start::THREADS])
+            if self._error is not None:
+                raise self._error
+            for folder in folders:
+                await trio.to_thread.run_sync(self._target.sync_folder, folder)
+        except OSError as error:
+            raise SpoolError(f"{self._target.root}: {error.strerror}") from error
+
+    async def _carry_some(self, some: Sequence[_Kept]) -> None:
+        try:
+            carried = await trio.to_thread.run_sync(self._carry_in_thread, some)
+        except OSError as error:
+            self._error = error
+            return
+        for kept, how, size in carried:
+            match how:
+                case _How.LINKED:
+                    self.done.linked += 1
+                case _How.COPIED:
+                    self.done.copied += 1
+                case _How.MISSING:
+                    self.done.missing.append(kept.item)
+                    continue
+            self.done.size += size
+            self.done.damaged += size != kept.size
+
+    def _carry_in_thread(self, some: Sequence[_Kept]) -> list[tuple[_Kept, _How, int]]:
+        return [(kept, *self._carry_one(kept.name)) for kept in some]
+
+    def _carry_one(self, name: str) -> tuple[_How, int]:
+        """How the file was carried, and its size."""
+        target = self._target.root / name
+        try:
+            os.link(self._source.root / name, target, follow_symlinks=False)
+        except FileNotFoundError:
+            return _How.MISSING, 0
+        except OSError as error:
+            if error.errno not in _NO_LINK:
+                raise
+            return self._copy_one(name)
+        return _How.LINKED, target.stat().st_size
+
+    def _copy_one(self, name: str) -> tuple[_How, int]:
+        try:
+            original = self._source.open(name)
+        except OSError:  # erased meanwhile, or the disk does not find it
+            return _How.MISSING, 0
+        try:
+            copy = self._target.create(name)
+            try:
+                size = 0
+                while True:
+                    try:
+                        block = original.read(BLOCK, size)
+                    except OSError as error:
+                        log.warning("object cannot be read", name=name, why=error.strerror)
+                        self._target.remove(name)
+                        return _How.MISSING, 0
+                    if not block:
+                        break
+                    copy.write(block)
+                    size += len(block)
+                copy.sync()
+            finally:
+                copy.close()
+        finally:
+            original.close()
+        return _How.COPIED, size

@@ -1,0 +1,193 @@
+"""Objects on the disk: each data set a file of its own, in numbered folders.
+
+    folder made, synced -> NAMES files made in it, folder synced -> one of them written, synced
+
+Names are made durable before they are needed, many by one sync, so that an object costs the sync of
+its content alone. What is in a file is relay.spool.segments' concern.
+"""
+
+import os
+from collections.abc import AsyncIterator, Callable, Collection, Iterable
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import TypeVar
+
+import structlog
+import trio
+
+from relay.errors import SpoolError, SpoolFull
+from relay.spool.files import Files
+from relay.spool.segments import (
+    MadeFile,
+    ObjectReader,
+    ObjectWriter,
+    StoredObject,
+    file_name,
+    folder_name,
+    unreadable,
+)
+from relay.spool.space import Space
+from relay.spool.vault import SpoolKey
+
+log = structlog.get_logger()
+
+T = TypeVar("T")
+
+# Files in one folder: enough that a group of commits seldom has two folders to sync, few enough
+# for every tool that lists them.
+FOLDER_FILES = 4096
+
+# Files that are made ahead, and held open: a thirtieth of a sync for each object, and no more
+# descriptors than a few devices take.
+NAMES = 32
+
+# Threads that write and read objects. More than a disk's queue gains from gains nothing.
+MAXIMUM_THREADS = 8
+
+
+class Objects:
+    """All objects of one spool. Raises SpoolError if its folder cannot be read."""
+
+    def __init__(self, files: Files, key: SpoolKey, space: Space) -> None:
+        self.key = key
+        self.space = space
+        self._files = files
+        self._limiter = trio.CapacityLimiter(MAXIMUM_THREADS)
+        self._folder = max(self._folders(), default=0)
+        self._in_folder = FOLDER_FILES  # a run begins with a folder of its own
+        self._making = trio.Lock()
+        self._ready: list[MadeFile] = []
+
+    def check(self) -> None:
+        """Whether an object could be accepted. Raises SpoolBroken or SpoolFull."""
+        self.space.check()
+
+    async def begin(self) -> ObjectWriter:
+        """A new object with an id of its own. Raises SpoolBroken or SpoolFull."""
+        self.check()
+        async with self._making:
+            if not self._ready:
+                self._ready = await self._in_thread(self._make)
+            made = self._ready.pop()
+        return ObjectWriter(made, self._files, self.space, self.key, self._limiter)
+
+    def _make(self) -> list[MadeFile]:
+        """Files for the next objects, whose names are on the disk."""
+        what = "no files for objects"
+        try:
+            if self._in_folder >= FOLDER_FILES:
+                self._files.make_folder(folder_name(self._folder + 1))
+                self._folder, self._in_folder = self._folder + 1, 0
+        except OSError as error:
+            raise self.space.unsynced(what, error) from error
+        made: list[MadeFile] = []
+        try:
+            for _ in range(NAMES):
+                item = os.urandom(16)
+                file = self._files.create(file_name(self._folder, item))
+                made.append(MadeFile(item, self._folder, file))
+        except OSError as error:
+            self._unmake(made)
+            raise SpoolFull(f"{what}: {error.strerror}") from error
+        self._in_folder += len(made)
+        try:
+            self._files.sync_folder(folder_name(self._folder))
+        except OSError as error:
+            self._unmake(made)
+            raise self.space.unsynced(what, error) from error
+        return made
+
+    def _unmake(self, made: Iterable[MadeFile]) -> None:
+        left, why = 0, ""
+        for one in made:
+            try:
+                one.file.close()
+                self._files.remove(one.name)
+            except OSError as error:
+                left, why = left + 1, str(error)
+        if left:
+            log.warning("empty files not removed", files=left, why=why)
+
+    async def close(self) -> None:
+        """Remove what was made and is not needed."""
+        made, self._ready = self._ready, []
+        with trio.CancelScope(shield=True):
+            await self._in_thread(partial(self._unmake, made))
+
+    @asynccontextmanager
+    async def reading(self, stored: StoredObject) -> "AsyncIterator[ObjectReader]":
+        """The content of an object. Raises ObjectDamaged, or SpoolError for what may pass."""
+        key = self.key.unwrap(stored.key, stored.item)
+        try:
+            file = await self._in_thread(partial(self._files.open, stored.name))
+        except OSError as error:
+            raise unreadable(error) from error
+        try:
+            yield ObjectReader(file, stored.length, key, self._limiter)
+        finally:
+            file.close()
+
+    async def remove(self, stored: Iterable[StoredObject]) -> None:
+        """Erase files whose rows no longer need them.
+
+        What cannot be removed keeps its space, and is found at the next start.
+        """
+        with trio.CancelScope(shield=True):  # their rows have changed: this belongs to that
+            removed = await self._in_thread(partial(self._remove, list(stored)))
+        self.space.give_back(removed)
+
+    def _remove(self, stored: list[StoredObject]) -> int:
+        removed = 0
+        for one in stored:
+            try:
+                self._files.remove(one.name)
+            except OSError as error:
+                log.warning("object not removed", item=one.item.hex(), why=error.strerror)
+            else:
+                removed += one.size
+        return removed
+
+    async def folders(self) -> list[int]:
+        """The folders that there are, at the start. Raises SpoolError."""
+        return await self._in_thread(self._folders)
+
+    async def reconcile(self, folder: int, kept: Collection[bytes]) -> tuple[int, set[bytes]]:
+        """Compare a folder with the rows at the start: `kept` are its items.
+
+        Files that no row knows (their sender was never answered 0000) are removed, and counted;
+        the items whose file is missing are returned. Raises SpoolError.
+        """
+        return await self._in_thread(partial(self._reconcile, folder_name(folder), set(kept)))
+
+    def _reconcile(self, folder: str, missing: set[bytes]) -> tuple[int, set[bytes]]:
+        removed = 0
+        try:
+            names = self._files.names(folder)
+            kept = bool(missing)
+            for name in names:
+                item = bytes.fromhex(name) if _is_hex(name, 32) else b""
+                if item in missing:
+                    missing.discard(item)
+                else:
+                    self._files.remove(f"{folder}/{name}")
+                    removed += 1
+            if not kept:
+                self._files.remove_folder(folder)
+        except FileNotFoundError:
+            return 0, missing  # the folder itself is missing
+        except OSError as error:
+            raise SpoolError(f"the spool's folder {folder}: {error.strerror}") from error
+        return removed, missing
+
+    def _folders(self) -> list[int]:
+        try:
+            return [int(name, 16) for name in self._files.folders() if _is_hex(name, 8)]
+        except OSError as error:
+            raise SpoolError(f"the spool's folder: {error.strerror}") from error
+
+    async def _in_thread(self, call: Callable[[], T]) -> T:
+        return await trio.to_thread.run_sync(call, limiter=self._limiter)
+
+
+def _is_hex(name: str, length: int) -> bool:
+    return len(name) == length and all(character in "0123456789abcdef" for character in name)

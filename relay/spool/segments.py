@@ -1,0 +1,240 @@
+"""The content of an object's file: sealed in segments while it is written, opened while it is read.
+
+    file = segment 0 | segment 1 | …
+    segment n = AES-256-GCM(key, nonce n of 96 bits, SEGMENT bytes of the data set or what is left)
+
+The file says nothing of itself: its key, length and SHA-256 are in its row (relay.spool.items),
+without which it is nothing. It is written by whoever receives the object and read by whoever
+delivers it; no object is ever whole in memory.
+"""
+
+import errno
+import hashlib
+from collections.abc import AsyncGenerator
+from contextlib import suppress
+
+import attrs
+import structlog
+import trio
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from relay.dicom.pdu import Buffer
+from relay.errors import ObjectDamaged, SpoolError, SpoolFull
+from relay.spool.files import File, Files
+from relay.spool.space import Space
+from relay.spool.vault import SpoolKey, fresh_key
+
+log = structlog.get_logger()
+
+# What is sealed, and held in memory, at a time: most objects are one segment, and so one hop to a
+# thread. Of even length: a fragment of a data set is (PS3.8 §E.2).
+SEGMENT = 1024 * 1024
+TAG_SIZE = 16
+
+# What of each data set is looked at for the index (DESIGN §6): group 0008 to 0020 of real images
+# take two to ten KiB.
+MAXIMUM_PREFIX = 64 * 1024
+
+# What a file that is lost is read with, in whole or in part: not there, or the disk or the file
+# system has found it bad. Anything else may pass.
+_LOST = frozenset({errno.ENOENT, errno.EIO, errno.EBADMSG, errno.EUCLEAN})
+
+
+@attrs.frozen(slots=True)
+class MadeFile:
+    """An empty file for an object, whose name is on the disk."""
+
+    item: bytes
+    folder: int
+    file: File
+
+    @property
+    def name(self) -> str:
+        """Where it is, under the spool's folder."""
+        return file_name(self.folder, self.item)
+
+
+@attrs.frozen(slots=True)
+class StoredObject:
+    """A data set that is on the disk, synced.
+
+    `length` and `sha256` are those of the data set, `size` that of the file.
+    """
+
+    item: bytes
+    folder: int
+    length: int
+    size: int
+    sha256: bytes
+    key: bytes  # wrapped
+    key_name: bytes
+    prefix: bytes = attrs.field(repr=False)
+
+    @property
+    def name(self) -> str:
+        """Where it is, under the spool's folder."""
+        return file_name(self.folder, self.item)
+
+
+class ObjectWriter:
+    """One object while it arrives."""
+
+    def __init__(
+        self,
+        made: "MadeFile",
+        files: Files,
+        space: Space,
+        spool_key: SpoolKey,
+        limiter: trio.CapacityLimiter,
+    ) -> None:
+        self.item = made.item
+        self.length = 0
+        self._files = files
+        self._space = space
+        self._spool_key = spool_key
+        self._limiter = limiter
+        self._made = made
+        self._key = fresh_key()
+        self._cipher = AESGCM(self._key)
+        self._hash = hashlib.sha256()
+        self._gathered = bytearray()
+        self._segments = 0
+        self._size = 0
+        self._prefix = b""
+        self._finished = False
+
+    async def write(self, fragment: Buffer) -> None:
+        """Take more of the data set. Raises SpoolFull or SpoolBroken; then only `discard`."""
+        rest = memoryview(fragment)
+        while len(self._gathered) + len(rest) > SEGMENT:
+            taken = SEGMENT - len(self._gathered)
+            self._gathered += rest[:taken]
+            rest = rest[taken:]
+            await self._flush(last=False)
+        # A copy: fragments may be two bytes each, and of buffers that are far larger.
+        self._gathered += rest
+
+    async def finish(self) -> StoredObject:
+        """The data set is whole: return once it is on the disk. Raises SpoolFull, SpoolBroken."""
+        await self._flush(last=True)
+        self._finished = True
+        return StoredObject(
+            item=self.item,
+            folder=self._made.folder,
+            length=self.length,
+            size=self._size,
+            sha256=self._hash.digest(),
+            key=self._spool_key.wrap(self._key, self.item),
+            key_name=self._spool_key.name,
+            prefix=self._prefix,
+        )
+
+    async def discard(self) -> None:
+        """The object is not to be kept: remove what there is of it. Harmless the second time.
+
+        A whole one stays where the spool broke: its row may be on the disk, which the next start
+        will see.
+        """
+        if self._finished and self._space.broken:
+            return
+        with trio.CancelScope(shield=True):
+            removed = await trio.to_thread.run_sync(self._discard, limiter=self._limiter)
+        if removed:
+            self._space.give_back(self._size)
+            self._size = 0
+
+    async def _flush(self, *, last: bool) -> None:
+        data, self._gathered = self._gathered, bytearray()
+        if not self._segments:
+            self._prefix = bytes(data[:MAXIMUM_PREFIX])
+        size = len(data) + TAG_SIZE
+        self._space.take(size)
+        self._size += size
+        self.length += len(data)
+        # Not abandoned when cancelled: whoever removes the file must not race with its making.
+        await trio.to_thread.run_sync(self._write_segment, data, last, limiter=self._limiter)
+
+    def _write_segment(self, data: Buffer, last: bool) -> None:
+        """Hash, seal and write a segment; with the last one sync and close."""
+        self._hash.update(data)
+        sealed = self._cipher.encrypt(_nonce(self._segments), data, None)
+        self._segments += 1
+        try:
+            self._made.file.write(sealed)
+        except OSError as error:
+            raise SpoolFull(f"an object cannot be written: {error.strerror}") from error
+        if not last:
+            return
+        try:
+            self._made.file.sync()
+            self._made.file.close()
+        except OSError as error:
+            raise self._space.unsynced("an object cannot be synced to the disk", error) from error
+
+    def _discard(self) -> bool:
+        """Whether nothing is left of it."""
+        try:
+            self._files.remove(self._made.name)
+        except OSError as error:
+            log.warning("object not removed", item=self.item.hex(), why=error.strerror)
+            return False
+        finally:
+            with suppress(OSError):  # it says that a write failed, of what is not wanted
+                self._made.file.close()
+        return True
+
+
+class ObjectReader:
+    """The data set of one object, from its beginning to its end."""
+
+    def __init__(self, file: File, length: int, key: bytes, limiter: trio.CapacityLimiter) -> None:
+        self._file = file
+        self._length = length
+        self._cipher = AESGCM(key)
+        self._limiter = limiter
+
+    async def segments(self) -> AsyncGenerator[bytes, None]:
+        """Its content, SEGMENT bytes at a time. Raises ObjectDamaged, or SpoolError for a disk
+        that does not read now."""
+        left = self._length
+        number = 0
+        while left or not number:
+            size = min(left, SEGMENT)
+            yield await trio.to_thread.run_sync(
+                self._read_segment, number, size, limiter=self._limiter
+            )
+            left -= size
+            number += 1
+
+    def _read_segment(self, number: int, size: int) -> bytes:
+        try:
+            sealed = self._file.read(size + TAG_SIZE, number * (SEGMENT + TAG_SIZE))
+        except OSError as error:
+            raise unreadable(error) from error
+        if len(sealed) != size + TAG_SIZE:
+            raise ObjectDamaged("its file is cut short")
+        try:
+            return self._cipher.decrypt(_nonce(number), sealed, None)
+        except InvalidTag:
+            raise ObjectDamaged("its file is not as it was written") from None
+
+
+def unreadable(error: OSError) -> SpoolError:
+    """What it means that an object's file cannot be opened or read."""
+    words = f"its file cannot be read: {error.strerror}"
+    return ObjectDamaged(words) if error.errno in _LOST else SpoolError(words)
+
+
+def folder_name(folder: int) -> str:
+    """The name of a folder for objects."""
+    return f"{folder:08x}"
+
+
+def file_name(folder: int, item: bytes) -> str:
+    """Where the file of an item is, under the spool's folder."""
+    return f"{folder_name(folder)}/{item.hex()}"
+
+
+def _nonce(segment: int) -> bytes:
+    return segment.to_bytes(12, "big")

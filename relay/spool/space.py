@@ -1,0 +1,68 @@
+"""Whether an object more can be accepted: is there room, and can the disk be trusted?"""
+
+import errno
+
+import structlog
+
+from relay.errors import SpoolBroken, SpoolError, SpoolFull
+from relay.spool.files import Files
+
+log = structlog.get_logger()
+
+# What opening a file fails with where the process or the machine has too much open, and what no
+# write or sync fails with: nothing is unknown then, and it passes.
+_PASSING = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+
+
+class Space:
+    """How much the objects that are kept may take in all, and how much of the disk must stay free.
+
+    `maximum`, `reserve` and `used` are bytes.
+    """
+
+    def __init__(self, files: Files, maximum: int, reserve: int) -> None:
+        self.maximum = maximum
+        self.reserve = reserve
+        self.used = 0
+        self.broken = ""
+        """Why nothing can be accepted any more, until the Router was started anew."""
+        self._files = files
+
+    def free(self) -> int:
+        """Bytes that are free on the disk."""
+        return self._files.free()
+
+    def check(self, wanted: int = 0) -> None:
+        """Whether `wanted` bytes more can be accepted. Raises SpoolBroken or SpoolFull."""
+        self.check_disk()
+        if self.used + wanted > self.maximum:
+            raise SpoolFull(f"the spool holds {self.used} bytes of at most {self.maximum}")
+        free = self._files.free()
+        if free - wanted < self.reserve:
+            raise SpoolFull(f"{free} bytes are free on the spool's disk, {self.reserve} must stay")
+
+    def check_disk(self) -> None:
+        """Whether the disk can be trusted. Raises SpoolBroken."""
+        if self.broken:
+            raise SpoolBroken(self.broken)
+
+    def take(self, size: int) -> None:
+        """Count `size` bytes before they are written. Raises SpoolBroken or SpoolFull."""
+        self.check(size)
+        self.used += size
+
+    def give_back(self, size: int) -> None:
+        """They are not written, or their file is gone."""
+        self.used -= size
+
+    def break_off(self, why: str) -> SpoolBroken:
+        """A write's outcome is not known: nothing more is accepted. Gives the error to raise."""
+        if not self.broken:
+            log.error("spool broken: nothing is accepted until the next start", why=why)
+        self.broken = self.broken or why
+        return SpoolBroken(self.broken)
+
+    def unsynced(self, what: str, error: OSError) -> SpoolError:
+        """A sync has failed, or did not come about. Gives the error to raise."""
+        why = f"{what}: {error.strerror}"
+        return SpoolFull(why) if error.errno in _PASSING else self.break_off(why)

@@ -1,0 +1,86 @@
+"""Keys of the spool: each object under a fresh one of its own, all of these under the spool key.
+
+What that protects: a copy of the objects' files, or of the disk, without the spool key shows sizes,
+times and AE titles and no image. The key belongs elsewhere for that (a systemd credential, a file
+on another disk); where it lies beside the objects it protects nothing but what was copied without
+it. Who takes over the running process has the key in any case.
+"""
+
+import hashlib
+import os
+import secrets
+from pathlib import Path
+
+import attrs
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from relay.errors import ObjectDamaged, SpoolError
+
+KEY_SIZE = 32
+_NONCE_SIZE = 12
+_LABEL = b"relay spool key 1"
+
+
+@attrs.frozen(slots=True)
+class SpoolKey:
+    """The key that all objects' keys are wrapped with."""
+
+    secret: bytes = attrs.field(repr=False)
+
+    @property
+    def name(self) -> bytes:
+        """Eight bytes by which a row remembers with which spool key its own is wrapped."""
+        return hashlib.sha256(_LABEL + self.secret).digest()[:8]
+
+    def wrap(self, key: bytes, item: bytes) -> bytes:
+        """`key`, locked; only as the key of this item does it open again."""
+        nonce = secrets.token_bytes(_NONCE_SIZE)
+        return nonce + AESGCM(self.secret).encrypt(nonce, key, _LABEL + item)
+
+    def unwrap(self, wrapped: bytes, item: bytes) -> bytes:
+        """The key that was wrapped. Raises ObjectDamaged."""
+        nonce, locked = wrapped[:_NONCE_SIZE], wrapped[_NONCE_SIZE:]
+        try:
+            return AESGCM(self.secret).decrypt(nonce, locked, _LABEL + item)
+        except (InvalidTag, ValueError):
+            raise ObjectDamaged("its key does not open with this spool key") from None
+
+
+def fresh_key() -> bytes:
+    """A new object's key."""
+    return AESGCM.generate_key(8 * KEY_SIZE)
+
+
+def load_spool_key(folder: Path, file: Path | None) -> SpoolKey:
+    """The spool key in `file`; without one that in `folder`, made now if there is none.
+
+    Raises SpoolError if it cannot be read or is no key.
+    """
+    path = file or folder / "spool.key"
+    try:
+        if file is None and not path.exists():
+            _make(path)
+        secret = path.read_bytes()
+    except OSError as error:
+        raise SpoolError(f"spool key {path}: {error.strerror}") from error
+    if len(secret) != KEY_SIZE:
+        raise SpoolError(f"spool key {path}: {len(secret)} bytes, not {KEY_SIZE} random ones")
+    return SpoolKey(secret)
+
+
+def _make(path: Path) -> None:
+    """Write a new key, whole and durable or not at all."""
+    new = path.with_suffix(".new")
+    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        os.write(descriptor, fresh_key())
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    os.rename(new, path)
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

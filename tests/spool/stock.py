@@ -1,0 +1,81 @@
+"""A spool with objects in it, for tests of what is done with a whole spool."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import trio
+
+from relay.dicom.uids import IMPLICIT_VR_LITTLE_ENDIAN
+from relay.spool.items import Batch, Change, Item, State
+from relay.spool.spool import Spool, open_spool
+
+CT = "1.2.840.10008.5.1.4.1.1.2"
+PEER = b"p" * 32
+
+
+@asynccontextmanager
+async def opened(data_dir: Path, *, key: Path | None = None) -> AsyncIterator[Spool]:
+    """The spool of `data_dir`, which commits."""
+    data_dir.mkdir(exist_ok=True)
+    async with (
+        open_spool(data_dir, key=key, space=2**30, reserve=0) as spool,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(spool.custody.run)
+        yield spool
+        nursery.cancel_scope.cancel()
+
+
+def a_batch(called: str = "PACS") -> Batch:
+    return Batch(peer=PEER, called=called, calling="CT", device="CT", opened=1.0)
+
+
+async def keep(spool: Spool, batch: Batch, content: bytes) -> Item:
+    """Take an object into custody."""
+    writer = await spool.objects.begin()
+    await writer.write(content)
+    stored = await writer.finish()
+    item = Item(
+        number=0,
+        id=stored.item,
+        batch=0,
+        called=batch.called,
+        state=State.WAITING,
+        sop_class=CT,
+        sop_instance=f"1.2.{int.from_bytes(stored.item)}",
+        transfer_syntax=IMPLICIT_VR_LITTLE_ENDIAN,
+        command=b"",
+        length=stored.length,
+        sha256=stored.sha256,
+        key=stored.key,
+        key_name=stored.key_name,
+        folder=stored.folder,
+        size=stored.size,
+        accepted=2.0,
+        study="1.2.3",
+    )
+    return await spool.custody.keep(batch, item)
+
+
+async def stock(spool: Spool, count: int, called: str = "PACS") -> list[Item]:
+    """`count` objects of one batch, each with its number as content."""
+    batch = a_batch(called)
+    items = [await keep(spool, batch, b"object %d" % number) for number in range(count)]
+    await spool.items.close_batch(batch, 3.0)
+    return items
+
+
+async def become(spool: Spool, items: list[Item], state: State, reason: str = "") -> None:
+    """What a delivery, or a person, makes of items: the row first, then the file."""
+    await spool.items.settle(
+        [Change(number=i.number, state=state, attempts=1, reason=reason, ended=4.0) for i in items]
+    )
+    if state is State.DELIVERED:
+        await spool.objects.remove([item.stored for item in items])
+
+
+async def content(spool: Spool, item: Item) -> bytes:
+    """What the object is. Raises ObjectDamaged."""
+    async with spool.objects.reading(item.stored) as reader:
+        return b"".join([segment async for segment in reader.segments()])
