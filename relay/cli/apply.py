@@ -1,4 +1,4 @@
-"""`relay apply`: devices, aliases and grants from a file, the same however often it is done."""
+"""`relay apply`: all that people set up from a file, the same however often it is done."""
 
 import json
 import tomllib
@@ -23,10 +23,11 @@ MAXIMUM_FILE = 1024 * 1024
 @json_option
 @click.pass_obj
 def apply(invocation: Invocation, file: Path, prune: bool, as_json: bool) -> None:
-    """Bring devices, aliases and grants to what FILE says, and print what that changed.
+    """Bring devices, aliases, destinations and grants to what FILE says, and print the changes.
 
     TOML, or JSON by its name: [[devices]] with ae_title, host, port, services …; [[aliases]] with
-    local and published; [[grants]] with peer (a name or fingerprint), ae_title, services, calling.
+    local and published; [[destinations]] with called, calling, mode …; [[grants]] with peer (a name
+    or fingerprint), ae_title, services, calling.
     """
     document = _read(file)
     process = control(invocation)

@@ -1,6 +1,8 @@
 """`relay device`: the DICOM devices of this hospital."""
 
-from typing import Any
+import json
+from pathlib import Path
+from typing import Any, cast
 
 import click
 from pydicom.uid import UID
@@ -9,8 +11,11 @@ from relay.cli.context import Failure, Group, Invocation, json_option
 from relay.cli.output import print_findings, print_json, print_table, quoted, say
 from relay.cli.router import SERVICES, both_titles, control, listed, whom, words
 from relay.providers import Finding
-from relay.router.devices import Device, MoveVia
+from relay.router.devices import HIGHEST_SPLIT, Device, MoveVia
 from relay.router.entries import differences
+
+# What other Routers are told of a device fits a tenth of this, as JSON too.
+MAXIMUM_FILE = 1024 * 1024
 
 
 @click.group(cls=Group)
@@ -62,6 +67,17 @@ def device() -> None:
     metavar="AE_TITLE",
     help="The one calling AE title under which other hospitals call it; `none`: their own.",
 )
+@click.option(
+    "--split",
+    type=click.IntRange(1, HIGHEST_SPLIT),
+    help="Over how many associations at once other hospitals' queues may deliver to it.",
+)
+@click.option(
+    "--declares",
+    metavar="FILE",
+    help="What it takes, for other hospitals' queues, instead of a probe: JSON of SOP classes, each"
+    " with a list of transfer syntaxes, or what `relay device test --json` says. `none`: probe it.",
+)
 @click.pass_obj
 def device_add(
     invocation: Invocation,
@@ -72,6 +88,7 @@ def device_add(
     services: str | None,
     any_address: bool | None,
     present_as: str | None,
+    declares: str | None,
     **settings: Any,
 ) -> None:
     """Add the device AE_TITLE at HOST (PORT 104 unless given), or change it: what is not given
@@ -83,6 +100,7 @@ def device_add(
         "services": _published(services),
         "check_address": None if any_address is None else not any_address,
         "present_as": "" if present_as == "none" else present_as,
+        "declares": _declared(declares),
     }
     process = control(invocation)
     known = [d for d in process.get("/v1/devices") if d["ae_title"] == ae_title.strip()]
@@ -100,6 +118,27 @@ def device_add(
     say(f"{title} at {answer['host']}:{answer['port']}, {advice}")
     if before:
         say(f"changed: {differences(before, answer) or 'nothing'}")
+
+
+def _declared(file: str | None) -> dict[str, Any] | None:
+    """What `--declares` says; None if it was not given."""
+    if file is None:
+        return None
+    if file.strip().lower() == "none":
+        return {}
+    try:
+        with Path(file).open("rb") as opened:
+            document = json.loads(opened.read(MAXIMUM_FILE))
+    except OSError as error:
+        raise Failure(f"{file}: cannot be read: {error.strerror}", 2) from error
+    except (ValueError, RecursionError) as error:
+        raise Failure(f"{file}: {error}", 2) from error
+    if not isinstance(document, dict):
+        raise Failure(f"{file}: expected SOP classes, each with a list of transfer syntaxes", 2)
+    declared = document.get("accepted", document)
+    if not declared:
+        raise Failure(f"{file}: declares nothing; `--declares none` has the device probed", 2)
+    return cast(dict[str, Any], declared)
 
 
 def _published(services: str | None) -> list[str] | None:
@@ -151,9 +190,9 @@ def _besides(d: dict[str, Any]) -> list[str]:
     usual = Device(d["ae_title"], d["host"]).to_json()
     return [
         name.replace("_", " ") + ("" if d[name] is True else f" {d[name]}")
-        for name in ("move_via", "present_as", "tls", "tls_name", "linger")
+        for name in ("move_via", "present_as", "tls", "tls_name", "linger", "split")
         if name in d and d[name] != usual[name]
-    ]
+    ] + (["declares what it takes"] if d.get("declares") else [])
 
 
 @device.command("test")

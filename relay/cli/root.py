@@ -18,6 +18,7 @@ COMMANDS = {
     "enroll": "relay.cli.router:enroll",
     "device": "relay.cli.device:device",
     "alias": "relay.cli.alias:alias",
+    "destination": "relay.cli.destination:destination",
     "peer": "relay.cli.peer:peer",
     "grant": "relay.cli.grant:grant",
     "apply": "relay.cli.apply:apply",
@@ -25,6 +26,9 @@ COMMANDS = {
     "echo": "relay.cli.scu:echo",
     "send": "relay.cli.send:send",
     "find": "relay.cli.scu:find",
+    "queue": "relay.cli.queue:queue",
+    "backup": "relay.cli.backup:backup",
+    "restore": "relay.cli.backup:restore",
     "doctor": "relay.cli.doctor:doctor",
     "demo": "relay.cli.demo:demo",
 }

@@ -1,13 +1,14 @@
-"""Bringing devices, aliases and grants to what a file says; doing it again changes nothing.
+"""Bringing a Router to what a file says; doing it again changes nothing.
 
     {"devices": [{"ae_title": ..., "host": ..., ...}],
      "aliases": [{"local": ..., "published": ...}],
+     "destinations": [{"called": ..., ...}],
      "grants": [{"peer": ..., ...}],
      "prune": false}
 
-What the document does not name stays as it is, a device's fields too; devices, aliases and grants
-go with `prune`. An alias that has one title of a wanted one gives way to it. Everything is read and
-checked before anything is changed.
+What the document does not name stays as it is, fields of devices and destinations too; what its
+lists do not name goes with `prune`. An alias that has one title of a wanted one gives way to it.
+Everything is read and checked before anything is changed.
 """
 
 from collections.abc import Callable
@@ -24,17 +25,26 @@ from relay.router.devices import Device
 from relay.router.entries import Entry, differences
 from relay.router.grants import Grant, parse_calling
 from relay.router.node import Node
+from relay.router.queue import destinations
+from relay.router.queue.destinations import Destination
+from relay.router.queue.state import Queue
 
 T = TypeVar("T")
 
-_FIELDS = ("devices", "aliases", "grants", "prune")
+_FIELDS = ("devices", "aliases", "destinations", "grants", "prune")
 # What one entry of each list is called where it does not hold.
-_ENTRY_OF = {"devices": "device", "aliases": "alias", "grants": "grant"}
+_ENTRY_OF = {
+    "devices": "device",
+    "aliases": "alias",
+    "destinations": "destination",
+    "grants": "grant",
+}
 _GRANT_FIELDS = ("peer", "ae_title", "services", "calling", "user_identity")
 
 
-async def apply(node: Node, document: dict[str, Any]) -> list[str]:
+async def apply(queue: Queue, document: dict[str, Any]) -> list[str]:
     """Carry out `document`; returns one line for each change. Raises Refused."""
+    node = queue.node
     wanted = Entry(document)
     wanted.only(_FIELDS)
     prune = wanted.flag("prune", False)
@@ -43,6 +53,10 @@ async def apply(node: Node, document: dict[str, Any]) -> list[str]:
     _check_unique("device", [device.ae_title for device in devices])
     _check_unique("alias", [alias.local for alias in aliases])
     _check_unique("alias of", [alias.published for alias in aliases])
+    ways = wanted.entries("destinations")
+    _check_unique(
+        "destination", [_way(way) for way in _read("destinations", ways, Destination.from_json)]
+    )
     grants = _read("grants", wanted.entries("grants"), partial(parse_grant, node))
     async with node.together():
         # First of all: their titles may be those of devices and aliases that are to come.
@@ -55,7 +69,7 @@ async def apply(node: Node, document: dict[str, Any]) -> list[str]:
         changes = [f"alias {_pair(a)} removed" for a in former if a.local not in kept]
         for device in devices:
             known = node.devices.get(device.ae_title)
-            if await node.put_device(device):
+            if await destinations.put_device(queue, device):
                 how = f"changed: {_differences(known, device)}" if known else "added"
                 changes.append(f"device {device.ae_title} {how}")
         changed = {alias.local for alias in former}
@@ -63,11 +77,12 @@ async def apply(node: Node, document: dict[str, Any]) -> list[str]:
             if await node.put_alias(alias):
                 how = "changed" if alias.local in changed else "added"
                 changes.append(f"alias {_pair(alias)} {how}")
+        made = [await _apply_destination(queue, entry, changes) for entry in ways]
         grants = [as_published(node, grant) for grant in grants]
         for grant in grants:
             changes += await _apply_grant(node, grant)
         if prune:
-            changes += await _prune(node, document, devices, grants)
+            changes += await _prune(queue, document, devices, made, grants)
     return changes
 
 
@@ -147,10 +162,38 @@ async def _apply_grant(node: Node, grant: Grant) -> list[str]:
     return [f"grant {_words(node, grant)} {'changed' if replaced else 'added'}"]
 
 
+async def _apply_destination(
+    queue: Queue, entry: dict[str, Any], changes: list[str]
+) -> Destination:
+    """Bring the destination of `entry` about: what it does not name is as it was, or as usual."""
+    wanted = Destination.from_json(entry)
+    titles = destinations.as_published(queue.node, wanted.called, wanted.calling)
+    known = queue.destinations.get(*titles)
+    if known is not None:
+        wanted = Destination.from_json(known.to_json() | entry)
+    row, changed = await destinations.put(queue, wanted)
+    if changed:
+        how = f"changed: {differences(known.to_json(), row.to_json())}" if known else "added"
+        changes.append(f"destination {_way(row)} {how}")
+    return row
+
+
+def _way(row: Destination) -> str:
+    return f"{row.called} from {row.calling}" if row.calling else row.called
+
+
 async def _prune(
-    node: Node, document: dict[str, Any], devices: list[Device], grants: list[Grant]
+    queue: Queue,
+    document: dict[str, Any],
+    devices: list[Device],
+    made: list[Destination],
+    grants: list[Grant],
 ) -> list[str]:
-    changes = []
+    node, changes = queue.node, []
+    if "destinations" in document:
+        for row in [known for known in queue.destinations if known not in made]:
+            await destinations.remove(queue, *row.key)
+            changes.append(f"destination {_way(row)} removed")
     if "grants" in document:
         for grant in [known for known in node.grants if known not in grants]:
             await node.remove_grant(grant.id)
@@ -158,7 +201,7 @@ async def _prune(
     if "devices" in document:
         named = {device.ae_title for device in devices}
         for device in [known for known in node.devices if known.ae_title not in named]:
-            gone = await node.remove_device(device.ae_title)
+            gone = await destinations.remove_device(queue, device.ae_title)
             changes.append(f"device {device.ae_title} removed")
             changes += [f"grant {_words(node, grant)} removed" for grant in gone]
     return changes

@@ -5,9 +5,11 @@ with the next association.
 """
 
 import ipaddress
+import json
 import socket
 from collections.abc import Iterable, Iterator, Sequence
 from enum import Enum
+from functools import partial
 from typing import Any
 
 import apsw
@@ -18,7 +20,7 @@ from relay.database import Database
 from relay.errors import Refused
 from relay.router import services
 from relay.router.entries import Entry, ae_title
-from relay.router.schema import change
+from relay.router.pairs import Pairs
 
 DEFAULT_PORT = 104  # PS3.8 §9.1.2: the well-known port
 HIGHEST_PORT = 65535
@@ -38,6 +40,9 @@ DEFAULT_PLACE_WAIT = 5.0
 LONGEST_PLACE_WAIT = 60.0
 # A device takes the release as the end of a study: it must not be held back for long.
 LONGEST_LINGER = 60.0
+# Associations at once to one device for what waits for it: more gain nothing on a line that eight
+# fill, and take places from its other callers.
+HIGHEST_SPLIT = 8
 
 # As many as one Router may publish (relay.signalling.messages.MAXIMUM_PUBLICATIONS).
 MAXIMUM_DEVICES = 512
@@ -90,6 +95,10 @@ class Device:
     place_wait: float = attrs.field(default=DEFAULT_PLACE_WAIT, kw_only=True)  # seconds
     # How long an association to it stays open after its release, for the next call of its kind.
     linger: float = attrs.field(default=0.0, kw_only=True)  # seconds
+    # Over how many associations at once other hospitals' queues may deliver to it.
+    split: int = attrs.field(default=1, kw_only=True)
+    # What it takes, in a person's words instead of a probe's; nothing: it is probed.
+    declares: Pairs = attrs.field(factory=Pairs, kw_only=True)
 
     @classmethod
     def from_json(cls, entry: dict[str, Any]) -> "Device":
@@ -123,6 +132,8 @@ class Device:
                 "place_wait", DEFAULT_PLACE_WAIT, LONGEST_PLACE_WAIT, may_be_zero=True
             ),
             linger=device.seconds("linger", 0, LONGEST_LINGER, may_be_zero=True),
+            split=device.whole("split", 1, 1, HIGHEST_SPLIT),
+            declares=_declares(device.fields.get("declares")),
         )
 
     @property
@@ -137,6 +148,7 @@ class Device:
         return entry | {
             "services": list(services.ordered(self.services)),
             "move_via": self.move_via.value,
+            "declares": self.declares.to_json(),
         }
 
 
@@ -196,7 +208,7 @@ class DeviceTable:
         """Forget the device. Raises Refused (404) if there is none."""
         if ae_title not in self._devices:
             raise Refused(404, f"no device {ae_title!r}; `relay device list` shows them all")
-        await self._database.run(change("DELETE FROM device WHERE ae_title = ?", ae_title))
+        await self._database.run(partial(_remove, ae_title=ae_title))
         del self._devices[ae_title]
 
 
@@ -258,6 +270,7 @@ def _read(connection: apsw.Connection) -> list[Device]:
         entry["move_via"] = MoveVia(entry["move_via"])
         for flag in ("check_address", "user_identity", "tls"):
             entry[flag] = bool(entry[flag])
+        entry["declares"] = Pairs.from_json(json.loads(entry["declares"] or "null"))
         devices.append(Device(**entry))
     return devices
 
@@ -276,12 +289,26 @@ def _write(connection: apsw.Connection, device: Device) -> None:
     entry = attrs.asdict(device) | {
         "services": " ".join(services.ordered(device.services)),
         "move_via": device.move_via.value,
+        "declares": json.dumps(device.declares.to_json()) if device.declares else "",
     }
     connection.execute(
         f"INSERT OR REPLACE INTO device ({', '.join(_COLUMNS)})"
         f" VALUES ({', '.join('?' * len(_COLUMNS))})",
         [entry[column] for column in _COLUMNS],
     )
+
+
+def _remove(connection: apsw.Connection, ae_title: str) -> None:
+    connection.execute("DELETE FROM device WHERE ae_title = ?", (ae_title,))
+    # What was found out of it is of no use to another one by that name.
+    connection.execute("DELETE FROM knowledge_own WHERE device = ?", (ae_title,))
+
+
+def _declares(value: object) -> Pairs:
+    try:
+        return Pairs.from_json(value)
+    except Refused as error:
+        raise Refused(error.status, f"device: declares: {error}") from None
 
 
 def _host(text: str) -> str:

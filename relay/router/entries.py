@@ -114,6 +114,8 @@ def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
 def _words(value: object) -> str:
     if isinstance(value, list):
         return ", ".join(map(str, value)) or "none"
+    if isinstance(value, Mapping):
+        return f"{len(value)} entries" if value else "none"
     if isinstance(value, bool):
         return "yes" if value else "no"
     return str(value) or "none"

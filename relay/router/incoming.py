@@ -56,10 +56,6 @@ async def check(
     """What is called for, if the caller may. Raises HandshakeError with the refusal."""
     if (received.session, received.called) != (message.session, message.called):
         raise HandshakeError("opening is for another session or title than the Bridge says")
-    if received.purpose is not Purpose.ASSOCIATION:
-        raise HandshakeError(
-            f"no {received.purpose.name.lower()} sessions here", Refusal.NOT_SPECIFIED
-        )
     if not network.peers.trusted(received.caller):
         raise HandshakeError("the caller's contact was never verified", Refusal.UNTRUSTED_PEER)
     _admitted(node, network, received)
@@ -88,6 +84,9 @@ def _admitted(node: Node, network: Network, received: ReceivedOpening) -> Incomi
     implied = _implied(node, received.caller, device)
     if not permission.services and not implied:
         raise HandshakeError("nothing is granted to the caller", Refusal.NOT_GRANTED)
+    queued = received.purpose is not Purpose.ASSOCIATION
+    if queued and Service.STORE not in permission.services:  # nobody waits here for what is queued
+        raise HandshakeError("the caller may not store", Refusal.NOT_GRANTED)
     seen = _seen(node, network, received.caller, device, request.calling)
     return IncomingCall(received, device, request, seen, permission, implied)
 

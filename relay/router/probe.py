@@ -5,7 +5,7 @@ to use, one transfer syntax to a context, so that each answer says yes or no to 
 contexts to an association, released at once. Nothing is stored.
 """
 
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable
 from contextlib import suppress
 from typing import Any
 
@@ -15,8 +15,8 @@ import trio
 
 from relay.dicom import negotiation, uids
 from relay.dicom.dimse import Status
-from relay.dicom.negotiation import accepted_contexts, batches
-from relay.dicom.pdu import PresentationContext
+from relay.dicom.negotiation import TypedItem, accepted_contexts, batches
+from relay.dicom.pdu import AAssociateAC, AAssociateRQ, PresentationContext
 from relay.dicom.rejection import (
     CALLED_AE_TITLE_NOT_RECOGNIZED,
     CALLING_AE_TITLE_NOT_RECOGNIZED,
@@ -82,7 +82,7 @@ async def test(device: Device, calling: str, device_tls: DeviceTLS) -> Report:
         if await _try(
             report, device, f"{where} answers C-ECHO", _echo(device, calling, device_tls)
         ):
-            for contexts in _proposals():
+            for contexts in batches(storage_pairs()):
                 probe = _probe(device, calling, device_tls, contexts, report)
                 if not await _try(report, device, f"{where} says what it takes", probe, quiet=True):
                     break
@@ -170,25 +170,40 @@ async def _probe(
     contexts: tuple[PresentationContext, ...],
     report: Report,
 ) -> str:
+    request, answer = await ask(device, calling, device_tls, contexts)
+    report.proposed += len(contexts)
+    for context in accepted_contexts(request, answer).values():
+        report.accepted.setdefault(context.abstract_syntax, []).append(context.transfer_syntax)
+    return ""
+
+
+async def ask(
+    device: Device,
+    calling: str,
+    device_tls: DeviceTLS,
+    contexts: tuple[PresentationContext, ...],
+    *items: TypedItem,
+) -> tuple[AAssociateRQ, AAssociateAC]:
+    """What is proposed to `device` as `calling`, and its answer; the association is released.
+
+    Raises AssociationRejected, AssociationAborted and RemoteProtocolError, for whatever the device
+    does instead of an answer.
+    """
     connection = await device_tls.connect(device, TIMEOUTS)
     try:
-        request = negotiation.request(device.ae_title, calling, contexts)
+        request = negotiation.request(device.ae_title, calling, contexts, *items)
         answer = await negotiate(connection, request)
-        report.proposed += len(contexts)
-        for context in accepted_contexts(request, answer).values():
-            report.accepted.setdefault(context.abstract_syntax, []).append(context.transfer_syntax)
         with suppress(AssociationAborted):  # it has said all; some devices just hang up
             await release(connection)
-        return ""
+        return request, answer
     finally:
         await connection.aclose()
 
 
-def _proposals() -> Iterator[tuple[PresentationContext, ...]]:
-    return batches(
-        [
-            (sop_class, (transfer_syntax,))
-            for sop_class in STORAGE_SOP_CLASSES
-            for transfer_syntax in uids.TRANSFER_SYNTAXES
-        ]
-    )
+def storage_pairs() -> list[tuple[str, tuple[str]]]:
+    """Every Storage SOP class with every transfer syntax, for one context each."""
+    return [
+        (sop_class, (transfer_syntax,))
+        for sop_class in STORAGE_SOP_CLASSES
+        for transfer_syntax in uids.TRANSFER_SYNTAXES
+    ]

@@ -104,6 +104,50 @@ MIGRATIONS = (
         PRIMARY KEY (transaction_uid, asked_here, device, peer, remote)
     ) STRICT, WITHOUT ROWID;
     """,
+    """
+    ALTER TABLE device ADD COLUMN split INTEGER NOT NULL DEFAULT 1;
+    ALTER TABLE device ADD COLUMN declares TEXT NOT NULL DEFAULT '';
+
+    -- How what goes to another hospital's device goes; calling '' is any of ours.
+    CREATE TABLE destination (
+        called TEXT NOT NULL,
+        calling TEXT NOT NULL,
+        mode TEXT NOT NULL,
+        mixed TEXT NOT NULL,
+        priority TEXT NOT NULL,
+        PRIMARY KEY (called, calling)
+    ) STRICT, WITHOUT ROWID;
+
+    -- What another hospital's device takes of one of ours, as its Router says; both titles as they
+    -- are published. `refused`: what the device did not take at a delivery, all the same.
+    CREATE TABLE knowledge_held (
+        called TEXT NOT NULL,
+        calling TEXT NOT NULL,
+        peer BLOB NOT NULL,
+        serial INTEGER NOT NULL,
+        expires INTEGER NOT NULL,
+        split INTEGER NOT NULL,
+        window INTEGER NOT NULL,
+        commitment INTEGER NOT NULL,
+        pairs BLOB NOT NULL,
+        refused BLOB NOT NULL,
+        PRIMARY KEY (called, calling)
+    ) STRICT, WITHOUT ROWID;
+
+    -- What a device of ours takes of whoever calls it as `seen`; `basis` is what of its row that
+    -- was found out by.
+    CREATE TABLE knowledge_own (
+        device TEXT NOT NULL,
+        seen TEXT NOT NULL,
+        serial INTEGER NOT NULL,
+        made INTEGER NOT NULL,
+        basis TEXT NOT NULL,
+        window INTEGER NOT NULL,
+        commitment INTEGER NOT NULL,
+        pairs BLOB NOT NULL,
+        PRIMARY KEY (device, seen)
+    ) STRICT, WITHOUT ROWID;
+    """,
 )
 
 

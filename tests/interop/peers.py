@@ -44,6 +44,7 @@ from tests.interop.processes import (
 )
 from tests.interop.pynetdicom_peers import (
     pynetdicom,
+    pynetdicom_asker,
     pynetdicom_holder,
     pynetdicom_scp,
     pynetdicom_scu,
@@ -72,6 +73,7 @@ __all__ = [
     "movescu",
     "orthanc",
     "pynetdicom",
+    "pynetdicom_asker",
     "pynetdicom_holder",
     "pynetdicom_scp",
     "pynetdicom_scu",

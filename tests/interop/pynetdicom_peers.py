@@ -5,7 +5,7 @@ What a script can be told its `--help` lists.
 
 import json
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -84,3 +84,16 @@ async def pynetdicom_scu(
     )
     steps: list[dict[str, Any]] = json.loads(done.check().output)
     return steps
+
+
+async def pynetdicom_asker(
+    peer: Target, pairs: Iterable[tuple[str, str]], directory: Path, *, calling: str
+) -> set[tuple[str, str]]:
+    """Those of the pairs of abstract and transfer syntax that `peer` accepts of `calling`."""
+    file = directory / "pairs.json"
+    file.write_text(json.dumps(list(pairs)))
+    done = await run(
+        *(*_PYTHON, _script("pynetdicom_asker.py"), peer.host, str(peer.port), str(file)),
+        *("--calling", calling, "--called", peer.ae_title),
+    )
+    return {(abstract, syntax) for abstract, syntax in json.loads(done.check().output)}

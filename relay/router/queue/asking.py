@@ -1,0 +1,55 @@
+"""Asking the owner of a device what it takes: the near end of a knowledge session.
+
+Nothing is sent but the opening; what comes back is one note (PROTOCOL.md §10.4).
+"""
+
+from relay.dicom import negotiation, uids
+from relay.dicom.pdu import AAbort, AAssociateRJ, AReleaseRP
+from relay.dicom.rejection import CALLING_AE_TITLE_NOT_RECOGNIZED, in_words, rejected
+from relay.errors import AssociationAborted, RemoteProtocolError
+from relay.router.node import Node
+from relay.router.outgoing import prepare, tunnel
+from relay.tunnel import notes
+from relay.tunnel.handshake import Purpose
+from relay.tunnel.notes import Knowledge
+from relay.tunnel.records import Note, Record
+
+
+async def ask(node: Node, called: str, calling: str, deadline: float) -> tuple[bytes, Knowledge]:
+    """Who owns `called`, and what it says that its device takes of `calling`.
+
+    It has `deadline` seconds for its first word. Raises AssociationRejected, AssociationAborted,
+    RemoteProtocolError and SignallingError.
+    """
+    device = node.names.own(calling)
+    # The request is for the names in it; of what it proposes nothing comes.
+    request = negotiation.request(
+        called,
+        calling if device is None else device.ae_title,
+        negotiation.propose([(uids.VERIFICATION, (uids.IMPLICIT_VR_LITTLE_ENDIAN,))]),
+    )
+    if device is None and calling != node.ae_title:
+        raise rejected(
+            CALLING_AE_TITLE_NOT_RECOGNIZED, f"{calling!r} is no device of this Router any more"
+        )
+    call = prepare(node, device, request, called, Purpose.KNOWLEDGE)
+    async with tunnel(node, call, answer=deadline) as far:
+        said = _knowledge(await far.receive_record(), far.cause)
+        if not isinstance(await far.receive_record(), AReleaseRP):
+            raise RemoteProtocolError("knowledge session goes on behind the knowledge")
+    return call.peer, said
+
+
+def _knowledge(record: Record, cause: str) -> Knowledge:
+    match record:
+        case Note():
+            message = notes.decode(record)
+            if isinstance(message, Knowledge):
+                return message
+            raise RemoteProtocolError(f"{type(message).__name__} in a knowledge session")
+        case AAssociateRJ():
+            raise rejected(record, cause or in_words(record))
+        case AAbort():
+            raise AssociationAborted(record.source, record.reason, cause)
+        case _:
+            raise RemoteProtocolError(f"{type(record).__name__} in a knowledge session")
