@@ -7,7 +7,7 @@ is neither lost nor left without its outcome known.
 
 import os
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from functools import partial
 from pathlib import Path
 from typing import TypeVar, cast
@@ -58,18 +58,19 @@ class Database:
 
 @asynccontextmanager
 async def open_database(
-    path: Path | str, migrations: Sequence[str] = ()
+    path: Path | str, migrations: Sequence[str] = (), *, vfs: str = ""
 ) -> AsyncIterator[Database]:
     """Open (or create, mode 0600) the database at `path` and bring its schema up to date.
 
     `migrations` are SQL scripts in order, of which the first is number 1; each not yet recorded in
-    the file is carried out in a transaction of its own. Raises DatabaseError if the file cannot be
-    opened, or holds a migration that this program does not know: it was written by a newer one.
+    the file is carried out in a transaction of its own. `vfs` names the layer under SQLite, and is
+    empty for the operating system's files. Raises DatabaseError if the file cannot be opened, or
+    holds a migration that this program does not know: it was written by a newer one.
     """
     path = Path(path)
     try:
         _create_private(path)
-        connection = await _connect(path)
+        connection = await _connect(path, vfs)
     except (apsw.Error, OSError) as error:
         raise DatabaseError(f"{path}: {error}") from error
     try:
@@ -82,14 +83,46 @@ async def open_database(
         yield database
     finally:
         with trio.CancelScope(shield=True):
-            await connection.aclose()  # type: ignore[attr-defined]  # asynchronous mode
+            try:
+                await connection.aclose()  # type: ignore[attr-defined]  # asynchronous mode
+            except apsw.Error as error:
+                raise DatabaseError(f"{path}: {error}") from error
 
 
-async def _connect(path: Path) -> apsw.Connection:
+async def copy_database(source: Path, target: Path) -> None:
+    """Copy the database at `source`, as it is at one moment, into the new file `target`, synced.
+
+    Another process may have it open, and goes on reading and writing: a reader of the write-ahead
+    log keeps no writer waiting. What a crash has left in that log is in the copy, which is one file
+    of mode 0600 without companions, and sound. Raises DatabaseError; what there is of `target` is
+    left then.
+    """
+    try:
+        await trio.to_thread.run_sync(_copy, source, target)
+    except (apsw.Error, OSError) as error:
+        raise DatabaseError(f"{source} cannot be copied to {target}: {error}") from error
+
+
+def _copy(source: Path, target: Path) -> None:
+    with closing(apsw.Connection(str(source), flags=apsw.SQLITE_OPEN_READONLY)) as original:
+        original.set_busy_timeout(BUSY_TIMEOUT_MS)
+        os.close(os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+        with closing(apsw.Connection(str(target), flags=apsw.SQLITE_OPEN_READWRITE)) as copy:
+            with copy.backup("main", original, "main") as backup:
+                # All at once: between two steps a commit of another process would begin it anew.
+                backup.step()
+            # What is carried about is to be whole in one file.
+            copy.execute("PRAGMA journal_mode = DELETE")
+            found = copy.execute("PRAGMA quick_check(1)").get
+    if found != "ok":
+        raise DatabaseError(f"{source} is damaged: {found}")
+
+
+async def _connect(path: Path, vfs: str) -> apsw.Connection:
     token = apsw.async_controller.set(apsw.aio.Trio)  # type: ignore[arg-type]
     try:
         # The same class serves both modes: synchronous in the worker thread, asynchronous outside.
-        return cast(apsw.Connection, await apsw.Connection.as_async(str(path)))
+        return cast(apsw.Connection, await apsw.Connection.as_async(str(path), vfs=vfs or None))
     finally:
         apsw.async_controller.reset(token)
 
@@ -109,7 +142,10 @@ def _create_private(path: Path) -> None:
 
 def _prepare(connection: apsw.Connection) -> None:
     connection.set_busy_timeout(BUSY_TIMEOUT_MS)
-    connection.execute("PRAGMA journal_mode = WAL")
+    # SQLite raises nothing where it cannot, and goes on with a journal whose removal, which is the
+    # commit, it does not sync: after a power cut what was committed would be undone.
+    if connection.pragma("journal_mode", "wal") != "wal":
+        raise apsw.IOError("no write-ahead log can be made: is it on a network disk?")
     # FULL: what was committed survives a power cut, as custody of an object demands.
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA foreign_keys = ON")

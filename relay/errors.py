@@ -15,7 +15,11 @@
     ├── Refused                     the Bridge or Router says no to a person; carries a status
     ├── ProviderError               the object store
     │   └── ObjectMissing           ... has no such object
-    └── DatabaseError               SQLite, or a schema newer than this program
+    ├── DatabaseError               SQLite, or a schema newer than this program
+    └── SpoolError                  objects on this machine's disk
+        ├── SpoolFull               ... for which there is no room now
+        ├── SpoolBroken             ... where a write failed: nothing more is accepted
+        └── ObjectDamaged           ... of which one cannot be read any more
 
 Messages name what is wrong, where, and what to do. They never hold patient data.
 """
@@ -158,6 +162,25 @@ class ObjectMissing(ProviderError):
 
     def __init__(self, message: str) -> None:
         super().__init__(message, permanent=True)
+
+
+class SpoolError(RelayError):
+    """The objects that are kept on this machine's disk."""
+
+
+class SpoolFull(SpoolError):
+    """There is no room for an object now; there may be later."""
+
+
+class SpoolBroken(SpoolError):
+    """A write, a sync or a commit failed: what the disk holds is not known any more.
+
+    Nothing is accepted until the Router was started anew and has looked (DESIGN §6).
+    """
+
+
+class ObjectDamaged(SpoolError):
+    """A kept object is not there, cut short, changed, or locked with another key."""
 
 
 class DatabaseError(RelayError):

@@ -116,6 +116,7 @@ ROOMS = {
         ("relay.router", "relay.router.*"),
         (
             "relay.association",
+            "relay.bandwidth",
             "relay.listener",
             "relay.patience",
             "relay.tls",
@@ -139,7 +140,13 @@ ROOMS = {
         # The confirmed path carries data sets and never understands one (DESIGN §8).
         never=("pydicom",),
     ),
-    "config": Room(("relay.config", "relay.config_file", "relay.example", "relay.values"), (), ()),
+    # Rules that a person writes into the configuration, and the Router keeps to.
+    "bandwidth": Room(("relay.bandwidth",), (), ()),
+    "config": Room(
+        ("relay.config", "relay.config_file", "relay.example", "relay.values"),
+        ("relay.bandwidth",),
+        (),
+    ),
     "log": Room(("relay.log",), (), ("structlog",)),
     "cli": Room(("relay.cli", "relay.cli.*", "relay.__main__"), ("relay.*",)),
 }

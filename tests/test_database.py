@@ -8,7 +8,7 @@ import apsw
 import pytest
 import trio
 
-from relay.database import open_database
+from relay.database import copy_database, open_database
 from relay.errors import DatabaseError
 
 FIRST = "CREATE TABLE device (ae_title TEXT PRIMARY KEY, port INTEGER NOT NULL) STRICT"
@@ -178,3 +178,50 @@ async def test_closed_database_says_so(path: Path) -> None:
         pass
     with pytest.raises(DatabaseError, match="closed"):
         await database.run(titles)
+
+
+async def test_a_copy_is_of_one_moment_and_one_file(path: Path) -> None:
+    copy = path.parent / "copy" / "copy.db"
+    copy.parent.mkdir()
+    async with open_database(path, [FIRST]) as database:
+        await database.run(insert("PACS"))
+        await copy_database(path, copy)
+        await database.run(insert("LATER"))
+    assert modes(copy.parent) == {0o600}
+    assert list(copy.parent.iterdir()) == [copy]
+    async with open_database(copy, [FIRST]) as database:
+        assert await database.run(titles) == ["PACS"]
+
+
+async def test_a_copy_does_not_wait_for_a_writer_nor_a_writer_for_it(path: Path) -> None:
+    async with open_database(path, [FIRST]) as database:
+        await database.run(insert("PACS"))
+        inside, go_on = threading.Event(), threading.Event()
+
+        def slow(connection: apsw.Connection) -> None:
+            insert("HALF")(connection)
+            inside.set()
+            go_on.wait(10)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(database.run, slow)
+            await trio.to_thread.run_sync(inside.wait, 10)
+            with trio.fail_after(5):
+                await copy_database(path, path.with_name("copy.db"))
+            go_on.set()
+    async with open_database(path.with_name("copy.db"), [FIRST]) as database:
+        assert await database.run(titles) == ["PACS"]
+
+
+async def test_nothing_is_copied_over_a_file(path: Path, public_file: Path) -> None:
+    async with open_database(path.with_name("source.db"), [FIRST]):
+        with pytest.raises(DatabaseError, match="cannot be copied"):
+            await copy_database(path.with_name("source.db"), public_file)
+    assert public_file.stat().st_size == 0
+
+
+async def test_what_cannot_be_copied_is_a_database_error(path: Path, foreign_file: Path) -> None:
+    with pytest.raises(DatabaseError, match=r"missing\.db cannot be copied"):
+        await copy_database(path.with_name("missing.db"), path.with_name("a.db"))
+    with pytest.raises(DatabaseError, match=r"relay\.db cannot be copied"):
+        await copy_database(foreign_file, path.with_name("b.db"))

@@ -10,6 +10,8 @@ import pytest
 from relay import config
 from relay.cli import main
 from relay.config import Mode
+from relay.router.queue.metrics import METRICS
+from relay.router.queue.warnings import Kind
 
 ROOT = Path(__file__).parent.parent
 REFERENCE = (ROOT / "docs/configuration.md").read_text()
@@ -36,6 +38,21 @@ def test_every_command_is_in_the_reference() -> None:
     assert isinstance(main, click.Group)
     for command in commands(main):
         assert f"`{command}" in REFERENCE, command
+
+
+def test_every_metric_of_the_queue_is_documented_and_no_other() -> None:
+    text = (ROOT / "docs/metrics.md").read_text()
+    for metric in METRICS:
+        labels = "".join(f" `{label}`," for label in metric.labels).rstrip(",")
+        row = f"| `{metric.name}` | {metric.type.value} |{labels} | {metric.words} |"
+        assert row in text, metric.name
+    known = {metric.name for metric in METRICS}
+    assert set(re.findall(r"\brelay_[a-z_]+", text)) == known
+
+
+def test_every_kind_of_warning_is_documented_and_no_other() -> None:
+    section = (ROOT / "docs/metrics.md").read_text().split("## Warnings")[1].split("##")[0]
+    assert re.findall(r"(?m)^\| `(\w+)` \|", section) == [kind.value for kind in Kind]
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)

@@ -8,7 +8,7 @@ from rich.text import Text
 
 from relay.cli.context import Command, Invocation, json_option
 from relay.cli.control import Control
-from relay.cli.output import console, print_json
+from relay.cli.output import console, local_time, print_json, size
 from relay.log import escape
 
 
@@ -28,7 +28,8 @@ def status(invocation: Invocation, as_json: bool) -> None:
 
 
 def _for_people(answer: dict[str, Any]) -> dict[str, Any]:
-    """Unix seconds as a time and the uptime, the clocks' difference in tenths of a second."""
+    """Unix seconds as a time and the uptime, the clocks' difference in tenths of a second; the
+    queue in one line, and each warning."""
     shown: dict[str, Any] = {}
     for name, value in answer.items():
         if name == "started" and value is not None:
@@ -38,9 +39,28 @@ def _for_people(answer: dict[str, Any]) -> dict[str, Any]:
             shown["uptime"] = str(timedelta(seconds=int(up.total_seconds())))
         elif name == "clock_offset" and value is not None:
             shown[name] = f"{value:.1f} s"
+        elif name == "queue":
+            shown[name] = _queue(value)
+        elif name == "warnings":
+            for number, words in enumerate(value, start=1):
+                shown[f"warning {number}"] = words
         else:
             shown[name] = value
     return shown
+
+
+def _queue(queue: dict[str, Any]) -> str:
+    words = [f"{queue['waiting']} waiting"]
+    if queue["oldest"] is not None:
+        words[0] += f" since {local_time(queue['oldest'])}"
+    words += [f"{queue[state]} {state}" for state in ("held", "failed") if queue[state]]
+    if queue["bytes"]:
+        words.append(size(queue["bytes"]))
+    if queue["paused"]:
+        words.append(f"paused: {' '.join(queue['paused'])}")
+    if queue["refusing"]:
+        words.append(f"no more accepted: {queue['refusing']}")
+    return ", ".join(words)
 
 
 def _rows(prefix: str, answer: dict[str, Any]) -> list[tuple[str, str]]:

@@ -9,6 +9,8 @@ from starlette.applications import Starlette
 
 import relay
 from relay.router.node import Node
+from relay.router.queue.api import queue_operations
+from relay.router.queue.state import Queue
 from relay.router.routes import Enrol, Routes
 from relay.router.schemas import (
     ALIAS,
@@ -17,6 +19,8 @@ from relay.router.schemas import (
     ASK,
     ASK_ENTRY,
     ASSOCIATION,
+    DESTINATION,
+    DESTINATION_ENTRY,
     DEVICE_ENTRY,
     DEVICE_SHOWN,
     FINDINGS,
@@ -39,9 +43,9 @@ from relay.web.operations import (
 )
 
 
-def control_operations(node: Node, enrol: Enrol) -> list[Operation]:
-    """All operations on `node`; `enrol` is what an invitation is given to."""
-    do = Routes(node, enrol)
+def control_operations(node: Node, enrol: Enrol, queue: Queue) -> list[Operation]:
+    """All operations on `node` and `queue`; `enrol` is what an invitation is given to."""
+    do = Routes(node, enrol, queue)
     rows = [
         Operation("GET", "/v1/status", do.status, "Who this Router is, how it fares.", OBJECT),
         Operation(
@@ -103,6 +107,30 @@ def control_operations(node: Node, enrol: Enrol) -> list[Operation]:
             "Forget an alias.",
             ALIAS_SHOWN,
             refusals=(404,),
+        ),
+        Operation(
+            "GET",
+            "/v1/destinations",
+            do.destinations,
+            "What goes to other hospitals by way of the queue.",
+            listed(DESTINATION),
+        ),
+        Operation(
+            "POST",
+            "/v1/destinations",
+            do.put_destination,
+            "How what is sent to another hospital's device goes there, from one device or any.",
+            DESTINATION,
+            body=DESTINATION_ENTRY,
+            refusals=(400, 409),
+        ),
+        Operation(
+            "DELETE",
+            "/v1/destinations/{called:path}",
+            do.remove_destination,
+            "Forget a destination; `?calling=` names the device if it is for one.",
+            DESTINATION,
+            refusals=(404, 409),
         ),
         Operation(
             "GET",
@@ -183,7 +211,7 @@ def control_operations(node: Node, enrol: Enrol) -> list[Operation]:
             "POST",
             "/v1/apply",
             do.apply,
-            "Bring devices, aliases and grants to what a document says; repeatable.",
+            "Bring devices, aliases, destinations and grants to what a document says; repeatable.",
             record(changes=listed(TEXT), refusals=listed(TEXT)),
             body=APPLY,
             refusals=(400, 404, 409, 413),
@@ -196,10 +224,11 @@ def control_operations(node: Node, enrol: Enrol) -> list[Operation]:
             "Why calls of this hospital were refused, the newest first.",
             listed(REFUSAL),
         ),
+        *queue_operations(queue),
     ]
     return with_document("Relay Router", relay.__version__, rows)
 
 
-def make_app(node: Node, enrol: Enrol) -> Starlette:
+def make_app(node: Node, enrol: Enrol, queue: Queue) -> Starlette:
     """The ASGI app of the Unix socket."""
-    return rest_app(control_operations(node, enrol))
+    return rest_app(control_operations(node, enrol, queue))

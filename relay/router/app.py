@@ -34,7 +34,19 @@ from relay.router.live import LiveRegister
 from relay.router.network import NetworkSide, Outside
 from relay.router.node import Node, unix_time
 from relay.router.peers import Trust
+from relay.router.queue import watch
+from relay.router.queue.acceptance import Acceptance
+from relay.router.queue.bandwidth import Throttle
+from relay.router.queue.commitment import Commitments
+from relay.router.queue.courier import Couriers
+from relay.router.queue.destinations import DestinationTable
+from relay.router.queue.knowledge import OwnKnowledge
+from relay.router.queue.settings import QueueSettings
+from relay.router.queue.state import Queue
+from relay.router.queue.warnings import Warnings
+from relay.router.queue.webhook import Webhook
 from relay.router.schema import DATABASE_FILE, MIGRATIONS
+from relay.spool.spool import Spool, open_spool
 from relay.web.server import listen_tcp, listen_unix, serve_asgi
 from relay.web.tls import client_tls
 
@@ -68,6 +80,7 @@ async def run_router(
     maximum_associations: int = DEFAULT_MAXIMUM_ASSOCIATIONS,
     grace_period: float = DEFAULT_GRACE_PERIOD,
     timeouts: Timeouts | None = None,
+    queue: QueueSettings | None = None,
     stopping: trio.Event,
     task_status: trio.TaskStatus[Node] = trio.TASK_STATUS_IGNORED,
 ) -> None:
@@ -78,6 +91,7 @@ async def run_router(
     "first-use" or "contacts". Raises RelayError if it cannot start.
     """
     device_tls = device_tls or DeviceTLS()
+    settings = queue or QueueSettings()
     if tls_listen and device_tls.serving is None:
         raise RelayError("tls_listen needs a certificate to serve with")
     _make_private(data_dir)
@@ -102,6 +116,9 @@ async def run_router(
         database = await stack.enter_async_context(
             open_database(data_dir / DATABASE_FILE, MIGRATIONS)
         )
+        spool = await stack.enter_async_context(
+            open_spool(data_dir, key=settings.key, space=settings.space, reserve=settings.reserve)
+        )
         node = Node(
             database=database,
             identity=identity,
@@ -113,12 +130,25 @@ async def run_router(
             asks=AskTable(database),
             commitments=await CommitmentTable.load(database),
             live=LiveRegister(maximum_associations),
+            spool=spool,
             device_tls=device_tls,
         )
+        delivery = await _queue(node, spool, settings, outside)
+        delivery.commitments = commitments = Commitments(delivery)
         limits = listener.ServerLimits(associations=maximum_associations, grace=grace_period)
         node.listening = _names([*sockets, *tls_sockets])
         async with trio.open_nursery() as nursery:
-            network = NetworkSide(node, outside, maximum_associations, stopping)
+            for task in (
+                spool.custody.run,
+                delivery.warnings.run,
+                delivery.couriers.run,
+                delivery.waiting.run,
+                commitments.run,
+                partial(delivery.acceptance.run, node, delivery.destinations),
+                partial(watch.run, delivery),
+            ):
+                nursery.start_soon(task)
+            network = NetworkSide(node, outside, maximum_associations, stopping, delivery)
             await nursery.start(network.run)
             nursery.start_soon(_renew_keys, node)
             async with trio.open_nursery() as serving:
@@ -127,7 +157,7 @@ async def run_router(
                     partial(
                         serve,
                         [*map(_listener, sockets)],
-                        partial(serve_device, node),
+                        partial(serve_device, node, queue=delivery),
                         limits=limits,
                         tls_listeners=[*map(_listener, tls_sockets)],
                         ssl_context=node.device_tls.serving,
@@ -137,14 +167,14 @@ async def run_router(
                     partial(
                         serve,
                         [_listener(local)],
-                        partial(serve_device, node, local=True),
+                        partial(serve_device, node, queue=delivery, local=True),
                         limits=attrs.evolve(limits, associations=LOCAL_ASSOCIATIONS),
                     )
                 )
                 await serving.start(
                     partial(
                         serve_asgi,
-                        make_app(node, network.enrol),
+                        make_app(node, network.enrol, delivery),
                         [control],
                         stopping=stopping,
                     )
@@ -160,6 +190,7 @@ async def run_router(
                 await stopping.wait()
                 deadline = trio.current_time() + grace_period
                 node.lingering.end_all()
+                delivery.couriers.finish()
             # The devices' own associations are over; those that peers opened have what is left.
             with trio.CancelScope(deadline=deadline):
                 await node.live.wait_empty()
@@ -167,6 +198,30 @@ async def run_router(
             with trio.move_on_after(FAREWELL):  # while there is a connection to say it over
                 await node.live.wait_empty()
             nursery.cancel_scope.cancel()
+
+
+async def _queue(node: Node, spool: Spool, settings: QueueSettings, outside: Outside) -> Queue:
+    webhook = (
+        Webhook(settings.webhook, ssl_context=outside.ssl_context, proxy=outside.proxy)
+        if settings.webhook
+        else None
+    )
+
+    def name() -> str:
+        return node.network.membership.name if node.network is not None else node.ae_title
+
+    queue = Queue(
+        node=node,
+        spool=spool,
+        settings=settings,
+        destinations=await DestinationTable.load(node.database),
+        knowledge=OwnKnowledge(node.database),
+        acceptance=await Acceptance.load(node.database),
+        warnings=Warnings(name, webhook),
+        throttle=Throttle(settings.bandwidth),
+    )
+    queue.couriers = Couriers(queue)
+    return queue
 
 
 def _make_private(data_dir: Path) -> None:

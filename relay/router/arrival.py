@@ -4,12 +4,16 @@ from collections.abc import Callable
 from functools import partial
 
 import structlog
+import trio
 
 from relay.dicom.dimse import CommandSet, Status, Tag
+from relay.dicom.elements import Encoding
+from relay.router import suboperations
 from relay.router.border import (
     PASSES,
     Crossing,
     Knowledge,
+    Send,
     SharedBorder,
     changed,
     renamed,
@@ -21,6 +25,14 @@ from relay.router.names import why_ambiguous
 from relay.router.services import Service
 
 log = structlog.get_logger()
+
+# How long the final C-MOVE-RSP waits for what this Router's queue has taken: a study over a short
+# line, a device that is started anew. A person waits for it, and hears what has come by then.
+DELIVERY_WAIT = 300.0
+
+# From one C-MOVE-RSP to the next meanwhile: below what a workstation waits for one, as
+# relay.router.moves.SETTLE_WAIT is.
+PENDING_PAUSE = 10.0
 
 _GRANT = "`relay grant add HOSPITAL {} --services store` lets its hospital"
 
@@ -110,6 +122,7 @@ class Arrival(SharedBorder):
         move = self._asked_with(cancel.message_id_responded_to)
         if not isinstance(move, HeldMove):
             return cancel
+        move.kept.cancel()
         return cancel.evolve({Tag.MESSAGE_ID_BEING_RESPONDED_TO: move.seen_message_id})
 
     def stores(self, request: CommandSet, *, implied: bool) -> Crossing:
@@ -158,11 +171,47 @@ class Arrival(SharedBorder):
         if not final:
             return Crossing(command=answer)
         del self._held[move.seen_message_id]
-        return Crossing(command=answer, before=partial(self._finish, move))
+        finish = partial(self._finish, move)
+        if not move.kept.taken:
+            return Crossing(command=answer, before=finish)
+        return Crossing(command=answer, before=finish, later=partial(self._answer, move, answer))
 
     async def _finish(self, move: HeldMove) -> None:
         await self._moves.settle(move)
         self._over(move)
+
+    async def _answer(
+        self,
+        move: HeldMove,
+        answer: CommandSet,
+        data_set: bytes,
+        encoding: Encoding | None,
+        send: Send,
+    ) -> None:
+        """Answer once what the queue has of the move is delivered, and say how far it is until
+        then. PS3.4 §C.4.2.3.1."""
+        await self._moves.settle(move)
+        kept = move.kept
+        if answer.status == Status.CANCEL:
+            kept.cancel()
+        until = trio.current_time() + DELIVERY_WAIT
+        while kept.waiting and not kept.cancelled and trio.current_time() < until:
+            with trio.move_on_at(min(trio.current_time() + PENDING_PAUSE, until)):
+                await kept.settle()
+            if kept.waiting and not kept.cancelled and trio.current_time() < until:
+                await send(suboperations.pending(answer, kept), b"")
+        command, data_set = suboperations.final(answer, data_set, kept, encoding)
+        log.info(
+            "move answered",
+            holder=move.holder,
+            destination=move.destination,
+            status=f"{command.status:04X}",
+            delivered=kept.delivered + kept.warned,
+            failed=kept.failed,
+            waiting=len(kept.waiting),  # counted as failed, or left, and delivered all the same
+        )
+        self._over(move)
+        await send(command, data_set)
 
     def retrieve_title(self) -> Callable[[str], str] | None:
         """What a Retrieve AE Title becomes; None: what it is."""

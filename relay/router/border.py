@@ -18,6 +18,7 @@ import attrs
 import structlog
 
 from relay.dicom.dimse import CommandSet, Status, Tag
+from relay.dicom.elements import Encoding
 from relay.router.commitments import Commitment, CommitmentTable
 from relay.router.moves import AskedMove, HeldMove, MoveRegister
 from relay.router.names import Names
@@ -27,16 +28,25 @@ from relay.router.services import Service
 log = structlog.get_logger()
 
 
+# Sends a message on: its command and its data set, empty if it has none.
+Send = Callable[[CommandSet, bytes], Awaitable[None]]
+
+# What becomes of a response in its time: it is told the data set, and how that is encoded.
+Later = Callable[[bytes, Encoding | None, Send], Awaitable[None]]
+
+
 @attrs.frozen(slots=True)
 class Crossing:
     """What becomes of a message: it is refused with `status`, or goes on as `command`.
 
-    `before` is to be awaited first: for what must be on the disk, or over, by then.
+    `before` is to be awaited first: for what must be on the disk, or over, by then. `later` sends
+    what goes on in its place; a message whose data set is too long for that goes on as it is.
     """
 
     status: int | None = None
     command: CommandSet | None = None
     before: Callable[[], Awaitable[None]] | None = None
+    later: Later | None = None
 
 
 PASSES = Crossing()

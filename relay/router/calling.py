@@ -1,6 +1,7 @@
 """The caller's side: a device of this hospital calls an AE title of another one.
 
     A-ASSOCIATE-RQ -> who calls? -> who is called? -> opening to the owner's Router -> passthrough
+                                        queued? -> relay.router.queue.intake
 
 What cannot be is rejected here with the numbers of DESIGN §11; the rest is the far device's word.
 What calls the Router itself is a C-ECHO, or what a device has only its Router to send to: objects
@@ -34,9 +35,18 @@ from relay.router.devices import Device, addresses, plain_address
 from relay.router.guard import Guard
 from relay.router.live import Side, log_ending
 from relay.router.node import Node
-from relay.router.outgoing import OutgoingCall, called_title, live_entry, prepare, tunnel
+from relay.router.outgoing import (
+    OutgoingCall,
+    as_network,
+    called_title,
+    live_entry,
+    prepare,
+    tunnel,
+)
 from relay.router.passthrough import Ending, How, join
 from relay.router.places import Claim, Place
+from relay.router.queue import intake
+from relay.router.queue.state import Queue
 from relay.router.refusals import ABORTED, NO_DEVICE, NOTHING_GRANTED, PEER_OFFLINE
 from relay.scu import respond_to_echo
 from relay.signalling.messages import EndReason
@@ -48,7 +58,9 @@ log = structlog.get_logger()
 LOCAL_ASSOCIATIONS = 16
 
 
-async def serve_device(node: Node, near: TCPAssociation, *, local: bool = False) -> None:
+async def serve_device(
+    node: Node, near: TCPAssociation, *, queue: Queue | None = None, local: bool = False
+) -> None:
     """Serve one association of a device, from its A-ASSOCIATE-RQ to its end.
 
     `local`: it comes from this machine's own command line, over the Unix socket.
@@ -61,8 +73,11 @@ async def serve_device(node: Node, near: TCPAssociation, *, local: bool = False)
         if _calls_router(node, device, request):
             await _serve_router(node, near, device, request)
         else:
-            call = prepare(node, device, request, called_title(node, device, request))
-            await _relay(node, near, call, request)
+            title = called_title(node, device, request)
+            if queue is not None and _is_queued(queue, device, request, title):
+                await _take_in(queue, near, device, request, title)
+            else:
+                await _relay(node, near, prepare(node, device, request, title), request)
     except RemoteProtocolError as error:
         log.warning("association aborted", calling=request.calling, why=str(error))
         await near.abort(AbortSource.SERVICE_PROVIDER, error.abort_reason)
@@ -72,6 +87,31 @@ async def serve_device(node: Node, near: TCPAssociation, *, local: bool = False)
         )
         node.refusals.note(request.calling, request.called, str(error))
         await near.send(AAssociateRJ(error.result, error.source, error.reason))
+
+
+def _is_queued(queue: Queue, device: Device | None, request: AAssociateRQ, title: str) -> bool:
+    """Whether objects for `title` are taken in here, and delivered later (DESIGN §6)."""
+    if queue.node.network is None:
+        return False
+    calling = request.calling if device is None else device.published
+    destination = queue.destinations.for_call(title, calling)
+    if destination is None:
+        return False
+    queued, why = intake.choose(destination, request)
+    log.info("association", calling=calling, called=title, queued=queued, why=why)
+    return queued
+
+
+async def _take_in(
+    queue: Queue, near: TCPAssociation, device: Device | None, said: AAssociateRQ, title: str
+) -> None:
+    place = await _place(queue.node, near, device)
+    if place is None:
+        return
+    with place:
+        request = as_network(queue.node, device, said, title)
+        await intake.serve(queue, near, device, request)
+    queue.node.refusals.forget(said.calling, said.called)
 
 
 def _calls_router(node: Node, device: Device | None, request: AAssociateRQ) -> bool:

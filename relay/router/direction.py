@@ -18,12 +18,20 @@ from relay.errors import RemoteProtocolError
 MAXIMUM_OUTSTANDING = 1024
 
 
+# Passes a PDV on; True: a message ends with it.
+PassOn = Callable[[PDV, bool], Awaitable[None]]
+
+# Passes on, in its own time, what goes on in place of a message.
+Speech = Callable[[PassOn], Awaitable[None]]
+
+
 @attrs.frozen(slots=True)
 class Verdict:
     """What becomes of a PDV: what goes on, and what goes back to its sender.
 
     `before` is to be awaited before anything goes on. `ends` says that a message ends with
-    `forward`; `compressible` that it is of an uncompressed data set of a C-STORE.
+    `forward`; `compressible` that it is of an uncompressed data set of a C-STORE. `speech` is what
+    goes on instead of `forward`.
     """
 
     forward: tuple[PDV, ...] = ()
@@ -31,6 +39,7 @@ class Verdict:
     compressible: bool = False
     reply: PDV | None = None
     before: Callable[[], Awaitable[None]] | None = None
+    speech: Speech | None = None
 
 
 _NOTHING = Verdict()
@@ -45,11 +54,15 @@ class Denial:
 
 @attrs.frozen(slots=True)
 class Seen:
-    """What was found in the beginning of a data set: it goes on as `data`, or not at all."""
+    """What was found in the beginning of a data set: it goes on as `data`, or not at all.
+
+    `speech`, of a data set that is whole, goes on in place of the message.
+    """
 
     data: bytes = b""
     denial: Denial | None = None
     before: Callable[[], Awaitable[None]] | None = None
+    speech: Speech | None = None
 
 
 # Looks into the beginning of a data set, `whole` if that is all; None: more is needed.
@@ -63,6 +76,7 @@ class Passage:
     command: CommandSet
     before: Callable[[], Awaitable[None]] | None = None
     look: Look | None = None
+    speech: Speech | None = None
 
 
 Judgement = Denial | Passage
@@ -156,6 +170,8 @@ class Direction:
         if judgement.look is not None:
             self._held = _Held(judgement, judgement.look)
             return _NOTHING
+        if judgement.speech is not None:
+            return Verdict(speech=judgement.speech)
         whole = command_pdv(pdv.context_id, judgement.command)
         return Verdict((whole,), ends=not command.has_data_set, before=judgement.before)
 
@@ -185,6 +201,8 @@ class Direction:
                 return Verdict(reply=seen.denial.reply)
             self._denial = seen.denial
             return _NOTHING
+        if seen.speech is not None:
+            return Verdict(speech=seen.speech)
         forward = (
             command_pdv(pdv.context_id, held.passage.command),
             PDV(pdv.context_id, False, pdv.is_last, seen.data),

@@ -168,6 +168,11 @@ class Directory:
         """Whether anybody publishes `title`, disputed or not."""
         return self._published(title) is not None
 
+    def is_reachable(self, title: str) -> bool:
+        """Whether the Router that owns `title` is connected, as the Bridge says."""
+        owner = self.owner(title)
+        return owner is not None and self._connected.get(owner, False)
+
     def granted(self, title: str) -> frozenset[str]:
         """What the owner of `title` grants us of it, as the Bridge says.
 

@@ -25,14 +25,28 @@ from relay.dicom.pdu import (
     is_uid,
 )
 from relay.router import services
-from relay.router.border import Border, Crossing
+from relay.router.border import Border, Crossing, Later
 from relay.router.contexts import provider_roles, user_roles
-from relay.router.direction import Denial, Direction, Judgement, Look, Passage, Seen, Verdict
+from relay.router.direction import (
+    Denial,
+    Direction,
+    Judgement,
+    Look,
+    Passage,
+    PassOn,
+    Seen,
+    Speech,
+    Verdict,
+    command_pdv,
+)
 from relay.router.services import Service
 
 # How much of a data set is looked through for a value of group 0008, which is its first but for the
 # rarely used group 0004; what stands before it is some hundred bytes.
 MAXIMUM_PREFIX = 64 * 1024
+
+# The data set of a final C-MOVE-RSP names the failed instances: this is 16,000 of them.
+MAXIMUM_IDENTIFIER = 1024 * 1024
 
 
 class Guard:
@@ -167,10 +181,38 @@ class Guard:
         denial = self._outward.outstanding.answer(response)
         if denial is not None:
             return denial
+        if crossing.later is not None:
+            return self._in_time(context_id, response, crossing, crossing.later)
         look = None
         if response.command_field == CommandField.C_FIND_RSP and response.has_data_set:
             look = self._retrieve_titles(self._accepted[context_id].transfer_syntax)
         return Passage(response, crossing.before, look)
+
+    def _in_time(
+        self, context_id: int, response: CommandSet, crossing: Crossing, later: Later
+    ) -> Judgement:
+        """A response in whose place `later` speaks, once its data set is whole."""
+        encoding = elements.encoding_of(self._accepted[context_id].transfer_syntax)
+
+        def speech(data_set: bytes) -> Speech:
+            async def say(pass_on: PassOn) -> None:
+                async def send(command: CommandSet, data: bytes) -> None:
+                    await pass_on(command_pdv(context_id, command), not data)
+                    if data:
+                        await pass_on(PDV(context_id, False, True, data), True)
+
+                await later(data_set, encoding, send)
+
+            return say
+
+        def look(prefix: bytes, whole: bool) -> Seen | None:
+            if len(prefix) > MAXIMUM_IDENTIFIER:
+                return Seen(prefix, before=crossing.before)
+            return Seen(speech=speech(prefix)) if whole else None
+
+        if response.has_data_set:
+            return Passage(response, look=look)
+        return Passage(response, speech=speech(b""))
 
     # --- values of data sets ------------------------------------------------------------------
 

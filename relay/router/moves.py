@@ -7,7 +7,8 @@ of their own. Two Routers must know of it meanwhile:
                       asked for them (DESIGN §3)
     the holder's      it knows under which name and Message ID the holder sees each C-MOVE, so that
                       the destination sees the original ones (PS3.7 §9.1.1), and lets the final
-                      C-MOVE-RSP go once the destination's associations are released
+                      C-MOVE-RSP go once the destination's associations are released, and what this
+                      Router's queue has taken for it is delivered
 
 Moves live in memory and end with their final response or with their association. What the holder
 stores by way of its Router is told apart by them alone: it may go on storing for a requestor that
@@ -15,7 +16,7 @@ has gone, so that such a move is kept for a while, and its Message ID is not soo
 """
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from math import inf
 
@@ -38,6 +39,14 @@ ABANDONED_WAIT = 60.0
 # (relay.router.direction), and far fewer than there are Message IDs to choose from.
 MAXIMUM_MOVES = 1024
 
+# Objects in the queue that responses wait for, of all moves together: a hundred large studies, at
+# some 250 bytes each. A response does not wait for what is beyond that, and counts it as failed.
+MAXIMUM_KEPT = 131072
+
+# Failed instances that one response names: what an element with two bytes of length takes
+# (PS3.5 §7.1.2), at 64 characters each. The counters say how many there are.
+MAXIMUM_NAMED = 1000
+
 # Message IDs that a Router chooses: the upper half, since devices count from 1.
 _FIRST_ID, _LAST_ID = 0x8000, 0xFFFE
 
@@ -48,6 +57,57 @@ class AskedMove:
 
     peer: bytes
     destination: str  # its local AE title
+
+
+@attrs.define(slots=True, eq=False)
+class Kept:
+    """Objects of one move that this Router's queue has answered for, and what became of them.
+
+    `waiting` has the SOP Instance UID of each that is not delivered yet, by its number there.
+    """
+
+    waiting: dict[int, str] = attrs.field(factory=dict, repr=False)
+    delivered: int = 0
+    warned: int = 0  # delivered, and the destination's status was a warning
+    failed: int = 0
+    named: list[str] = attrs.field(
+        factory=list, repr=False
+    )  # the first MAXIMUM_NAMED of the failed
+    cancelled: bool = False
+    _changed: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, repr=False)
+
+    @property
+    def taken(self) -> int:
+        """All of them."""
+        return len(self.waiting) + self.delivered + self.warned + self.failed
+
+    def end(self, number: int, *, delivered: bool, warning: bool = False) -> None:
+        """What was waited for as `number` is at its destination, or will not be."""
+        instance = self.waiting.pop(number)
+        if not delivered:
+            self.fail(instance)
+        elif warning:
+            self.warned += 1
+        else:
+            self.delivered += 1
+        self._changed.unpark_all()
+
+    def fail(self, instance: str) -> None:
+        """This one counts as failed."""
+        self.failed += 1
+        if len(self.named) < MAXIMUM_NAMED:
+            self.named.append(instance)
+
+    def cancel(self) -> None:
+        """Its requestor does not want to wait."""
+        self.cancelled = True
+        self._changed.unpark_all()
+
+    async def settle(self) -> None:
+        """Return once nothing is waited for."""
+        await trio.lowlevel.checkpoint()
+        while self.waiting and not self.cancelled:
+            await self._changed.park()
 
 
 @attrs.define(slots=True, eq=False, kw_only=True)
@@ -66,6 +126,7 @@ class HeldMove:
     seen_message_id: int
     via_router: bool = False
     storing: int = 0  # associations that store for it
+    kept: Kept = attrs.field(factory=Kept)
     until: float = inf  # when it is forgotten, by trio's clock: its requestor has gone
 
 
@@ -168,6 +229,32 @@ class MoveRegister:
                 if move.until < inf:
                     move.until = trio.current_time() + ABANDONED_WAIT
             self._changed.unpark_all()
+
+    def stored_for(
+        self, holder: str, destination: str, originator: str | None, message_id: int | None
+    ) -> Sequence[HeldMove]:
+        """The moves that an object which `holder` stores at `destination` may be of.
+
+        One, where it names the Move Originator; else all those to that destination.
+        """
+        move = self.find(holder, originator or "", message_id)
+        if move is not None:
+            return [move] if move.destination == destination else []
+        if originator not in (None, holder):
+            return []
+        return [m for m in self._held if (m.holder, m.destination) == (holder, destination)]
+
+    def keep(self, moves: Iterable[HeldMove], number: int, instance: str) -> None:
+        """The queue has the object `instance` of these moves as `number`; it will be delivered."""
+        for move in moves:
+            if sum(len(held.kept.waiting) for held in self._held) < MAXIMUM_KEPT:
+                move.kept.waiting[number] = instance
+            else:
+                move.kept.fail(instance)
+
+    def kept(self) -> list[Kept]:
+        """What is waited for, of all moves that wait for anything."""
+        return [move.kept for move in self._held if move.kept.waiting]
 
     async def settle(self, move: HeldMove) -> None:
         """Return once no association stores for `move`, or SETTLE_WAIT is over."""

@@ -23,6 +23,7 @@ from relay.router.node import Network, Node
 from relay.router.opening import serve_opening
 from relay.router.peers import PeerTable, Trust
 from relay.router.publications import Publisher
+from relay.router.queue.state import Queue
 from relay.signalling import messages
 from relay.signalling.authentication import NOT_LET_IN
 from relay.signalling.client import SignallingClient
@@ -49,9 +50,15 @@ class NetworkSide:
     """The network, from the enrolment on: signalling, and the sessions that peers open."""
 
     def __init__(
-        self, node: Node, outside: Outside, maximum_associations: int, stopping: trio.Event
+        self,
+        node: Node,
+        outside: Outside,
+        maximum_associations: int,
+        stopping: trio.Event,
+        queue: Queue | None = None,
     ) -> None:
         self._node = node
+        self._queue = queue
         self._outside = outside
         self._maximum_openings = maximum_associations + SPARE_OPENINGS
         self._stopping = stopping
@@ -109,7 +116,7 @@ class NetworkSide:
             else:
                 task_status.started()
             await network.client.run(
-                on_connected=node.publish,
+                on_connected=self._on_connected,
                 on_open=partial(self._on_open, network, sessions),
                 on_directory=partial(self._on_directory, network),
                 on_ask=self._on_ask,
@@ -145,6 +152,11 @@ class NetworkSide:
 
     # --- what the Bridge says ---------------------------------------------------------------------
 
+    async def _on_connected(self) -> None:
+        await self._node.publish()
+        if self._queue is not None:
+            self._queue.couriers.wake()
+
     async def _on_directory(
         self, network: Network, message: messages.Directory | messages.Granted
     ) -> None:
@@ -153,6 +165,8 @@ class NetworkSide:
         except RelayError as error:
             log.error("directory not kept", why=str(error))
         self._node.live.recheck()
+        if self._queue is not None:
+            self._queue.couriers.network_changed()
 
     async def _on_ask(self, message: messages.Ask) -> None:
         try:
@@ -173,7 +187,7 @@ class NetworkSide:
         association = number(message.session)
         failed = False
         try:
-            await serve_opening(self._node, message)
+            await serve_opening(self._node, message, self._queue)
         except* RelayError as group:
             for error in leaves(group):
                 log.warning("association failed", association=association, why=str(error))

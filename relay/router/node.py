@@ -45,6 +45,7 @@ from relay.router.refusals import Refusals
 from relay.router.titles import Titles
 from relay.signalling import messages
 from relay.signalling.client import SignallingClient
+from relay.spool.spool import Spool
 from relay.tunnel.ask import open_ask, seal_ask
 from relay.tunnel.reader import InLineAllowance
 from relay.tunnel.store import ObjectClient
@@ -84,6 +85,7 @@ class Node:
     asks: AskTable
     commitments: CommitmentTable
     live: LiveRegister
+    spool: Spool | None = None
     listening: Sequence[tuple[str, int]] = ()
     network: Network | None = None
     refusals: Refusals = attrs.field(factory=Refusals)

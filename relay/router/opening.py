@@ -1,47 +1,38 @@
 """The callee's side: a peer's Router opens a session to call a device of this hospital.
 
     opening -> is it one? new? -> trusted? granted? -> the device -> answer -> passthrough
+                                                    -> relay.router.queue: knowledge, handover
 
 Whoever has no grant at all is refused before anything is connected; whoever has one gets a session,
 and what the device says in it.
 """
 
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from contextlib import AsyncExitStack
 from functools import partial
-from types import TracebackType
 
-import attrs
 import structlog
 
-from relay.association import TCPAssociation
-from relay.dicom.pdu import AAssociateRJ, AAssociateRQ
-from relay.dicom.rejection import (
-    CALLING_AE_TITLE_NOT_RECOGNIZED,
-    LOCAL_LIMIT_EXCEEDED,
-    TEMPORARY_CONGESTION,
-)
-from relay.errors import AssociationAborted, AssociationRejected, HandshakeError, Refusal
+from relay.dicom.rejection import CALLING_AE_TITLE_NOT_RECOGNIZED
+from relay.errors import HandshakeError, Refusal
 from relay.identity import fingerprint
-from relay.patience import Timeouts
 from relay.router import contexts
-from relay.router.devices import Device
 from relay.router.guard import Guard
 from relay.router.incoming import IncomingCall, border_of, check, live_entry
-from relay.router.lasting import Lasting
-from relay.router.linger import Kept, kind_of
-from relay.router.live import Side, log_ending, number
+from relay.router.live import log_ending, number
 from relay.router.node import Network, Node, unix_time
 from relay.router.passthrough import join
-from relay.router.places import Claim, Place
+from relay.router.queue.handover import serve_delivery
+from relay.router.queue.knowledge import serve_knowledge
+from relay.router.queue.state import Queue
+from relay.router.reaching import Answer, find_place, reach, reject
 from relay.signalling import messages
-from relay.tunnel.handshake import ReceivedOpening, accept_opening, refuse_opening
-from relay.tunnel.session import TunnelAssociation, TunnelTimeouts, accept_tunnel
+from relay.tunnel.handshake import Purpose, ReceivedOpening, accept_opening, refuse_opening
 
 log = structlog.get_logger()
 
 
-async def serve_opening(node: Node, message: messages.Open) -> None:
-    """Serve one session from a peer's opening to its end."""
+async def serve_opening(node: Node, message: messages.Open, queue: Queue | None = None) -> None:
+    """Serve one session from a peer's opening to its end. Without a `queue` nothing is queued."""
     network = node.joined()
     received: ReceivedOpening | None = None
     try:
@@ -55,7 +46,7 @@ async def serve_opening(node: Node, message: messages.Open) -> None:
             unix_time(),
         )
         call = await check(node, network, message, received)
-        await _serve(node, network, call)
+        await _serve_purpose(node, network, call, queue)
     except HandshakeError as error:
         log.info(
             "opening refused",
@@ -72,6 +63,20 @@ async def serve_opening(node: Node, message: messages.Open) -> None:
         await network.client.send(messages.Refuse(message.session, refusal))
 
 
+async def _serve_purpose(
+    node: Node, network: Network, call: IncomingCall, queue: Queue | None
+) -> None:
+    purpose = call.received.purpose
+    if purpose is Purpose.ASSOCIATION:
+        await _serve(node, network, call)
+    elif queue is None:
+        raise HandshakeError(f"no {purpose.name.lower()} sessions here", Refusal.NOT_SPECIFIED)
+    elif purpose is Purpose.KNOWLEDGE:
+        await serve_knowledge(node, network, call, queue.knowledge)
+    else:
+        await serve_delivery(node, network, call, queue.spool.recorder)
+
+
 async def _serve(node: Node, network: Network, call: IncomingCall) -> None:
     """Find a place, connect, answer and relay. The association with the device may linger then.
 
@@ -79,20 +84,20 @@ async def _serve(node: Node, network: Network, call: IncomingCall) -> None:
     """
     proposed = call.proposal()
     if not proposed.contexts:
-        await _reject(network, call, CALLING_AE_TITLE_NOT_RECOGNIZED)
+        await reject(network, call, CALLING_AE_TITLE_NOT_RECOGNIZED)
         return
     entry = live_entry(node, network, call)
     border = border_of(node, call)
     guard = Guard(proposed, call.permission.services, border, implied=call.implied)
-    answer = _Answer(network, call)
+    answer = Answer(network, call)
     with node.live.hold(entry):
         async with AsyncExitStack() as held:  # the device, then its place: until it is closed
             async with answer:
-                place = await _place(node, call, proposed, answer)
+                place = await find_place(node, call, proposed, answer)
                 if place is None:
                     return
                 held.callback(place.free)
-                device = await _reach(node, call, place, held, answer)
+                device = await reach(node, call, place, held, answer)
                 if device is None:
                     return
                 near = await answer.given()
@@ -114,133 +119,4 @@ async def _serve(node: Node, network: Network, call: IncomingCall) -> None:
                 log_ending(entry, ending)
             if device.stays:
                 await node.lingering.stay(place, device, call.device.linger)
-    if answer.near is None:  # cancelled before there was anybody to tell
-        if entry.revoked:
-            raise HandshakeError("no longer permitted", Refusal.NOT_GRANTED)
-        raise HandshakeError("this Router stops", Refusal.BUSY)
-
-
-class _Answer:
-    """The answer to an opening, once it is given: the tunnel, for as long as the block lasts."""
-
-    def __init__(self, network: Network, call: IncomingCall) -> None:
-        self.near: TunnelAssociation | None = None
-        self._network = network
-        self._call = call
-        self._stack = AsyncExitStack()
-
-    async def __aenter__(self) -> "_Answer":
-        await self._stack.__aenter__()
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> bool | None:
-        return await self._stack.__aexit__(kind, error, traceback)
-
-    async def given(self) -> TunnelAssociation:
-        """Answer, if that was not done yet: from now on there is somebody to tell."""
-        if self.near is None:
-            tunnel = _accept(self._network, self._call)
-            self.near = await self._stack.enter_async_context(tunnel)
-        return self.near
-
-
-async def _place(
-    node: Node, call: IncomingCall, proposed: AAssociateRQ, answer: _Answer
-) -> Place | None:
-    """A place of the device, perhaps after a wait; None: the caller was told no, or has left."""
-    claim = _claim(node, call, proposed)
-    place = node.lingering.take(claim) or node.places.take_now(claim)
-    if place is not None:
-        return place
-    near = await answer.given()  # whoever waits can be told, and heard if it leaves
-    try:
-        return await node.places.take(claim, call.device.place_wait, near.receive)
-    except AssociationRejected as error:
-        log.info("association rejected", association=call.number, why=str(error))
-        await near.send(LOCAL_LIMIT_EXCEEDED)
-    except AssociationAborted as error:
-        log.info("association given up", association=call.number, why=str(error))
-    return None
-
-
-def _claim(node: Node, call: IncomingCall, proposed: AAssociateRQ) -> Claim:
-    device, caller = call.device, call.received.caller
-    peer = fingerprint(caller)
-    granted = [grant for grant in node.grants if grant.ae_title == device.published]
-    return Claim(
-        side=Side.CALLEE,
-        device=device.ae_title,
-        peer=peer,
-        maximum=device.maximum_associations,
-        shared=any(grant.grantee != caller for grant in granted),
-        proposal=kind_of(device, peer, proposed),
-    )
-
-
-async def _reach(
-    node: Node, call: IncomingCall, place: Place, held: AsyncExitStack, answer: _Answer
-) -> Lasting | None:
-    """The device: an association that lingers, or a connection; None: the caller was told no.
-
-    Raises HandshakeError (BUSY) if there is no answer yet to say so in.
-    """
-    if isinstance(kept := place.kept, Kept):
-        device = kept.over(place)
-        held.push_async_callback(device.aclose)
-        if await kept.ready():
-            log.info("lingering association taken over", association=call.number)
-            return device
-    try:
-        connection = await _connect(node, call.device)
-    except HandshakeError as error:
-        if answer.near is None:
-            raise
-        log.info("association rejected", association=call.number, why=str(error))
-        await answer.near.send(TEMPORARY_CONGESTION)
-        return None
-    device = Lasting(connection, stay=place.claim.proposal is not None)
-    held.push_async_callback(device.aclose)
-    return device
-
-
-async def _reject(network: Network, call: IncomingCall, rejection: AAssociateRJ) -> None:
-    """Answer the opening only to say no, as the caller's device should hear it."""
-    log.info("association rejected", association=call.number, reason=rejection.reason)
-    async with _accept(network, call) as near:
-        await near.send(rejection)
-
-
-def _accept(network: Network, call: IncomingCall) -> AbstractAsyncContextManager[TunnelAssociation]:
-    """Answer the opening: the tunnel, for as long as the block lasts."""
-    return accept_tunnel(
-        network.client,
-        network.objects,
-        call.received,
-        allowance=network.allowance,
-        timeouts=TunnelTimeouts(
-            answer=call.device.answer_wait, resume_window=call.device.resume_window
-        ),
-    )
-
-
-async def _connect(node: Node, device: Device) -> TCPAssociation:
-    now = node.devices.get(device.ae_title)
-    if now is None or now.where != device.where:  # another machine may be there by now
-        raise HandshakeError("the device was changed while the call waited", Refusal.BUSY)
-    usual = Timeouts()
-    timeouts = attrs.evolve(
-        usual,
-        connect=min(usual.connect, device.answer_wait),
-        tls_handshake=min(usual.tls_handshake, device.answer_wait),
-        # `join` waits for the answer, and can say that there was none; this only must not be first.
-        association_answer=max(usual.association_answer, 2 * device.answer_wait),
-    )
-    try:
-        return await node.device_tls.connect(device, timeouts)
-    except AssociationAborted as error:
-        raise HandshakeError(f"device does not answer: {error}", Refusal.BUSY) from None
+    answer.check_given(entry)

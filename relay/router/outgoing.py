@@ -5,6 +5,7 @@ numbers of DESIGN §11, and the cause in words for the people here.
 """
 
 import secrets
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 
 import attrs
@@ -78,7 +79,13 @@ def called_title(node: Node, device: Device | None, request: AAssociateRQ) -> st
     return title
 
 
-def prepare(node: Node, device: Device | None, request: AAssociateRQ, title: str) -> OutgoingCall:
+def prepare(
+    node: Node,
+    device: Device | None,
+    request: AAssociateRQ,
+    title: str,
+    purpose: Purpose = Purpose.ASSOCIATION,
+) -> OutgoingCall:
     """A call of `device` to the published `title`. Raises AssociationRejected."""
     network = node.network
     if network is None:
@@ -87,20 +94,33 @@ def prepare(node: Node, device: Device | None, request: AAssociateRQ, title: str
         why = network.client.statistics().last_failure or "`relay doctor` says more"
         raise rejected(TEMPORARY_CONGESTION, f"{NO_CONNECTION}: {why}")
     route = network.directory.resolve(title, unix_time())
+    request = as_network(node, device, request, title)
+    pending = _opening(node, network, route, request, purpose)
+    return OutgoingCall(device, request, network, route, pending)
+
+
+def as_network(
+    node: Node, device: Device | None, request: AAssociateRQ, title: str
+) -> AAssociateRQ:
+    """`request` of `device` for the published `title` as the network is to see it.
+
+    Raises AssociationRejected where it would see another hospital's calling AE title.
+    """
     request = names.to_network(request, device, title)
     if device is not None and not device.user_identity:
         request = contexts.without_user_identity(request)
-    if network.directory.owner(request.calling) not in (None, node.identity.public):
+    if node.joined().directory.owner(request.calling) not in (None, node.identity.public):
         raise rejected(
             CALLING_AE_TITLE_NOT_RECOGNIZED,
             f"{request.calling!r} is published by another hospital: give this device another title"
             f" in the network, `relay device add {request.calling} … --as AE_TITLE`",
         )
-    pending = _opening(node, network, route, request)
-    return OutgoingCall(device, request, network, route, pending)
+    return request
 
 
-def _opening(node: Node, network: Network, route: Route, request: AAssociateRQ) -> PendingOpening:
+def _opening(
+    node: Node, network: Network, route: Route, request: AAssociateRQ, purpose: Purpose
+) -> PendingOpening:
     try:
         return open_session(
             node.identity,
@@ -109,7 +129,7 @@ def _opening(node: Node, network: Network, route: Route, request: AAssociateRQ) 
             route.key.public,
             route.ae_title,
             pdu.encode(request),
-            Purpose.ASSOCIATION,
+            purpose,
             unix_time(),
             secrets.token_bytes,
         )
@@ -117,15 +137,28 @@ def _opening(node: Node, network: Network, route: Route, request: AAssociateRQ) 
         raise rejected(NO_REASON_GIVEN, str(error)) from error
 
 
-def tunnel(node: Node, call: OutgoingCall) -> AbstractAsyncContextManager[TunnelAssociation]:
-    """The association of `call`, for as long as the block lasts. Raises SignallingError."""
+def tunnel(
+    node: Node,
+    call: OutgoingCall,
+    *,
+    answer: float | None = None,
+    throttle: Callable[[int], Awaitable[None]] | None = None,
+) -> AbstractAsyncContextManager[TunnelAssociation]:
+    """The association of `call`, for as long as the block lasts. Raises SignallingError.
+
+    `answer`: how long to wait for the far side's first word, if not as long as the device does.
+    `throttle` is awaited with the size in bytes of what is about to be sent.
+    """
     limits = call.limits(node)
     return open_tunnel(
         call.network.client,
         call.network.objects,
         call.pending,
         allowance=call.network.allowance,
-        timeouts=TunnelTimeouts(answer=limits.answer_wait, resume_window=limits.resume_window),
+        throttle=throttle,
+        timeouts=TunnelTimeouts(
+            answer=answer or limits.answer_wait, resume_window=limits.resume_window
+        ),
     )
 
 

@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from enum import Enum
+from functools import partial
 from math import inf
 from typing import Protocol
 
@@ -178,6 +179,10 @@ class _Side:
             await self.tunnel.send(pdv, compressible=compressible, end_of_message=end_of_message)
 
 
+async def _pass_on(sink: _Side, pdv: PDV, ends: bool) -> None:
+    await sink.pass_on(pdv, compressible=False, ends=ends)
+
+
 class _Passage:
     """The two pumps and what they share."""
 
@@ -252,6 +257,8 @@ class _Passage:
                 verdict = judge(atom)
                 if verdict.before is not None:
                     await verdict.before()
+                if verdict.speech is not None:
+                    await verdict.speech(partial(_pass_on, sink))
                 for pdv in verdict.forward:
                     ends = verdict.ends and pdv is verdict.forward[-1]
                     await sink.pass_on(pdv, compressible=verdict.compressible, ends=ends)

@@ -22,7 +22,10 @@ from relay.router.asks import Ask
 from relay.router.devices import Device
 from relay.router.entries import Entry
 from relay.router.grants import Grant, parse_calling
-from relay.router.node import Node
+from relay.router.node import Node, unix_time
+from relay.router.queue import destinations, snapshot
+from relay.router.queue.destinations import Destination
+from relay.router.queue.state import Queue
 from relay.tunnel.ask import MAXIMUM_NOTE
 from relay.web.answers import read_json
 
@@ -39,6 +42,7 @@ class Routes:
 
     node: Node
     enrol: Enrol
+    queue: Queue
 
     async def status(self, request: Request) -> Response:
         node = self.node
@@ -50,6 +54,8 @@ class Routes:
             "listening": [{"host": host, "port": port} for host, port in node.listening],
             "devices": len(list(node.devices)),
             "associations": len(node.live),
+            "queue": await snapshot.summary(self.queue),
+            "warnings": [warned["words"] for warned in self.queue.warnings.to_json()],
             "enrolled": node.network is not None,
             "connected": False,
         }
@@ -93,12 +99,13 @@ class Routes:
         return JSONResponse([self._device(device) for device in self.node.devices])
 
     async def put_device(self, request: Request) -> Response:
-        device = Device.from_json(await read_json(request))
-        await self.node.put_device(device)
+        # What a device declares may be as long as a file that describes many.
+        device = Device.from_json(await read_json(request, MAXIMUM_APPLY))
+        await destinations.put_device(self.queue, device)
         return JSONResponse(self._device(device))
 
     async def remove_device(self, request: Request) -> Response:
-        gone = await self.node.remove_device(request.path_params["ae_title"])
+        gone = await destinations.remove_device(self.queue, request.path_params["ae_title"])
         return JSONResponse({"grants_removed": [self._grant(grant) for grant in gone]})
 
     async def test_device(self, request: Request) -> Response:
@@ -122,6 +129,21 @@ class Routes:
     async def remove_alias(self, request: Request) -> Response:
         alias = await self.node.remove_alias(request.path_params["local"])
         return JSONResponse(self._alias(alias))
+
+    # --- destinations -------------------------------------------------------------------------
+
+    async def destinations(self, request: Request) -> Response:
+        return JSONResponse([self._destination(row) for row in self.queue.destinations])
+
+    async def put_destination(self, request: Request) -> Response:
+        wanted = Destination.from_json(await read_json(request))
+        row, _ = await destinations.put(self.queue, wanted)
+        return JSONResponse(self._destination(row))
+
+    async def remove_destination(self, request: Request) -> Response:
+        called, calling = request.path_params["called"], request.query_params.get("calling", "")
+        row = await destinations.remove(self.queue, called, calling)
+        return JSONResponse(self._destination(row))
 
     # --- the network --------------------------------------------------------------------------
 
@@ -194,7 +216,7 @@ class Routes:
     # --- all at once --------------------------------------------------------------------------
 
     async def apply(self, request: Request) -> Response:
-        changes = await apply(self.node, await read_json(request, MAXIMUM_APPLY))
+        changes = await apply(self.queue, await read_json(request, MAXIMUM_APPLY))
         refusals = [self.node.title_refusal(device) for device in self.node.devices]
         return JSONResponse(
             {"changes": changes, "refusals": [words for words in refusals if words]}
@@ -221,9 +243,25 @@ class Routes:
         }
 
     def _alias(self, alias: Alias) -> dict[str, Any]:
+        return alias.to_json() | self._owner(alias.published)
+
+    def _destination(self, row: Destination) -> dict[str, Any]:
+        device = self.node.names.own(row.calling)
+        return (
+            row.to_json()
+            | self._owner(row.called)
+            | {
+                "local": self.node.names.local(row.called) or row.called,
+                "device": device.ae_title if device is not None else row.calling,
+                "known": self.queue.acceptance.callers(self.node, row.called, unix_time()),
+                "unknown": self.queue.acceptance.unknown(row.called),
+            }
+        )
+
+    def _owner(self, published: str) -> dict[str, Any]:
         network = self.node.network
-        owner = network.directory.owner(alias.published) if network is not None else None
-        return alias.to_json() | {
+        owner = network.directory.owner(published) if network is not None else None
+        return {
             "peer": fingerprint(owner) if owner is not None else None,
             "name": self._name(owner) if owner is not None else "",
         }

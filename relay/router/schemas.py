@@ -3,6 +3,8 @@
 from relay.router.devices import MoveVia
 from relay.router.directory import Standing
 from relay.router.live import Side
+from relay.router.queue.destinations import Mixed, Mode
+from relay.spool.items import Priority
 from relay.web.operations import (
     COUNT,
     FINDING,
@@ -16,6 +18,8 @@ from relay.web.operations import (
 )
 
 SECONDS: Schema = {"type": "number"}
+# Transfer syntaxes by SOP class.
+_TAKEN: Schema = {"type": "object", "additionalProperties": listed(TEXT)}
 DEVICE = record(
     ae_title=TEXT,
     host=TEXT,
@@ -33,6 +37,8 @@ DEVICE = record(
     present_as=TEXT,
     place_wait=SECONDS,
     linger=SECONDS,
+    split=COUNT,
+    declares=_TAKEN,
 )
 # `refusal`: why the Bridge does not publish it.
 DEVICE_SHOWN = record(**DEVICE["properties"], refusal=TEXT_OR_NULL)
@@ -42,7 +48,29 @@ ALIAS = record(local=TEXT, published=TEXT)
 ALIAS_SHOWN = record(**ALIAS["properties"], peer=TEXT_OR_NULL, name=TEXT)
 FINDINGS = record(
     findings=listed(FINDING),
-    accepted={"type": "object", "additionalProperties": listed(TEXT)},
+    accepted=_TAKEN,
+)
+# Both titles as a person knows them, or as they are published.
+DESTINATION_ENTRY = dict(
+    options(
+        called=TEXT,
+        calling=TEXT,
+        mode={"enum": [mode.value for mode in Mode]},
+        mixed={"enum": [mixed.value for mixed in Mixed]},
+        priority={"enum": [priority.name.lower() for priority in Priority]},
+    )
+) | {"required": ["called"]}
+# Published titles; `local` and `device` are the same here, `device` empty for any. `known`: of
+# which calling AE titles it is known what the device there takes; `unknown`: of which it could not
+# be learned, and why.
+DESTINATION = record(
+    **DESTINATION_ENTRY["properties"],
+    local=TEXT,
+    device=TEXT,
+    peer=TEXT_OR_NULL,
+    name=TEXT,
+    known=listed(TEXT),
+    unknown={"type": "object", "additionalProperties": TEXT},
 )
 # `granted`: the services that its owner grants this hospital, as the Bridge says.
 TITLE = record(
@@ -89,6 +117,7 @@ ASK_ENTRY = options(**_USE, note=TEXT)
 APPLY = options(
     devices=listed(DEVICE_ENTRY),
     aliases=listed(ALIAS),
+    destinations=listed(DESTINATION_ENTRY),
     grants=listed(GRANT_ENTRY),
     prune=FLAG,
 )

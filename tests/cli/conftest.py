@@ -108,6 +108,8 @@ class _Handler(BaseHTTPRequestHandler):
         status, answer = process.answers.get(
             (self.command, self.path), (404, {"error": f"no answer for {self.path}"})
         )
+        if callable(answer):
+            answer = answer()
         content = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
         self.send_response(status)
         self.send_header("content-length", str(len(content)))

@@ -1,4 +1,6 @@
 import json
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -85,11 +87,57 @@ def test_devices_are_listed(router: FakeProcess) -> None:
 
 def test_what_is_not_as_usual_is_listed(router: FakeProcess) -> None:
     usual = Device("PACS", "10.0.0.2").to_json()
-    other = usual | {"move_via": "router", "present_as": "OUT", "tls": True, "linger": 5.0}
+    other = usual | {
+        "move_via": "router",
+        "present_as": "OUT",
+        "tls": True,
+        "linger": 5.0,
+        "split": 3,
+        "declares": {"1.2": ["1.3"]},
+    }
     router.will("GET", "/v1/devices", [usual, other])
     _, first, second = router.relay("device", "list").stdout.splitlines()
     assert first.rstrip().endswith("-")
-    assert second.rstrip().endswith("move via router, present as OUT, tls, linger 5.0")
+    assert second.rstrip().endswith(
+        "move via router, present as OUT, tls, linger 5.0, split 3, declares what it takes"
+    )
+
+
+TAKEN = {"1.2.840.10008.5.1.4.1.1.2": ["1.2.840.10008.1.2"]}
+
+
+@pytest.mark.parametrize("document", [TAKEN, {"findings": [], "accepted": TAKEN}])
+def test_what_a_device_takes_may_be_declared(
+    router: FakeProcess, tmp_path: Path, document: dict[str, Any]
+) -> None:
+    router.will("GET", "/v1/devices", [DEVICE | {"declares": {}, "split": 1}])
+    router.will("POST", "/v1/devices", DEVICE | {"declares": TAKEN, "split": 2})
+    file = tmp_path / "takes.json"
+    file.write_text(json.dumps(document))
+    result = router.relay(
+        *("device", "add", "PACS", "10.0.0.2", "--split", "2", "--declares", str(file))
+    )
+    assert (router.asked[-1][2]["declares"], router.asked[-1][2]["split"]) == (TAKEN, 2)
+    assert "changed: declares: none -> 1 entries; split: 1 -> 2" in result.stdout
+    router.relay("device", "add", "PACS", "10.0.0.2", "--declares", "none")
+    assert router.asked[-1][2]["declares"] == {}
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [(None, "cannot be read"), ("{", "Expecting"), ("[]", "expected SOP classes"), ("{}", "none`")],
+)
+def test_what_is_no_declaration(
+    router: FakeProcess, tmp_path: Path, content: str | None, words: str
+) -> None:
+    file = tmp_path / "takes.json"
+    if content is not None:
+        file.write_text(content)
+    result = router.relay("device", "add", "PACS", "10.0.0.2", "--declares", str(file))
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"relay: {file}: ")
+    assert words in result.stderr
+    assert not router.asked
 
 
 @pytest.mark.parametrize(("fine", "status"), [(True, 0), (False, 1)])

@@ -18,13 +18,14 @@ def test_the_commands_of_the_design_are_there() -> None:
             "enroll",
             "device",
             "alias",
+            "destination",
             "peer",
             "grant",
             "provider",
             "router",
             "apply",
         ),
-        *("status", "echo", "send", "find", "doctor", "demo"),
+        *("status", "echo", "send", "find", "queue", "backup", "restore", "doctor", "demo"),
     }
 
 

@@ -138,3 +138,109 @@ def test_an_empty_folder_sends_nothing_and_says_so(
     result = stopped.relay("send", "SOUTH_PACS", str(tmp_path / "files"))
     assert result.exit_code == 1
     assert "sent 0 of 0" in result.stdout
+
+
+# --- where it is queued ---------------------------------------------------------------------------
+
+COUNTS = {"waiting": 0, "held": 0, "failed": 0, "delivered": 0, "discarded": 0, "last": 12}
+RANGE = "called=PACS&calling=NORTH&after=12&until=12"
+
+
+@pytest.fixture
+def queued(router: FakeProcess) -> FakeProcess:
+    """A Router that queues what it sends itself to SOUTH_PACS."""
+    way = {"called": "PACS", "local": "SOUTH_PACS", "calling": "NORTH", "queued": True}
+    router.will("GET", "/v1/queue/mode?called=SOUTH_PACS", way)
+    router.will("GET", "/v1/queue/count?called=PACS", COUNTS)
+    router.will("GET", "/v1/queue", {"destinations": []})
+    return router
+
+
+def test_what_is_queued_is_accepted_and_no_more_is_said(
+    queued: FakeProcess, behind: Behind, tmp_path: Path
+) -> None:
+    path = str(write(tmp_path, "1.dcm"))
+    with behind(Device()):
+        result = queued.relay("send", "SOUTH_PACS", path)
+        assert result.exit_code == 0, result.output
+        lines = result.stdout.splitlines()
+        assert lines[0].startswith("accepted for delivery 1 of 1 objects to SOUTH_PACS, 10 B")
+        assert lines[1].startswith("`relay queue list --to SOUTH_PACS` shows")
+        answer = json.loads(queued.relay("send", "SOUTH_PACS", path, "--json").stdout)
+    assert (answer["queued"], answer["delivered"], answer["sent"]) == (True, None, 1)
+
+
+def test_wait_is_until_it_is_delivered(queued: FakeProcess, behind: Behind, tmp_path: Path) -> None:
+    looks = iter([{"waiting": 2}, {"waiting": 1, "delivered": 1}, {"delivered": 2}])
+    queued.will("GET", f"/v1/queue/count?{RANGE}", lambda: COUNTS | next(looks))
+    paths = [str(write(tmp_path, f"{number}.dcm")) for number in (1, 2)]
+    with behind(Device()):
+        result = queued.relay("send", "SOUTH_PACS", *paths, "--wait")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.startswith("delivered 2 of 2 objects to SOUTH_PACS, 20 B in ")
+    assert next(looks, None) is None
+
+
+def test_wait_says_what_failed_and_why(queued: FakeProcess, behind: Behind, tmp_path: Path) -> None:
+    queued.will("GET", f"/v1/queue/count?{RANGE}", COUNTS | {"failed": 2, "delivered": 1})
+    ours = {"number": 13, "state": "failed", "sop_instance": "1.2.2", "reason": "A900, no match"}
+    items = {"items": [ours, ours | {"sop_instance": "1.9"}], "next": None}
+    queued.will("GET", f"/v1/queue/items?{RANGE}&state=failed&limit=1000", items)
+    paths = [str(write(tmp_path, f"{number}.dcm")) for number in (1, 2)]
+    with behind(Device()):
+        result = queued.relay("send", "SOUTH_PACS", *paths, "--wait", "--json")
+    assert result.exit_code == 1
+    answer = json.loads(result.stdout)
+    assert (answer["sent"], answer["delivered"], answer["waiting"]) == (2, 1, 0)
+    assert answer["failures"] == [{"path": paths[1], "why": "failed: A900, no match"}]
+
+
+def test_a_wait_that_takes_too_long_says_that_the_queue_goes_on(
+    queued: FakeProcess, behind: Behind, tmp_path: Path
+) -> None:
+    queued.will("GET", f"/v1/queue/count?{RANGE}", COUNTS | {"waiting": 1})
+    place = {"called": "PACS", "local": "SOUTH_PACS", "paused": None, "trouble": "South is away"}
+    queued.will("GET", "/v1/queue", {"destinations": [place]})
+    path = str(write(tmp_path, "1.dcm"))
+    with behind(Device()):
+        result = queued.relay("send", "SOUTH_PACS", path, "--wait", "--timeout", "0.01")
+    assert result.exit_code == 1
+    assert result.stdout.splitlines()[1:] == [
+        "1 waited still when the time was over: the queue goes on by itself;"
+        " `relay queue list --to SOUTH_PACS` shows how"
+    ]
+    assert result.stdout.startswith("delivered 0 of 1 objects")
+    assert "SOUTH_PACS: South is away" in result.stderr
+
+
+def test_a_wait_that_a_person_ends_says_that_the_queue_goes_on(
+    queued: FakeProcess, behind: Behind, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("relay.cli.awaiting.time.sleep", interrupted)
+    queued.will("GET", f"/v1/queue/count?{RANGE}", COUNTS | {"waiting": 1})
+    with behind(Device()):
+        result = queued.relay("send", "SOUTH_PACS", str(write(tmp_path, "1.dcm")), "--wait")
+    assert result.exit_code == 1
+    assert "1 waited still: the queue goes on by itself" in result.stdout
+
+
+def test_where_nothing_is_queued_wait_waits_for_nothing(
+    router: FakeProcess, behind: Behind, tmp_path: Path
+) -> None:
+    way = {"called": "PACS", "local": "SOUTH_PACS", "calling": "NORTH", "queued": False}
+    router.will("GET", "/v1/queue/mode?called=SOUTH_PACS", way)
+    with behind(Device()):
+        result = router.relay("send", "SOUTH_PACS", str(write(tmp_path, "1.dcm")), "--wait")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.startswith("sent 1 of 1 objects")
+    assert len(router.asked) == 1
+
+
+def test_a_timeout_without_a_wait_was_asked_wrongly(stopped: FakeProcess, tmp_path: Path) -> None:
+    path = str(write(tmp_path, "1.dcm"))
+    result = stopped.relay("send", "SOUTH_PACS", path, "--timeout", "5")
+    assert result.exit_code == 2
+    assert "--timeout is for --wait" in result.stderr

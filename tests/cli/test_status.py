@@ -2,8 +2,20 @@ import json
 import re
 import time
 from datetime import datetime
+from typing import Any
 
+from relay.cli.output import local_time
 from tests.cli.conftest import FakeProcess
+
+QUEUE: dict[str, Any] = {
+    "waiting": 0,
+    "held": 0,
+    "failed": 0,
+    "bytes": 0,
+    "oldest": None,
+    "paused": [],
+    "refusing": None,
+}
 
 
 def test_a_router_says_how_it_is_doing(router: FakeProcess) -> None:
@@ -13,6 +25,8 @@ def test_a_router_says_how_it_is_doing(router: FakeProcess) -> None:
         "last_failure": None,
         "refusals": [],
         "listening": [{"host": "::", "port": 104}, "b"],
+        "queue": QUEUE,
+        "warnings": ["objects for PACS wait", "objects for PACS2 wait"],
         "store": {"puts": 3},
     }
     router.will("GET", "/v1/status", answer)
@@ -23,9 +37,27 @@ def test_a_router_says_how_it_is_doing(router: FakeProcess) -> None:
         ["last failure", "-"],
         ["refusals", "-"],
         ["listening", ":: 104, b"],
+        ["queue", "0 waiting"],
+        ["warning 1", "objects for PACS wait"],
+        ["warning 2", "objects for PACS2 wait"],
         ["store: puts", "3"],
     ]
     assert json.loads(router.relay("status", "--json").stdout) == answer
+
+
+def test_a_queue_is_one_line(router: FakeProcess) -> None:
+    full: dict[str, Any] = {
+        "waiting": 3,
+        "held": 1,
+        "failed": 2,
+        "bytes": 2**20,
+        "oldest": 1_780_300_000.0,
+    }
+    full |= {"paused": ["PACS", "PACS2"], "refusing": "the disk is full"}
+    router.will("GET", "/v1/status", {"queue": QUEUE | full, "warnings": []})
+    since = local_time(1_780_300_000.0)
+    words = f"3 waiting since {since}, 1 held, 2 failed, 1.0 MiB, paused: PACS PACS2, "
+    assert router.relay("status").stdout == f"queue  {words}no more accepted: the disk is full\n"
 
 
 def test_a_router_that_is_down_is_status_1(stopped: FakeProcess) -> None:

@@ -166,9 +166,14 @@ async def granted_to_us(net: Network, letter: str, title: str) -> None:
 
 def originators(hospital: Hospital) -> list[tuple[str | None, int | None]]:
     """Move Originator and its Message ID of each C-STORE that reached a workstation."""
+    return originators_of(hospital.workstation_tap)
+
+
+def originators_of(tapped: Tap) -> list[tuple[str | None, int | None]]:
+    """The same of any device."""
     return [
         (message.text(MOVE_ORIGINATOR), message.number(MOVE_ORIGINATOR_ID))
-        for association in hospital.workstation_tap.associations
+        for association in tapped.associations
         for message in messages(bytes(association.requested))
         if message.field == C_STORE_RQ
     ]

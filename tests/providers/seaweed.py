@@ -33,12 +33,46 @@ GRPC_OFFSET = 10_000
 WEED = Path(sys.executable).parent / "weed"
 
 
+@attrs.define
+class Server:
+    """The process, which may be killed and started again on what it has."""
+
+    log: Path
+    command: tuple[str | Path, ...]
+    _process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def start(self) -> None:
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                self.command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def kill(self) -> None:
+        """SIGKILL: SIGTERM takes it 25 s."""
+        if self._process is not None:
+            if self._process.poll() is None:
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+
+    def output(self) -> str:
+        return self.log.read_text(errors="replace")
+
+
 @attrs.frozen
 class Seaweed:
     """A running server: its S3 endpoint, and the authority that its certificate is of."""
 
     endpoint: str
     ca_file: Path
+    server: "Server"
     _master: str
     _filer: str
 
@@ -80,6 +114,19 @@ class Seaweed:
         )
         return done.stdout
 
+    def wait(self) -> None:
+        """Wait until it answers."""
+        deadline = time.monotonic() + START_DEADLINE
+        with httpx.Client(verify=self.trust(), trust_env=False) as client:
+            while time.monotonic() < deadline and self.server.running:
+                try:
+                    if client.get(self.endpoint).status_code == 403:
+                        return
+                except httpx.TransportError:
+                    pass
+                time.sleep(0.1)
+        raise RuntimeError(f"weed does not run\n{self.server.output()[-2000:]}")
+
 
 def _port() -> int:
     """A port that is free, as is the one for gRPC above it."""
@@ -105,29 +152,27 @@ def seaweed(folder: Path) -> Iterator[Seaweed]:
     (folder / "s3.json").write_text(json.dumps(_identities()))
     (folder / "data").mkdir()
     master, volume, filer, s3 = (_port() for _ in range(4))
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(
-            [
-                *(WEED, "-logtostderr", "server", f"-ip={LOOPBACK}", f"-ip.bind={LOOPBACK}"),
-                *(f"-dir={folder / 'data'}", f"-master.port={master}", "-volume.max=20"),
-                *(f"-volume.port={volume}", f"-filer.port={filer}", "-master.telemetry=false"),
-                *("-master.volumeSizeLimitMB=64", "-s3", f"-s3.port={s3}"),
-                *("-s3.port.iceberg=0", "-s3.port.lance=0", f"-s3.config={folder / 's3.json'}"),
-                *(f"-s3.cert.file={folder / 'certificate.pem'}", f"-s3.key.file={folder}/key.pem"),
-            ],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+    server = Server(
+        folder / "log",
+        (
+            *(WEED, "-logtostderr", "server", f"-ip={LOOPBACK}", f"-ip.bind={LOOPBACK}"),
+            *(f"-dir={folder / 'data'}", f"-master.port={master}", "-volume.max=20"),
+            *(f"-volume.port={volume}", f"-filer.port={filer}", "-master.telemetry=false"),
+            *("-master.volumeSizeLimitMB=64", "-s3", f"-s3.port={s3}"),
+            *("-s3.port.iceberg=0", "-s3.port.lance=0", f"-s3.config={folder / 's3.json'}"),
+            *(f"-s3.cert.file={folder / 'certificate.pem'}", f"-s3.key.file={folder}/key.pem"),
+        ),
+    )
     found = Seaweed(
         f"https://{LOOPBACK}:{s3}",
         folder / "ca.pem",
+        server,
         f"{LOOPBACK}:{master}",
         f"{LOOPBACK}:{filer}",
     )
     try:
-        _wait(found, process, folder / "log")
+        server.start()
+        found.wait()
         found.shell(
             f"s3.bucket.create -name {BUCKET}",
             f"s3.bucket.create -name {VERSIONED}",
@@ -138,22 +183,7 @@ def seaweed(folder: Path) -> Iterator[Seaweed]:
         )
         yield found
     finally:
-        # SIGTERM takes it 25 s.
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-
-def _wait(server: Seaweed, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + START_DEADLINE
-    with httpx.Client(verify=server.trust(), trust_env=False) as client:
-        while time.monotonic() < deadline and process.poll() is None:
-            try:
-                if client.get(server.endpoint).status_code == 403:
-                    return
-            except httpx.TransportError:
-                pass
-            time.sleep(0.1)
-    raise RuntimeError(f"weed did not start\n{log.read_text(errors='replace')[-2000:]}")
+        server.kill()
 
 
 def _identities() -> dict[str, object]:

@@ -11,7 +11,9 @@ import httpx
 from relay.invitation import Invitation
 from relay.router.api import make_app
 from relay.router.node import Node
+from relay.router.queue.state import Queue
 from tests.router.fakes import hospital
+from tests.router.queue.queues import still_queue
 
 PACS = {"ae_title": "PACS", "host": "192.0.2.1", "port": 104, "services": ["store"]}
 
@@ -19,6 +21,7 @@ PACS = {"ae_title": "PACS", "host": "192.0.2.1", "port": 104, "services": ["stor
 @attrs.define
 class Client:
     node: Node
+    queue: Queue
     http: httpx.AsyncClient
     invitations: list[Invitation]
 
@@ -38,8 +41,9 @@ async def client(tmp_path: Path, *, enrolled: bool = True) -> AsyncIterator[Clie
 
     async with (
         hospital(tmp_path / "me", enrolled=enrolled) as node,
+        still_queue(node, tmp_path / "me") as queue,
         httpx.AsyncClient(
-            transport=httpx.ASGITransport(make_app(node, enrol)), base_url="http://relay"
+            transport=httpx.ASGITransport(make_app(node, enrol, queue)), base_url="http://relay"
         ) as http,
     ):
-        yield Client(node, http, invitations)
+        yield Client(node, queue, http, invitations)

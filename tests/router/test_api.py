@@ -6,6 +6,7 @@ from pathlib import Path
 from relay.router.api import control_operations
 from relay.router.routes import Routes
 from tests.router.fakes import hospital
+from tests.router.queue.parts import parts_of
 from tests.router.rest import client
 
 
@@ -14,7 +15,8 @@ async def test_every_route_is_an_operation(tmp_path: Path) -> None:
         return True
 
     async with hospital(tmp_path) as node:
-        used = {operation.route.name for operation in control_operations(node, enrol)}
+        operations = control_operations(node, enrol, await parts_of(node))
+        used = {operation.route.name for operation in operations}
     routes = {
         name
         for name, _ in inspect.getmembers(Routes, inspect.iscoroutinefunction)

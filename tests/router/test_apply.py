@@ -1,4 +1,4 @@
-"""A document of devices, aliases and grants, applied once and again."""
+"""A document of devices, aliases, destinations and grants, applied once and again."""
 
 from pathlib import Path
 from typing import Any
@@ -7,12 +7,21 @@ import attrs
 import pytest
 
 from relay.errors import Refused
+from relay.router import apply as applying
 from relay.router.aliases import Alias
-from relay.router.apply import apply, put_grant
+from relay.router.apply import put_grant
 from relay.router.devices import Device, MoveVia
 from relay.router.grants import Grant
 from relay.router.node import Node
+from relay.router.queue.destinations import Destination, Mixed
+from relay.spool.items import Priority
 from tests.router.fakes import hospital, listing
+from tests.router.queue.parts import parts_of
+
+
+async def apply(node: Node, document: dict[str, Any]) -> list[str]:
+    """With the queue as the database has it."""
+    return await applying.apply(await parts_of(node), document)
 
 
 def document(peer: Node, **more: Any) -> dict[str, Any]:
@@ -162,6 +171,12 @@ async def test_a_grant_by_the_local_title_is_the_same_the_second_time(tmp_path: 
             {"aliases": [{"local": name, "published": "P"} for name in "AB"]},
             "alias of 'P' is named twice",
         ),
+        ({"destinations": [{}]}, r"^destinations\[0\]: called is missing"),
+        (
+            {"destinations": [{"called": "A"}, {"called": "A", "mode": "later"}]},
+            r"^destinations\[1\]: mode is queued or confirmed",
+        ),
+        ({"destinations": [{"called": "A"}] * 2}, "destination 'A' is named twice"),
         ({"grants": [{"peer": "x"}]}, "ae_title is missing"),
         ({"grants": [{"peer": "x" * 32, "ae_title": "P", "color": 1}]}, "unknown field 'color'"),
         ({"grants": [{"peer": "x" * 32, "ae_title": "P"}]}, "no peer has that fingerprint"),
@@ -175,3 +190,36 @@ async def test_what_is_wrong_changes_nothing(
         with pytest.raises(Refused, match=words):
             await apply(me, document(north) | wrong)
         assert not list(me.devices)
+
+
+async def test_destinations_are_applied(tmp_path: Path) -> None:
+    wanted: dict[str, Any] = {
+        "devices": [{"ae_title": "CT", "host": "192.0.2.1", "published_as": "CT_B"}],
+        "aliases": [{"local": "PACS_A", "published": "PACS"}],
+        "destinations": [
+            {"called": "PACS_A", "priority": "high"},
+            {"called": "PACS", "calling": "CT", "mode": "confirmed"},
+        ],
+    }
+    async with hospital(tmp_path / "me") as me:
+        assert (await apply(me, wanted))[2:] == [
+            "destination PACS added",
+            "destination PACS from CT_B added",
+        ]
+        assert await apply(me, wanted) == []
+        # What is not named of it stays; what is not named at all goes with `prune` only.
+        changed = {"destinations": [{"called": "PACS", "mixed": "confirmed"}]}
+        assert await apply(me, changed) == ["destination PACS changed: mixed: refuse -> confirmed"]
+        assert await apply(me, {"prune": True}) == []
+        assert await apply(me, changed | {"prune": True}) == ["destination PACS from CT_B removed"]
+        (row,) = (await parts_of(me)).destinations
+        assert row == Destination("PACS", mixed=Mixed.CONFIRMED, priority=Priority.HIGH)
+        moved = {"devices": [{"ae_title": "CT", "host": "192.0.2.1", "published_as": "CT_C"}]}
+        await apply(me, wanted)
+        await apply(me, moved)
+        assert [row.key for row in (await parts_of(me)).destinations] == [
+            ("PACS", ""),
+            ("PACS", "CT_C"),
+        ]
+        with pytest.raises(Refused, match="'CT' is the device CT of this hospital"):
+            await apply(me, {"destinations": [{"called": "CT"}]})

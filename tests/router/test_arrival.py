@@ -1,16 +1,20 @@
 """What a peer's device asks of one of ours, in its names."""
 
+from itertools import pairwise
+
 import attrs
 import pytest
 import trio
 import trio.testing
 
 from relay.dicom import dimse
-from relay.dicom.dimse import CommandField, Status
+from relay.dicom.dimse import CommandField, CommandSet, Status, Tag
+from relay.dicom.elements import Encoding
+from relay.router.arrival import DELIVERY_WAIT, PENDING_PAUSE, Arrival
 from relay.router.border import Crossing
 from relay.router.commitments import Commitment
 from relay.router.devices import MoveVia
-from relay.router.moves import ABANDONED_WAIT, MAXIMUM_DESTINATIONS, SETTLE_WAIT
+from relay.router.moves import ABANDONED_WAIT, MAXIMUM_DESTINATIONS, SETTLE_WAIT, HeldMove
 from tests.router.borders import (
     PACS,
     PEER,
@@ -203,6 +207,119 @@ async def test_who_stops_waiting_for_a_final_answer_leaves_no_move(
         assert world.moves.destinations("PACS") == []
         assert world.moves.find("PACS", "NORTH_WS1", seen) is None
         assert len(world.moves) == 0
+
+
+# --- what a queue has taken -----------------------------------------------------------------------
+
+
+@attrs.define
+class Requestor:
+    """Who waits for the answer to a C-MOVE: what it got, and when."""
+
+    begun: float = attrs.Factory(trio.current_time)
+    heard: list[tuple[float, CommandSet, bytes]] = attrs.Factory(list)
+
+    async def send(self, command: CommandSet, data_set: bytes) -> None:
+        await trio.lowlevel.checkpoint()
+        self.heard.append((trio.current_time() - self.begun, command, data_set))
+
+    @property
+    def statuses(self) -> list[int]:
+        return [command.status for _, command, _ in self.heard]
+
+
+def move_of(world: World, border: Arrival, objects: int) -> HeldMove:
+    """A move, of whose objects a queue has so many."""
+    border.move_asked(move_rq("WS1", 1))
+    move = world.moves.find("PACS", "NORTH_WS1", 1)
+    assert move is not None
+    for number in range(objects):
+        world.moves.keep([move], number, f"1.2.{number}")
+    return move
+
+
+def holder_says(status: int = 0, completed: int = 0) -> CommandSet:
+    return final(1, status).evolve({Tag.NUMBER_OF_COMPLETED_SUBOPERATIONS: completed})
+
+
+async def answer(border: Arrival, said: CommandSet, requestor: Requestor) -> None:
+    crossing = border.move_answered(said, final=True)
+    assert crossing.later is not None
+    await crossing.later(b"", Encoding(), requestor.send)
+
+
+async def test_the_final_answer_waits_for_what_the_queue_has_and_says_how_far_it_is(
+    world: World, autojump_clock: trio.testing.MockClock
+) -> None:
+    border, requestor = world.arrival(), Requestor()
+    move = move_of(world, border, 3)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(answer, border, holder_says(completed=3), requestor)
+        await trio.sleep(PENDING_PAUSE / 2)
+        move.kept.end(0, delivered=True)
+        await trio.sleep(PENDING_PAUSE)
+        move.kept.end(1, delivered=True)
+        move.kept.end(2, delivered=True)
+    assert [when for when, _, _ in requestor.heard] == pytest.approx(
+        [PENDING_PAUSE, 1.5 * PENDING_PAUSE]
+    )
+    (_, pending, _), (_, last, data_set) = requestor.heard
+    assert pending.status == Status.PENDING
+    assert pending.number(Tag.NUMBER_OF_REMAINING_SUBOPERATIONS) == 2
+    assert pending.message_id_responded_to == last.message_id_responded_to == 1
+    assert (last, data_set) == (holder_says(completed=3), b"")
+    assert len(world.moves) == 0
+    border.close()
+
+
+async def test_past_the_limit_what_is_left_counts_as_failed(
+    world: World, autojump_clock: trio.testing.MockClock
+) -> None:
+    border, requestor = world.arrival(), Requestor()
+    move = move_of(world, border, 2)
+    move.kept.end(0, delivered=True)
+    await answer(border, holder_says(completed=2), requestor)
+    when, last, data_set = requestor.heard[-1]
+    assert when == pytest.approx(DELIVERY_WAIT)
+    assert last.status == 0xB000
+    assert last.number(Tag.NUMBER_OF_COMPLETED_SUBOPERATIONS) == 1
+    assert last.number(Tag.NUMBER_OF_FAILED_SUBOPERATIONS) == 1
+    assert b"1.2.1" in data_set
+    # Never a silence that a workstation would take for the end, nor a word beside the last.
+    times = [0.0, *(when for when, _, _ in requestor.heard)]
+    assert max(b - a for a, b in pairwise(times)) == pytest.approx(PENDING_PAUSE)
+    assert set(requestor.statuses[:-1]) == {Status.PENDING}
+    assert times[-2] < DELIVERY_WAIT
+
+
+async def test_who_cancels_is_answered_at_once(
+    world: World, autojump_clock: trio.testing.MockClock
+) -> None:
+    border, requestor = world.arrival(), Requestor()
+    move_of(world, border, 2)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(answer, border, holder_says(completed=2), requestor)
+        await trio.sleep(3)
+        border.move_cancelled(dimse.request(CommandField.C_CANCEL_RQ, 1))
+    assert [when for when, _, _ in requestor.heard] == pytest.approx([3])
+    assert requestor.statuses == [Status.CANCEL]
+
+
+async def test_a_move_that_its_holder_says_is_cancelled_waits_for_nothing(
+    world: World, autojump_clock: trio.testing.MockClock
+) -> None:
+    border, requestor = world.arrival(), Requestor()
+    move_of(world, border, 1)
+    await answer(border, holder_says(Status.CANCEL, completed=1), requestor)
+    assert [when for when, _, _ in requestor.heard] == pytest.approx([0])
+    assert requestor.statuses == [Status.CANCEL]
+
+
+async def test_an_answer_too_long_to_be_read_still_ends_the_move(world: World) -> None:
+    border = world.arrival()
+    move_of(world, border, 1)
+    await finish(border.move_answered(holder_says(completed=1), final=True))
+    assert len(world.moves) == 0
 
 
 @pytest.mark.parametrize("via", list(MoveVia))

@@ -41,6 +41,10 @@ def test_a_device_as_a_person_describes_it() -> None:
         ({"answer_wait": -1}, "answer_wait"),
         ({"resume_window": float("inf")}, "resume_window"),
         ({"check_address": 1}, "check_address"),
+        ({"split": 0}, "split"),
+        ({"split": 9}, "split"),
+        ({"declares": []}, "device: declares: is no object"),
+        ({"declares": {"1.2.840.10008.1.1": ["1.2"]}}, "declares: .* is not of Storage"),
         ({"colour": "red"}, "unknown field 'colour'"),
     ],
 )
@@ -68,6 +72,20 @@ async def test_devices_are_kept(tmp_path: Path) -> None:
         with pytest.raises(Refused, match="no device"):
             await table.remove("PACS")
         assert [d.ae_title for d in await DeviceTable.load(database)] == ["WS"]
+
+
+async def test_what_is_declared_is_kept(tmp_path: Path) -> None:
+    taken = {"1.2.840.10008.5.1.4.1.1.2": ["1.2.840.10008.1.2", "1.2.840.10008.1.2.1"]}
+    device = Device.from_json(PACS | {"declares": taken, "split": 8})
+    assert device.declares.to_json() == taken
+    assert Device.from_json(device.to_json()) == device
+    assert device != Device.from_json(PACS | {"split": 8})
+    async with open_database(tmp_path / "db", MIGRATIONS) as database:
+        table = await DeviceTable.load(database)
+        assert await table.put(device)
+        assert list(await DeviceTable.load(database)) == [device]
+        assert await table.put(Device.from_json(PACS | {"declares": {}}))
+        assert list(await DeviceTable.load(database)) == [Device.from_json(PACS)]
 
 
 async def test_the_table_has_an_end(tmp_path: Path) -> None:

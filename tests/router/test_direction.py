@@ -16,6 +16,7 @@ from relay.router.direction import (
     Look,
     Outstanding,
     Passage,
+    PassOn,
     Seen,
     Verdict,
     command_pdv,
@@ -282,3 +283,26 @@ def test_outstanding_requests_are_bounded() -> None:
         outstanding.add(echo_rq(number))
     with pytest.raises(RemoteProtocolError, match="unanswered"):
         outstanding.add(echo_rq(MAXIMUM_OUTSTANDING))
+
+
+# --- what goes on in its own time -----------------------------------------------------------------
+
+
+async def speech(pass_on: PassOn) -> None:
+    await pass_on(REPLY, True)
+
+
+def test_a_speech_goes_on_in_place_of_a_message() -> None:
+    made = direction(Passage(store_rq(), speech=speech))
+    assert made.take(command(1, store_rq())) == Verdict(speech=speech)
+
+
+def test_a_speech_waits_for_the_data_set() -> None:
+    def look(prefix: bytes, whole: bool) -> Seen | None:
+        return Seen(speech=speech) if whole else None
+
+    made = direction(Passage(store_rq(), look=look))
+    assert made.take(command(1, store_rq())) == Verdict()
+    assert made.take(data(1, last=False)) == Verdict()
+    assert made.take(data(1)) == Verdict(speech=speech)
+    assert made.take(command(1, store_rq(2))).forward

@@ -9,12 +9,14 @@ from hypothesis import strategies as st
 
 from relay.dicom import dimse, uids
 from relay.dicom.dimse import CommandField, CommandSet, Status
+from relay.dicom.elements import Encoding
 from relay.dicom.negotiation import RoleSelection
 from relay.dicom.pdu import PDV, AAssociateRQ
 from relay.errors import RemoteProtocolError
 from relay.router import contexts, services
+from relay.router.border import Crossing, Send
 from relay.router.direction import Verdict
-from relay.router.guard import MAXIMUM_PREFIX, Guard
+from relay.router.guard import MAXIMUM_IDENTIFIER, MAXIMUM_PREFIX, Guard
 from relay.router.services import Service
 from tests.router.fakes import (
     CT,
@@ -403,6 +405,77 @@ def test_an_answer_is_not_held_for_ever() -> None:
 def test_an_answer_to_a_move_that_nobody_asked_for_is_dropped() -> None:
     made = guard(proposal(uids.STUDY_ROOT_MOVE), None, {"WS"})
     assert made.inward(command(1, dimse.response_to(move_rq("WS"), 0))) == Verdict()
+
+
+@attrs.define
+class LateBorder(FakeBorder):
+    """Answers a C-MOVE in its own words, and notes the data set that the holder's answer had."""
+
+    data_sets: list[tuple[bytes, Encoding | None]] = attrs.Factory(list)
+
+    def move_answered(self, response: CommandSet, *, final: bool) -> Crossing:
+        async def later(data_set: bytes, encoding: Encoding | None, send: Send) -> None:
+            self.data_sets.append((data_set, encoding))
+            await send(response.evolve({dimse.Tag.STATUS: Status.PENDING}), b"")
+            await send(response, b"failed")
+
+        return Crossing(before=nothing, later=later) if final else Crossing()
+
+
+async def nothing() -> None:
+    pass
+
+
+async def spoken(verdict: Verdict) -> list[tuple[PDV, bool]]:
+    """What goes on in its time, and where messages end."""
+    said: list[tuple[PDV, bool]] = []
+
+    async def pass_on(pdv: PDV, ends: bool) -> None:
+        said.append((pdv, ends))
+
+    assert verdict.speech is not None
+    assert verdict == Verdict(speech=verdict.speech)
+    await verdict.speech(pass_on)
+    return said
+
+
+@pytest.mark.parametrize("has_data_set", [True, False])
+async def test_an_answer_to_a_move_goes_on_in_the_borders_words(has_data_set: bool) -> None:
+    border = LateBorder(destinations={"WS"})
+    request = proposal(uids.STUDY_ROOT_MOVE)
+    made = Guard(request, None, border)
+    made.negotiated(acceptance(request))
+    made.outward(command(1, move_rq("WS", 5)))
+    answer = dimse.response_to(move_rq("WS", 5), 0xB000, has_data_set=has_data_set)
+    verdict = made.inward(command(1, answer))
+    if has_data_set:
+        assert verdict == Verdict()
+        assert made.inward(data(1, b"12", last=False)) == Verdict()
+        verdict = made.inward(data(1, b"34"))
+    (pending, one), (final, two), (names, three) = await spoken(verdict)
+    assert read(pending).status == Status.PENDING
+    assert read(final) == answer
+    assert names == data(1, b"failed")
+    assert (one, two, three) == (True, False, True)
+    assert border.data_sets == [(b"1234" if has_data_set else b"", Encoding(explicit_vr=False))]
+    # It was answered: a second one has no request.
+    assert made.inward(command(1, dimse.response_to(move_rq("WS", 5), 0))) == Verdict()
+
+
+def test_an_answer_that_is_too_long_goes_on_as_it_is() -> None:
+    request = proposal(uids.STUDY_ROOT_MOVE)
+    made = Guard(request, None, LateBorder(destinations={"WS"}))
+    made.negotiated(acceptance(request))
+    made.outward(command(1, move_rq("WS", 5)))
+    answer = dimse.response_to(move_rq("WS", 5), 0xB000, has_data_set=True)
+    assert made.inward(command(1, answer)) == Verdict()
+    long, sent = bytes(256 * 1024), b""
+    while not (verdict := made.inward(data(1, long, last=False))).forward:
+        sent += long
+        assert len(sent) <= 4 * MAXIMUM_IDENTIFIER
+    assert verdict.forward == (command(1, answer), data(1, sent + long, last=False))
+    assert verdict.before is nothing
+    assert made.inward(data(1)).forward == (data(1),)
 
 
 def test_reports_come_back_on_their_own_contexts_only() -> None:

@@ -15,7 +15,7 @@ from relay.router.live import Side
 from relay.router.node import unix_time
 from relay.router.peers import Trust
 from relay.signalling import messages
-from relay.tunnel.handshake import PendingOpening, accept_opening
+from relay.tunnel.handshake import PendingOpening, Purpose, accept_opening
 from tests.router.fakes import (
     CT,
     NETWORK,
@@ -115,6 +115,21 @@ async def test_a_grant_for_other_callers_is_none(tmp_path: Path) -> None:
         caller = both.a.identity.public
         await both.b.add_grant(Grant(caller, "PACS", frozenset({"store"}), frozenset({"OTHER"})))
         assert await refusal(both, opening(both)) is Refusal.NOT_GRANTED
+
+
+@pytest.mark.parametrize("purpose", [Purpose.DELIVERY, Purpose.KNOWLEDGE])
+async def test_what_is_queued_needs_store_itself(tmp_path: Path, purpose: Purpose) -> None:
+    async with granted(tmp_path) as both:
+        call = await called(both, opening(both, purpose=purpose))
+        assert (call.received.purpose, call.permission.services) == (purpose, {"store"})
+        other = opening(both, pdu.encode(proposal(CT, calling="OTHER")), purpose=purpose)
+        (grant,) = both.b.grants
+        await both.b.remove_grant(grant.id)
+        # Not only because a device here has asked for a C-MOVE.
+        both.b.moves.ask(both.a.identity.public, "PACS")
+        assert await refusal(both, other) is Refusal.NOT_GRANTED
+        live = opening(both, pdu.encode(proposal(CT, calling="OTHER")))
+        assert await refusal(both, live) is None
 
 
 @pytest.mark.parametrize("why", [Refusal.UNTRUSTED_PEER, Refusal.NOT_GRANTED])

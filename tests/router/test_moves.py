@@ -4,12 +4,15 @@ import pytest
 import trio
 import trio.testing
 
+from relay.router import moves as module
 from relay.router.moves import (
     ABANDONED_WAIT,
     MAXIMUM_DESTINATIONS,
     MAXIMUM_MOVES,
+    MAXIMUM_NAMED,
     SETTLE_WAIT,
     HeldMove,
+    Kept,
     MoveRegister,
 )
 
@@ -201,6 +204,87 @@ async def test_nothing_to_wait_for_is_no_wait(autojump_clock: trio.testing.MockC
             begin = trio.current_time()
             await moves.settle(move)
             assert trio.current_time() == begin
+
+
+# --- what a queue has taken -----------------------------------------------------------------------
+
+
+async def test_an_object_is_of_the_move_that_it_names_or_of_those_to_its_destination() -> None:
+    moves = MoveRegister()
+    first, second = held("WS", 1, via_router=False), held("WS", 2, via_router=False)
+    other, elsewhere = held("WS2", 3, via_router=False), held("WS", 4, holder="PACS2")
+    for move in (first, second, other, elsewhere):
+        moves.hold(move)
+    assert list(moves.stored_for("PACS", "WS", "WS", 2)) == [second]
+    assert list(moves.stored_for("PACS", "WS", "WS", 3)) == []  # it names one to elsewhere
+    assert list(moves.stored_for("PACS", "WS", "SCANNER", 1)) == []  # a device of its own hospital
+    assert list(moves.stored_for("PACS", "WS", None, None)) == [first, second]
+    assert list(moves.stored_for("PACS", "WS", "PACS", 77)) == [first, second]
+    assert list(moves.stored_for("PACS3", "WS", None, None)) == []
+
+
+async def test_what_was_taken_is_waited_for_until_each_has_its_end() -> None:
+    moves = MoveRegister()
+    move = held("WS", via_router=False)
+    moves.hold(move)
+    assert moves.kept() == []
+    for number in range(4):
+        moves.keep([move], number, f"1.2.{number}")
+    assert moves.kept() == [move.kept]
+    move.kept.end(0, delivered=True)
+    move.kept.end(1, delivered=True, warning=True)
+    move.kept.end(2, delivered=False)
+    done = trio.Event()
+
+    async def wait() -> None:
+        await move.kept.settle()
+        done.set()
+
+    with trio.fail_after(5):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(wait)
+            await trio.testing.wait_all_tasks_blocked()
+            assert not done.is_set()
+            move.kept.end(3, delivered=True)
+    assert (move.kept.delivered, move.kept.warned, move.kept.failed) == (2, 1, 1)
+    assert (move.kept.taken, move.kept.named) == (4, ["1.2.2"])
+    assert moves.kept() == []
+
+
+async def test_a_cancelled_move_does_not_wait() -> None:
+    kept = Kept({1: "1.2.1"})
+    with trio.fail_after(5):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(kept.settle)
+            await trio.testing.wait_all_tasks_blocked()
+            kept.cancel()
+    assert kept.waiting == {1: "1.2.1"}
+
+
+async def test_what_is_waited_for_has_a_limit_beyond_which_it_counts_as_failed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "MAXIMUM_KEPT", 3)
+    moves = MoveRegister()
+    first, second = held("WS", 1), held("WS", 2)
+    moves.hold(first)
+    moves.hold(second)
+    for number in range(2):
+        moves.keep([first], number, f"1.2.{number}")
+    moves.keep([second], 2, "1.2.2")
+    moves.keep([second], 3, "1.2.3")
+    assert (second.kept.waiting, second.kept.named) == ({2: "1.2.2"}, ["1.2.3"])
+    moves.end(first)
+    moves.keep([second], 4, "1.2.4")
+    assert list(second.kept.waiting) == [2, 4]
+
+
+def test_only_so_many_of_the_failed_are_named() -> None:
+    kept = Kept()
+    for number in range(MAXIMUM_NAMED + 5):
+        kept.fail(f"1.2.{number}")
+    assert (kept.failed, len(kept.named)) == (MAXIMUM_NAMED + 5, MAXIMUM_NAMED)
+    assert "1.2.3" not in repr(kept)
 
 
 # --- the requestor has gone -----------------------------------------------------------------------

@@ -26,6 +26,7 @@ from relay.dicom.upperlayer import Role
 from relay.errors import DatabaseError
 from relay.router.border import Crossing
 from relay.router.contexts import granted, with_rejections
+from relay.router.direction import PassOn, Verdict
 from relay.router.guard import Guard
 from relay.router.passthrough import (
     MAXIMUM_REPLIES,
@@ -115,6 +116,19 @@ async def test_the_answer_and_messages_cross_both_ways() -> None:
         assert await pair.acceptor.got(1) == [rq]
         pair.acceptor.say(rsp)
         assert await pair.requestor.got(1) == [rsp]
+
+
+async def test_what_is_said_in_its_time_goes_on_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = [command(3, dimse.response_to(store_rq(n), 0)) for n in (1, 2)]
+
+    async def speech(pass_on: PassOn) -> None:
+        for pdv in said:
+            await pass_on(pdv, True)
+
+    monkeypatch.setattr(Guard, "inward", lambda self, pdv: Verdict(speech=speech))
+    async with joined() as pair:
+        pair.acceptor.say(command(3, store_rq(9)))
+        assert await pair.requestor.got(2) == said
 
 
 async def test_contexts_not_granted_come_back_rejected() -> None:

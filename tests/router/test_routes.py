@@ -80,6 +80,46 @@ async def test_aliases(tmp_path: Path) -> None:
         assert await call("GET", "/aliases") == [nobodys]
 
 
+async def test_destinations(tmp_path: Path) -> None:
+    async with client(tmp_path) as call, hospital(tmp_path / "north") as north:
+        await call.node.joined().directory.take(
+            listing(north, publications=[publication(north, "PACS", "store")])
+        )
+        await call("POST", "/devices", PACS | {"published_as": "PACS_B"})
+        await call("POST", "/aliases", {"local": "PACS/A", "published": "PACS"})
+        row = await call("POST", "/destinations", {"called": "PACS/A", "priority": "high"})
+        assert row == {
+            "called": "PACS",
+            "calling": "",
+            "mode": "queued",
+            "mixed": "refuse",
+            "priority": "high",
+            "local": "PACS/A",
+            "device": "",
+            "peer": north.identity.fingerprint,
+            "name": north.contact.name,
+            "known": [],
+            "unknown": {},
+        }
+        one = {"called": "MR", "calling": "PACS", "mode": "confirmed"}
+        other = await call("POST", "/destinations", one)
+        assert (other["calling"], other["device"]) == ("PACS_B", "PACS")
+        assert (other["peer"], other["name"], other["local"]) == (None, "", "MR")
+        assert await call("GET", "/destinations") == [other, row]
+        await call("POST", "/destinations", {"called": "PACS"}, 409)
+        await call("POST", "/destinations", {"called": "MR", "calling": "PACS/A"}, 409)
+        await call("POST", "/destinations", {"mode": "queued"}, 400)
+        await call("DELETE", "/destinations/MR", status=404)
+        # They follow their device, and go with it.
+        await call("POST", "/devices", PACS | {"published_as": "PACS_C"})
+        assert [r["calling"] for r in await call("GET", "/destinations")] == ["PACS_C", ""]
+        assert (await call("DELETE", "/destinations/MR?calling=PACS"))["called"] == "MR"
+        await call("POST", "/destinations", one)
+        await call("DELETE", "/devices/PACS")
+        assert await call("GET", "/destinations") == [row]
+        assert await call("DELETE", "/destinations/PACS%2FA") == row
+
+
 async def test_a_grant_names_a_device_by_either_title(tmp_path: Path) -> None:
     async with client(tmp_path) as call, hospital(tmp_path / "north") as north:
         await call.node.joined().directory.take(listing(north))

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from relay.database import open_database
 from relay.router.devices import Device, DeviceTable
 from relay.router.grants import Grant, GrantTable
@@ -26,8 +28,9 @@ async def test_serials_rise_whatever_the_clock_does(tmp_path: Path) -> None:
         assert await next_serial(database, "other", 7) == 7
 
 
-async def test_devices_and_grants_of_before_are_as_they_were(tmp_path: Path) -> None:
-    async with open_database(tmp_path / "db", MIGRATIONS[:1]) as database:
+@pytest.mark.parametrize("before", range(1, len(MIGRATIONS)))
+async def test_devices_and_grants_of_before_are_as_they_were(tmp_path: Path, before: int) -> None:
+    async with open_database(tmp_path / "db", MIGRATIONS[:before]) as database:
         await database.run(
             change(
                 "INSERT INTO device (ae_title, published, host, port, services,"

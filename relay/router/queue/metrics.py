@@ -71,6 +71,14 @@ DUPLICATES = Described(
     "Objects that their destination was not given again, because it had them from an attempt whose"
     " answer was lost.",
 )
+COMMITS = Described(
+    "relay_spool_commits_total",
+    Type.COUNTER,
+    "How often objects were committed to the disk, those that came together in one.",
+)
+COMMITTED = Described(
+    "relay_spool_committed_total", Type.COUNTER, "Objects that were committed to the disk."
+)
 SPOOL_BYTES = Described("relay_spool_bytes", Type.GAUGE, "What all waiting objects take.")
 SPOOL_FREE = Described(
     "relay_spool_free_bytes", Type.GAUGE, "What is free on the disk of the waiting objects."
@@ -85,6 +93,7 @@ WEBHOOK_FAILURES = Described(
 METRICS = (
     *(ITEMS, BYTES, OLDEST),
     *(ACCEPTED, DELIVERED, FAILED, DUPLICATES),
+    *(COMMITS, COMMITTED),
     *(SPOOL_BYTES, SPOOL_FREE, WARNINGS, WEBHOOK_FAILURES),
 )
 
@@ -110,6 +119,8 @@ class Snapshot:
     delivered: int = 0
     failed: int = 0
     duplicates: int = 0
+    commits: int = 0
+    committed: int = 0
     spool_bytes: int = 0
     spool_free: int = 0
     warnings: Mapping[str, int] = _NOTHING
@@ -124,11 +135,6 @@ def render(snapshot: Snapshot) -> bytes:
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Figures(snapshot))
     return generate_latest(registry)
-
-
-async def nothing_queued() -> Snapshot:
-    """Of a Router that runs without a queue, as in tests of its other parts."""
-    return Snapshot()
 
 
 def metrics_route(snapshot: SnapshotSource) -> Callable[[Request], Awaitable[Response]]:
@@ -161,6 +167,8 @@ class _Figures(Collector):
         yield _family(DELIVERED, {(): snapshot.delivered})
         yield _family(FAILED, {(): snapshot.failed})
         yield _family(DUPLICATES, {(): snapshot.duplicates})
+        yield _family(COMMITS, {(): snapshot.commits})
+        yield _family(COMMITTED, {(): snapshot.committed})
         yield _family(SPOOL_BYTES, {(): snapshot.spool_bytes})
         yield _family(SPOOL_FREE, {(): snapshot.spool_free})
         yield _family(WARNINGS, {(kind,): n for kind, n in snapshot.warnings.items()})

@@ -48,6 +48,8 @@ class Kind(Enum):
     """No more objects are accepted: the disk failed, or objects on it are damaged or missing."""
     DOUBTFUL = "doubtful"
     """After a restore: objects that may have been delivered already wait for a person's word."""
+    UNREPORTED = "unreported"
+    """A device of ours waits for a storage commitment that failed, and could not be told."""
 
 
 @attrs.frozen(slots=True, kw_only=True)

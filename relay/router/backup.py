@@ -1,0 +1,116 @@
+"""A backup of a Router: one folder from which another machine can take its place.
+
+    FOLDER/identity.key, spool.key           who it is; the spool key only if it lies in data_dir
+    FOLDER/router.db, spool/queue.db         devices, peers, grants; what waits for whom
+    FOLDER/spool/NNNNNNNN/ITEM               the objects that queue.db keeps
+    FOLDER/manifest.json                     what there is of all this; written last
+
+It is made beside the process and not by it: that one may be allowed to write in its data_dir alone,
+and has other things to do; and it is the same whether the Router runs, stands or has crashed.
+"""
+
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import apsw
+import trio
+
+import relay
+from relay.database import copy_database
+from relay.errors import DatabaseError, RelayError
+from relay.identity import IDENTITY_FILE, load_identity
+from relay.router.manifest import NEEDED, SPOOL_KEY_FILE, Manifest, digest
+from relay.router.schema import DATABASE_FILE, get_setting
+from relay.spool.backup import copy_objects, copy_rows
+from relay.spool.carrying import BLOCK, Progress
+from relay.spool.files import Files
+
+
+async def back_up(
+    data_dir: Path,
+    target: Path,
+    *,
+    ae_title: str,
+    key_apart: bool,
+    progress: Progress = lambda done, total: None,
+) -> Manifest:
+    """Back the Router on `data_dir` up into the new folder `target`, all of it synced.
+
+    `ae_title` is told by the manifest; `key_apart`: the spool key is not the one in `data_dir`, and
+    no part of the backup. Raises RelayError; nothing is left of `target` then.
+    """
+    for name in sorted(NEEDED):
+        if not (data_dir / name).exists():
+            raise RelayError(
+                f"{data_dir / name} is missing: is this the data_dir of a Router that has run?"
+            )
+    identity = load_identity(data_dir)
+    with _new_folder(target):
+        # First what promises were made for, then what they were made with.
+        await copy_rows(data_dir, target)
+        await copy_database(data_dir / DATABASE_FILE, target / DATABASE_FILE)
+        made = time.time()
+        copied = [IDENTITY_FILE] if key_apart else [IDENTITY_FILE, SPOOL_KEY_FILE]
+        for name in copied:
+            await trio.to_thread.run_sync(copy_file, data_dir / name, target / name)
+        spool = await copy_objects(data_dir, target, progress)
+        files = {
+            name: await trio.to_thread.run_sync(digest, target / name)
+            for name in sorted({*NEEDED, *copied})
+        }
+        manifest = Manifest(
+            made=int(made),
+            version=relay.__version__,
+            ae_title=ae_title,
+            name=await trio.to_thread.run_sync(_hospital, target / DATABASE_FILE),
+            fingerprint=identity.fingerprint,
+            objects=spool.carried.objects,
+            bytes=spool.carried.size,
+            linked=spool.carried.linked,
+            copied=spool.carried.copied,
+            over=spool.over,
+            lost=spool.lost,
+            damaged=spool.carried.damaged,
+            files=files,
+        )
+        manifest.write(target)
+    return manifest
+
+
+@contextmanager
+def _new_folder(target: Path) -> Iterator[None]:
+    """A folder that is gone again if its backup does not come about."""
+    try:
+        target.mkdir(mode=0o700)
+    except FileExistsError:
+        raise RelayError(f"{target} is there already: a backup gets a new folder") from None
+    except OSError as error:
+        raise RelayError(f"{target}: {error.strerror}") from error
+    try:
+        yield
+    except OSError as error:
+        shutil.rmtree(target, ignore_errors=True)
+        raise RelayError(f"{error.filename or target}: {error.strerror}") from error
+    except BaseException:
+        shutil.rmtree(target, ignore_errors=True)
+        raise
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Blocking: copy a file, as a new one for its owner only, synced. Raises OSError."""
+    with source.open("rb") as original, closing(Files(target.parent).create(target.name)) as copy:
+        shutil.copyfileobj(original, copy, BLOCK)
+        copy.sync()
+
+
+def _hospital(database: Path) -> str:
+    """By which name the Router is enrolled; empty if it is not."""
+    try:
+        flags = apsw.SQLITE_OPEN_READONLY
+        with closing(apsw.Connection(str(database), flags=flags)) as connection:
+            return (get_setting(connection, "name") or b"").decode()
+    except apsw.Error as error:
+        raise DatabaseError(f"{database}: {error}") from error

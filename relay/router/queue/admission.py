@@ -1,0 +1,67 @@
+"""What an association may bring into the queue: the answer to its A-ASSOCIATE-RQ.
+
+Of objects it is what the far device is known to take (DESIGN §6), of the rest what the queue can do
+itself.
+"""
+
+import attrs
+
+from relay.dicom import elements, negotiation, uids
+from relay.dicom.negotiation import AsynchronousOperationsWindow
+from relay.dicom.pdu import AAssociateAC, AAssociateRQ, ContextResult, PresentationContext
+from relay.router.devices import Device
+from relay.router.queue.held import Held
+from relay.router.queue.state import Queue
+from relay.spool.items import Priority
+
+# Objects of one association that are on their way to the disk: as many operations as we let a
+# sender have outstanding (PS3.7 §D.3.3.3). More share no sync that these do not.
+WINDOW = 16
+
+
+@attrs.frozen(slots=True, kw_only=True)
+class Intake:
+    """What one association is taken in for. `request` is as the network sees it."""
+
+    queue: Queue
+    device: Device | None
+    request: AAssociateRQ
+    held: Held
+    priority: Priority
+
+    @property
+    def local(self) -> str:
+        """The sender's local AE title."""
+        return self.queue.node.ae_title if self.device is None else self.device.ae_title
+
+
+def answer_to(intake: Intake) -> AAssociateAC:
+    """What is accepted: what the device is known to take, and Verification."""
+
+    def accept(context: PresentationContext) -> str | ContextResult | None:
+        if context.abstract_syntax == uids.VERIFICATION:
+            return context.transfer_syntaxes[0]
+        if context.abstract_syntax == uids.STORAGE_COMMITMENT_PUSH_MODEL:
+            return _commitment_syntax(intake, context)
+        if not intake.held.takes_class(context.abstract_syntax):
+            return None
+        return intake.held.choose(context) or ContextResult.TRANSFER_SYNTAXES_NOT_SUPPORTED
+
+    answer = negotiation.answer(intake.request, accept)
+    asked = negotiation.find(intake.request.user_items, AsynchronousOperationsWindow)
+    if not asked:
+        return answer
+    invoked = min(asked[0].invoked or WINDOW, WINDOW)
+    window = AsynchronousOperationsWindow(invoked, 1).encode()
+    return attrs.evolve(answer, user_items=(*answer.user_items, window))
+
+
+def _commitment_syntax(intake: Intake, context: PresentationContext) -> str | None:
+    """The transfer syntax for storage commitment; None: it is not supported.
+
+    The device must be known to have it, and the sender must have an address to report to.
+    """
+    if intake.queue.commitments is None or intake.device is None or not intake.held.commitment:
+        return None
+    offered = (s for s in context.transfer_syntaxes if elements.encoding_of(s) is not None)
+    return next(offered, None)

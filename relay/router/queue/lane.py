@@ -1,0 +1,272 @@
+"""A lane: what goes to one destination, and when.
+
+    lane = published AE title: its batches, in order of priority and age; what is due again; its
+           pauses after trouble, or a person's
+
+Whatever happens in a lane stays in it: a device that is away, a database that cannot be read, and a
+fault of our own as well.
+"""
+
+from math import inf
+
+import attrs
+import structlog
+import trio
+
+from relay.errors import DatabaseError, RelayError, leaves
+from relay.router.queue.delivery import deliver
+from relay.router.queue.errand import Errand, Firsts, Retries, together
+from relay.router.queue.ledger import How, Report
+from relay.router.queue.pauses import ALONE, Pauses
+from relay.router.queue.state import Queue
+from relay.spool.items import Batch, Hold, Pause
+
+log = structlog.get_logger()
+
+# Sessions with one destination at once. A device says itself how many associations it takes; this
+# is what one hospital asks of one device at most.
+PARALLEL = 8
+
+# Items that are looked at for one errand of retries.
+RETRIES = 64
+
+# The spool's database does not answer, or the lane has a fault: nothing can be done but to try
+# again.
+FAULT_PAUSE = 5.0
+
+# Before what is due and cannot be begun, or came to nothing without a reason, is looked at again.
+SHORTEST_PAUSE = 1.0
+
+# How long a wait for what is due goes on without a look at the clock, which may be set meanwhile.
+LONGEST_LOOK_AWAY = 60.0
+
+OWN_FAULT = "a fault of Relay's own: the log has it"
+
+
+class Lane:
+    """One destination. `run` is its task; `sessions` are those of all lanes."""
+
+    def __init__(self, queue: Queue, called: str, sessions: trio.CapacityLimiter) -> None:
+        self.called = called
+        self.failures = 0
+        """How often in a row it came to nothing."""
+        self.reason = ""
+        """Why, the last time."""
+        self.paused: Pause | None = None
+        self._queue = queue
+        self._spool = queue.spool
+        self._sessions = sessions
+        self._pauses = Pauses()
+        self._until = -inf  # by trio's clock: not again before
+        self._wake = trio.Event()
+        self._running: list[Errand] = []  # one for each session
+        self._retried = False  # the last that was begun were retries
+        self._finishing = False
+        self._reachable = False
+        # Batches whose association is open still: the very ones that the intake closes.
+        self._open: dict[int, tuple[Batch, frozenset[tuple[str, str]]]] = {}
+
+    @property
+    def sessions(self) -> int:
+        """How many run now."""
+        return len(self._running)
+
+    # --- what happens to it -----------------------------------------------------------------------
+
+    def arrived(self, batch: Batch, accepted: frozenset[tuple[str, str]]) -> None:
+        """An object of `batch` is kept."""
+        if batch.closed is None:
+            self._open[batch.number] = batch, accepted
+        self._news(batch)
+
+    def closed(self, batch: Batch) -> None:
+        """Nothing more comes with `batch`."""
+        self._open.pop(batch.number, None)
+        self._news(batch)
+
+    def _news(self, batch: Batch) -> None:
+        for errand in self._running:
+            if isinstance(errand, Firsts) and errand.batch is batch:
+                errand.arrived()
+                return  # it carries that too, or wakes the lane when it ends
+        self._wake.set()
+
+    def network_changed(self) -> None:
+        """The Bridge has said something: the far Router may be back."""
+        network = self._queue.node.network
+        reachable = network is not None and network.directory.is_reachable(self.called)
+        if reachable and not self._reachable:
+            self.wake(again=True)
+        self._reachable = reachable
+
+    def wake(self, *, again: bool = False) -> None:
+        """Something has changed; `again`: it is worth trying at once."""
+        if again:
+            self._until = -inf
+        self._wake.set()
+
+    def stop(self, pause: Pause) -> None:
+        """Nothing goes out any more but what is being sent."""
+        self.paused = pause
+        self._end_running()
+
+    def finish(self) -> None:
+        """The Router stops: what is being sent is sent to its end, and nothing else is begun."""
+        self._finishing = True
+        self._end_running()
+
+    def _end_running(self) -> None:
+        for errand in self._running:
+            errand.stop()
+
+    def resume(self) -> None:
+        """Go on at once."""
+        self.paused, self.failures, self.reason = None, 0, ""
+        self.wake(again=True)
+
+    # --- its task ---------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Deliver what there is, for ever."""
+        async with trio.open_nursery() as nursery:
+            while True:
+                self._wake = trio.Event()
+                try:
+                    wait = await self._begin(nursery)
+                except DatabaseError as error:
+                    log.error("queue not readable", called=self.called, why=str(error))
+                    wait = FAULT_PAUSE
+                except Exception:
+                    log.exception("queue not looked through", called=self.called)
+                    self.reason = OWN_FAULT
+                    wait = FAULT_PAUSE
+                with trio.move_on_after(wait):
+                    await self._wake.wait()
+
+    async def _begin(self, nursery: trio.Nursery) -> float:
+        """Begin what can be; how long to wait for the next thing, in seconds."""
+        while not self._finishing and self.paused is None and len(self._running) < self._room:
+            left = self._until - trio.current_time()
+            if left > 0:
+                return left
+            errand = await self._next()
+            if errand is None:
+                return await self._until_due()
+            if self._finishing or self.paused is not None:
+                break  # meanwhile
+            self._retried = isinstance(errand, Retries)
+            split = errand.split if isinstance(errand, Firsts) else 1
+            for _ in range(min(split, self._room - len(self._running))):
+                self._running.append(errand)
+                nursery.start_soon(self._carry, errand)
+        return inf
+
+    @property
+    def _room(self) -> int:
+        """After trouble one goes ahead, and the others follow if that goes well."""
+        return 1 if self.failures else PARALLEL
+
+    # --- what is next -----------------------------------------------------------------------------
+
+    async def _next(self) -> Errand | None:
+        """What to do next: batches and retries take turns where both wait."""
+        if self._retried:
+            return await self._next_batch() or await self._next_retries()
+        return await self._next_retries() or await self._next_batch()
+
+    async def _next_retries(self) -> Retries | None:
+        if self._retrying:
+            return None
+        items, now = self._spool.items, self._spool.clock()
+        due = await items.due(self.called, now, RETRIES)
+        if not due:
+            first = await items.next_due(self.called)
+            if first is not None and first - now > ALONE.cap:
+                # No pause is so long: the clock was set back, and its times are not ours.
+                due = await items.due(self.called, first, RETRIES)
+        return together(due, await items.batches(item.batch for item in due)) if due else None
+
+    async def _next_batch(self) -> Firsts | None:
+        items = self._spool.items
+        busy = [errand.batch.number for errand in self._running if isinstance(errand, Firsts)]
+        batch = await items.next_batch(self.called, busy)
+        if batch is None:
+            return None
+        if batch.closed is None and batch.number not in self._open:
+            # Read before its association ended, or before its first object was told of.
+            batch = (await items.batches([batch.number])).get(batch.number, batch)
+        accepted: frozenset[tuple[str, str]] = frozenset()
+        if batch.number in self._open:
+            batch, accepted = self._open[batch.number]
+        elif batch.closed is None:
+            batch = attrs.evolve(batch, closed=self._spool.clock())
+        return Firsts(items, batch, accepted, split=self._split(batch))
+
+    def _split(self, batch: Batch) -> int:
+        """Over how many associations at once, as the device is set."""
+        held = self._queue.acceptance.known(
+            self._queue.node, batch.called, batch.calling, int(self._spool.clock())
+        )
+        return held.split if held is not None and not self.failures else 1
+
+    @property
+    def _retrying(self) -> bool:
+        return any(isinstance(errand, Retries) for errand in self._running)
+
+    async def _until_due(self) -> float:
+        if self._retrying:
+            return inf
+        due = await self._spool.items.next_due(self.called)
+        if due is None:
+            return inf
+        return min(max(SHORTEST_PAUSE, due - self._spool.clock()), LONGEST_LOOK_AWAY)
+
+    # --- one session ------------------------------------------------------------------------------
+
+    async def _carry(self, errand: Errand) -> None:
+        report = Report(How.TROUBLE, "stopped")
+        try:
+            async with self._sessions:
+                report = await deliver(self._queue, errand)
+        except* RelayError as group:
+            report = Report(How.TROUBLE, str(next(leaves(group))))
+        except* Exception:
+            log.exception("delivery failed", called=self.called)
+            report = Report(How.TROUBLE, OWN_FAULT)
+        finally:
+            self._running.remove(errand)
+        if report.how is not How.DONE:
+            errand.stop()  # what this session had taken of it is begun anew with the rest
+        try:
+            await self._follow(errand, report)
+        except DatabaseError as error:
+            log.error("delivery's end not noted", called=self.called, why=str(error))
+            self._failed(str(error))
+        except Exception:
+            log.exception("delivery's end not noted", called=self.called)
+            self._failed(OWN_FAULT)
+        self._wake.set()
+
+    async def _follow(self, errand: Errand, report: Report) -> None:
+        if report.delivered or report.how is How.DONE:
+            self.failures, self.reason = 0, ""
+        match report.how:
+            case How.DONE if not report.settled and not _is_shared(errand):
+                self._until = max(self._until, trio.current_time() + SHORTEST_PAUSE)
+            case How.TROUBLE if self.paused is None:
+                self._failed(report.reason)
+            case How.PAUSE if self.paused is None:
+                pause = Pause(self.called, False, report.reason, self._spool.clock())
+                await self._queue.pause(pause)
+            case How.MOVED:
+                await self._spool.items.hold_batch(errand.batch, Hold.MOVED, report.reason)
+
+    def _failed(self, reason: str) -> None:
+        self.failures += 1
+        self.reason = reason
+        self._until = trio.current_time() + self._pauses.next(self.failures)
+
+
+def _is_shared(errand: Errand) -> bool:
+    """Whether one session with nothing to do may only mean that the others did it."""
+    return isinstance(errand, Firsts) and errand.split > 1

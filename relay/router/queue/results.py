@@ -1,0 +1,168 @@
+"""Results: what became of the objects of a delivery, written down and then told, in groups.
+
+The far end's promise is kept here: what the device has stored is durable in a receipt before the
+near Router hears of it. While one group is written the next one gathers, and the device has its
+next object.
+"""
+
+from collections.abc import Callable, Iterable
+from enum import Enum
+
+import attrs
+import structlog
+import trio
+
+from relay.errors import AbortReason, AbortSource, AssociationAborted, DatabaseError
+from relay.router.node import unix_time
+from relay.spool.receipts import Conflict, Receipt, Recorder
+from relay.tunnel import notes
+from relay.tunnel.notes import Ended, EndedBy, Outcome, Result
+from relay.tunnel.records import Note, Record
+from relay.tunnel.session import TunnelAssociation
+
+log = structlog.get_logger()
+
+# Results that wait to be written. Whoever brings more waits, and the device with it.
+WAITING_RESULTS = 32
+
+
+@attrs.frozen(slots=True)
+class Due:
+    """A result that is due, and the receipt that must be durable first."""
+
+    result: Result
+    receipt: Receipt | None = None
+    from_receipt: bool = False
+
+
+def known(item: bytes, receipt: Receipt | Conflict) -> Due:
+    """What an item comes to that has a receipt: of this object, or of another one."""
+    if isinstance(receipt, Conflict):
+        return Due(Result(item, Outcome.CONFLICT, 0, ""))
+    result = Result(item, Outcome.ANSWERED, receipt.status, receipt.comment)
+    return Due(result, from_receipt=True)
+
+
+class How(Enum):
+    """How a session ended."""
+
+    RELEASED = "released"
+    LEFT = "left by the near Router"
+    DEVICE = "ended by the device"
+    ROUTER = "aborted by this Router"
+
+
+@attrs.frozen(slots=True)
+class Ending:
+    """How it ended, in words for both Routers' logs, and as an A-ABORT says it (PS3.8 §9.3.8)."""
+
+    how: How
+    words: str = ""
+    source: int = AbortSource.SERVICE_PROVIDER
+    reason: int = AbortReason.NOT_SPECIFIED
+
+    def note(self) -> Ended:
+        """What the near Router is told."""
+        by = EndedBy.DEVICE if self.how is How.DEVICE else EndedBy.ROUTER
+        return Ended(by, int(self.source), int(self.reason), self.words)
+
+
+@attrs.define(slots=True)
+class Counts:
+    """Objects of one session: those that the device took, and those that it did not."""
+
+    delivered: int = 0
+    failed: int = 0
+    from_receipts: int = 0
+    refused: int = 0
+    conflicts: int = 0
+    changed: int = 0
+
+    def add(self, due: Due) -> None:
+        """Count one that is told."""
+        match due.result.outcome:
+            case Outcome.CONFLICT:
+                self.conflicts += 1
+            case Outcome.CHANGED:
+                self.changed += 1
+            case Outcome.REFUSED:
+                self.refused += 1
+            case Outcome.ANSWERED if due.from_receipt:
+                self.from_receipts += 1
+            case Outcome.ANSWERED if due.receipt is not None:
+                self.delivered += 1
+            case Outcome.ANSWERED:
+                self.failed += 1
+
+
+async def say(near: TunnelAssociation, *records: Record) -> None:
+    """Tell the near Router; if it has left, what is received from it next says so."""
+    try:
+        for record in records:
+            await near.send(record)
+    except AssociationAborted as error:
+        log.info("near Router has left", session=near.session.hex()[:12], why=str(error))
+
+
+class Results:
+    """The results of one session with the Router whose identity is `origin`, told to `near`."""
+
+    def __init__(self, near: TunnelAssociation, recorder: Recorder, origin: bytes) -> None:
+        self.counts = Counts()
+        self._near = near
+        self._recorder = recorder
+        self._origin = origin
+        self._lock = trio.Lock()  # a tunnel is for one sender at a time
+        self._in_hand: list[bytes] = []
+        self._send, self._receive = trio.open_memory_channel[Due](WAITING_RESULTS)
+
+    async def take(self, item: bytes) -> None:
+        """Have an item in hand until its result is told, once no other session has it."""
+        await self._recorder.take(self._origin, item)
+        self._in_hand.append(item)
+
+    async def add(self, due: Due) -> None:
+        """Have `due` told. Waits while too many are."""
+        await self._send.send(due)
+
+    async def say(self, *said: Note) -> None:
+        """Tell the near Router something else."""
+        async with self._lock:
+            await say(self._near, *said)
+
+    async def run(self, failed: Callable[[DatabaseError], None]) -> None:
+        """Write and tell what is due, until `end`; `failed` is told, maybe often, if it cannot be.
+
+        A result that could not be written is not told, nor is any later one.
+        """
+        broken = False
+        async for first in self._receive:
+            group = [first, *self._waiting()]
+            if broken:
+                continue  # taken all the same: who brings it must not wait here
+            receipts = [due.receipt for due in group if due.receipt is not None]
+            try:
+                await self._recorder.keep(receipts, unix_time())
+            except DatabaseError as error:
+                broken = True
+                failed(error)
+                continue
+            for due in group:
+                self._in_hand.remove(due.result.id)
+                self._recorder.free(self._origin, due.result.id)
+                self.counts.add(due)
+            await self.say(*(notes.encode(due.result) for due in group))
+
+    def _waiting(self) -> Iterable[Due]:
+        while self._receive.statistics().current_buffer_used:
+            yield self._receive.receive_nowait()
+
+    def end(self) -> None:
+        """Nothing more is added: `run` returns once all is told."""
+        self._send.close()
+
+    def close(self) -> None:
+        """Nothing more is told: other sessions may have what was in hand."""
+        for item in self._in_hand:
+            self._recorder.free(self._origin, item)
+        self._in_hand.clear()

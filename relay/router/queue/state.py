@@ -1,0 +1,174 @@
+"""The queue of one Router: what its parts share.
+
+    intake -> spool -> couriers -> delivery sessions          what our devices send away
+    knowledge, handover                                       what peers ask of our devices
+
+The parts that act (relay.router.queue.intake, courier, delivery, handover) are given a `Queue`;
+below it is the spool, which knows no network, and `Node`, which knows no queue.
+"""
+
+from collections.abc import Sequence
+from math import inf
+from typing import TYPE_CHECKING, Protocol
+
+import attrs
+import structlog
+import trio
+
+from relay.errors import SpoolBroken, SpoolError
+from relay.router.node import Node
+from relay.router.queue.acceptance import Acceptance
+from relay.router.queue.bandwidth import Throttle
+from relay.router.queue.destinations import DestinationTable
+from relay.router.queue.knowledge import OwnKnowledge
+from relay.router.queue.settings import QueueSettings
+from relay.router.queue.waiting import Waiting
+from relay.router.queue.warnings import Kind, Warnings
+from relay.spool.items import Batch, Change, Pause, State
+from relay.spool.spool import Spool
+
+if TYPE_CHECKING:
+    from relay.router.queue.commitment import Commitments
+
+log = structlog.get_logger()
+
+
+class Couriers(Protocol):
+    """What the intake and people tell them (relay.router.queue.courier)."""
+
+    def arrived(self, batch: Batch, accepted: frozenset[tuple[str, str]]) -> None: ...
+
+    def closed(self, batch: Batch) -> None: ...
+
+    def wake(self, called: str | None = None) -> None: ...
+
+    def network_changed(self) -> None: ...
+
+    def finish(self) -> None: ...
+
+    def stop(self, pause: Pause) -> None: ...
+
+    def resume(self, called: str) -> None: ...
+
+    def sessions(self, called: str) -> int: ...
+
+    def trouble(self, called: str) -> str: ...
+
+    async def run(self) -> None: ...
+
+
+@attrs.define(slots=True)
+class Statistics:
+    """Counts since this Router was started."""
+
+    accepted: int = 0
+    delivered: int = 0
+    failed: int = 0
+    duplicates_avoided: int = 0  # answered by the far Router from its receipts
+
+
+@attrs.define(slots=True, eq=False, kw_only=True)
+class Queue:
+    """Everything that queued delivery needs, of one Router. `couriers` is set once they exist.
+
+    Without `commitments` no storage commitment is accepted.
+    """
+
+    node: Node
+    spool: Spool
+    settings: QueueSettings
+    destinations: DestinationTable
+    knowledge: OwnKnowledge
+    acceptance: Acceptance
+    warnings: Warnings
+    throttle: Throttle
+    couriers: Couriers = attrs.field(init=False)
+    commitments: "Commitments | None" = None
+    waiting: Waiting = attrs.field(
+        default=attrs.Factory(
+            lambda self: Waiting(self.node.moves, self.spool.items), takes_self=True
+        )
+    )
+    statistics: Statistics = attrs.field(factory=Statistics)
+    refused_at: float = -inf
+    """When an object was last refused with A700, by trio's clock."""
+
+    # --- what the parts report ----------------------------------------------------------------
+
+    def accepted(self, batch: Batch, pairs: frozenset[tuple[str, str]]) -> None:
+        """An object of `batch`, whose association may bring `pairs`, is in custody."""
+        self.statistics.accepted += 1
+        self.couriers.arrived(batch, pairs)
+
+    def no_room(self, error: SpoolError) -> None:
+        """An object was refused with A700."""
+        self.refused_at = trio.current_time()
+        kind = Kind.SPOOL_BROKEN if isinstance(error, SpoolBroken) else Kind.SPOOL_FULL
+        self.warnings.begin(kind, "", str(error))
+
+    def settled(self, batch: Batch, changes: Sequence[Change]) -> None:
+        """These changes are on the disk."""
+        self.waiting.settled(changes)
+        if self.commitments is not None:
+            self.commitments.wake()
+        self.statistics.delivered += sum(c.state is State.DELIVERED for c in changes)
+        failed = sum(change.state is State.FAILED for change in changes)
+        if failed:
+            self.statistics.failed += failed
+            self.warn_failed(batch.called)
+
+    async def refused(self, batch: Batch, pair: tuple[str, str]) -> None:
+        """The device refused what it was known to take: nothing of that kind is accepted now."""
+        await self.acceptance.refuse(batch.called, batch.calling, pair)
+        self.warn_refused(batch.called, batch.calling, pair)
+
+    async def pause(self, pause: Pause) -> None:
+        """Stop a destination, durably. Raises DatabaseError."""
+        await self.spool.items.pause(pause)
+        self.couriers.stop(pause)
+        if not pause.by_person:
+            self.warn_paused(pause)
+
+    async def resume(self, called: str) -> bool:
+        """Let a destination go on; whether it was stopped. Raises DatabaseError."""
+        stopped = await self.spool.items.resume(called)
+        self.couriers.resume(called)
+        self.warnings.over(Kind.PAUSED, called)
+        return stopped
+
+    # --- what people are told -----------------------------------------------------------------
+
+    def warn_failed(self, called: str, count: int | None = None) -> None:
+        """There are dead letters."""
+        self.warnings.begin(
+            Kind.FAILED,
+            called,
+            f"objects for {called} cannot be delivered: `relay queue list --state failed` shows"
+            " them, and why",
+            destination=called,
+            count=count,
+        )
+
+    def warn_refused(self, called: str, calling: str, pair: tuple[str, str]) -> str:
+        """A device does not take what it took; the warning's key."""
+        key = f"{called} {calling} {pair[0]} {pair[1]}"
+        self.warnings.begin(
+            Kind.REFUSED,
+            key,
+            f"{called} does not accept {pair[0]} in {pair[1]} from {calling} any more: such objects"
+            " are held until it does, and not accepted meanwhile",
+            destination=called,
+            device=calling,
+        )
+        return key
+
+    def warn_paused(self, pause: Pause) -> None:
+        """The device's own answer has stopped its destination."""
+        self.warnings.begin(
+            Kind.PAUSED,
+            pause.called,
+            f"delivery to {pause.called} is stopped: {pause.reason};"
+            f" then `relay queue resume {pause.called}`",
+            since=pause.since,
+            destination=pause.called,
+        )

@@ -1,0 +1,147 @@
+"""What is looked at from time to time: what people should know, what may go on, what is over."""
+
+from collections import Counter
+from collections.abc import Awaitable, Callable, Container, Sequence
+
+import structlog
+import trio
+
+from relay.errors import RelayError, SpoolBroken, SpoolError
+from relay.router.queue.state import Queue
+from relay.router.queue.warnings import Kind
+from relay.spool.items import Hold, State, Tally
+from relay.spool.table import PAGE
+
+log = structlog.get_logger()
+
+# How often people's concerns are looked at.
+LOOK = 15.0
+
+# How often what was delivered long ago is forgotten, here and of what peers delivered to us.
+EXPIRY = 600.0
+
+# There is room again where nothing was refused for so long: the next small object may fit where the
+# last large one did not, and people are not to be told of each.
+ROOM_AGAIN = 300.0
+
+
+async def run(queue: Queue) -> None:
+    """Look, for ever."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_repeat, queue, LOOK, look)
+        nursery.start_soon(_repeat, queue, EXPIRY, expire)
+
+
+async def _repeat(queue: Queue, pause: float, do: Callable[[Queue], Awaitable[None]]) -> None:
+    while True:
+        try:
+            await do(queue)
+        except RelayError as error:
+            log.error("the queue cannot be looked at", why=str(error))
+        except Exception:  # what is delivered does not depend on it
+            log.exception("the queue cannot be looked at")
+        await trio.sleep(pause)
+
+
+async def look(queue: Queue) -> None:
+    """Warn of what waits too long, is held or has failed; let go what is accepted again."""
+    await _release(queue)
+    tallies = await queue.spool.items.counts()
+    for called in {tally.called for tally in tallies} | queue.warnings.standing(Kind.WAITING):
+        await _waiting(queue, called)
+    _failed(queue, tallies)
+    await _held(queue)
+    await _paused(queue)
+    _room(queue)
+
+
+async def expire(queue: Queue) -> None:
+    """Forget what is long over."""
+    while await queue.spool.items.expire(queue.spool.clock()) == PAGE:
+        pass
+    await queue.spool.receipts.expire(int(queue.spool.clock()))
+
+
+async def _waiting(queue: Queue, called: str) -> None:
+    oldest = await queue.spool.items.oldest(called)
+    if oldest is None or queue.spool.clock() - oldest < queue.settings.warn_after:
+        queue.warnings.over(Kind.WAITING, called)
+        return
+    why = queue.couriers.trouble(called)
+    queue.warnings.begin(
+        Kind.WAITING,
+        called,
+        f"objects for {called} wait for longer than {queue.settings.warn_after:g} s"
+        + (f": {why}" if why else ""),
+        since=oldest,
+        destination=called,
+    )
+
+
+def _failed(queue: Queue, tallies: Sequence[Tally]) -> None:
+    failed = {tally.called: tally.items for tally in tallies if tally.state is State.FAILED}
+    for called, count in failed.items():
+        queue.warn_failed(called, count)
+    _end_others(queue, Kind.FAILED, failed)
+
+
+async def _held(queue: Queue) -> None:
+    held = await queue.spool.items.held()
+    doubtful = Counter[str]()
+    refused = set()
+    for called, calling, hold, pair, count in held:
+        if hold is Hold.DOUBTFUL:
+            doubtful[called] += count
+        elif hold is Hold.NOT_ACCEPTED:
+            refused.add(queue.warn_refused(called, calling, pair))
+    for called, count in doubtful.items():
+        queue.warnings.begin(
+            Kind.DOUBTFUL,
+            called,
+            f"objects for {called} are from before this Router was restored, and may have been"
+            " delivered: `relay queue list --state held` shows them, `relay queue retry` sends"
+            " them, `relay queue discard` does not",
+            destination=called,
+            count=count,
+        )
+    _end_others(queue, Kind.DOUBTFUL, doubtful)
+    _end_others(queue, Kind.REFUSED, refused)
+
+
+async def _paused(queue: Queue) -> None:
+    pauses = [pause for pause in await queue.spool.items.pauses() if not pause.by_person]
+    for pause in pauses:
+        queue.warn_paused(pause)
+    _end_others(queue, Kind.PAUSED, {pause.called for pause in pauses})
+
+
+def _end_others(queue: Queue, kind: Kind, there: Container[str]) -> None:
+    """End the warnings of `kind` that have no cause any more."""
+    for key in queue.warnings.standing(kind):
+        if key not in there:
+            queue.warnings.over(kind, key)
+
+
+async def _release(queue: Queue) -> None:
+    """What a device refused waits again once it is known to take it."""
+    for called, calling, hold, pair, _ in await queue.spool.items.held():
+        if hold is not Hold.NOT_ACCEPTED:
+            continue
+        now = int(queue.spool.clock())
+        known = queue.acceptance.known(queue.node, called, calling, now)
+        if known is not None and known.takes(*pair):
+            count = await queue.spool.items.release(called, calling, pair)
+            log.info("accepted again", called=called, calling=calling, objects=count)
+            queue.couriers.wake(called)
+
+
+def _room(queue: Queue) -> None:
+    try:
+        queue.spool.objects.check()
+    except SpoolBroken as error:
+        queue.warnings.begin(Kind.SPOOL_BROKEN, "", str(error))
+    except SpoolError as error:
+        queue.warnings.begin(Kind.SPOOL_FULL, "", str(error))
+    else:
+        if trio.current_time() - queue.refused_at >= ROOM_AGAIN:
+            queue.warnings.over(Kind.SPOOL_FULL, "")

@@ -1,0 +1,169 @@
+"""Kills, by a plan that a seed makes: who is killed when, and how long it is away.
+
+    plan = kills(seed, 200, {"near": 3, "far": 3, "bridge": 2, "store": 1})
+    chaos = Chaos({"near": SiteVictim(net.routers["A"]), ...})
+    await chaos.run(plan, struck)        # struck() is called after each
+
+SIGKILL, and of real processes: nothing is flushed, no connection is ended properly. The same seed
+gives the same plan; where in a program's work a kill falls depends on the machine.
+"""
+
+import random
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+import attrs
+import trio
+
+from tests.network import Site
+from tests.providers.seaweed import Seaweed
+
+# Between two kills, in seconds: from right upon one another to a quiet moment.
+SHORTEST_CALM, LONGEST_CALM = 0.05, 2.5
+
+# How long somebody is away, in seconds: mostly what a restart takes.
+SHORTEST_ABSENCE, LONGEST_ABSENCE = 0.0, 1.0
+LONG_ABSENCE = 6.0
+SHARE_OF_LONG_ABSENCES = 0.1
+
+# This share is killed a second time while it starts: when it repairs what the first one left.
+SHARE_KILLED_AT_START = 0.15
+LONGEST_START = 1.2
+
+
+@attrs.frozen(slots=True)
+class Kill:
+    """One kill: how long after the last one, of whom, how long away; `at_start`: so long into its
+    start it is killed again."""
+
+    number: int
+    calm: float
+    victim: str
+    absence: float
+    at_start: float | None
+
+
+def kills(seed: int, count: int, weights: Mapping[str, int]) -> list[Kill]:
+    """A plan of `count` kills; `weights`: how often each of the victims is chosen.
+
+    A kill at the start counts as one of them.
+    """
+    source = random.Random(seed)
+    plan: list[Kill] = []
+    left = count
+    while left:
+        at_start = source.uniform(0, LONGEST_START)
+        again = source.random() < SHARE_KILLED_AT_START and left > 1
+        longest = LONG_ABSENCE if source.random() < SHARE_OF_LONG_ABSENCES else LONGEST_ABSENCE
+        plan.append(
+            Kill(
+                number=len(plan) + 1,
+                calm=source.uniform(SHORTEST_CALM, LONGEST_CALM),
+                victim=source.choices(list(weights), list(weights.values()))[0],
+                absence=source.uniform(SHORTEST_ABSENCE, longest),
+                at_start=at_start if again else None,
+            )
+        )
+        left -= 2 if again else 1
+    return plan
+
+
+class Victim(Protocol):
+    """A process that is killed and started again."""
+
+    async def kill(self) -> None:
+        """End it by SIGKILL, whatever it does."""
+
+    async def start(self) -> None:
+        """Start it, and wait until it is ready."""
+
+
+@attrs.frozen
+class SiteVictim:
+    """A Router, or the Bridge with its own store."""
+
+    site: Site
+
+    async def kill(self) -> None:
+        await self.site.stop(signal.SIGKILL)
+
+    async def start(self) -> None:
+        await self.site.start()
+
+
+@attrs.frozen
+class StoreVictim:
+    """An object store that is a process of its own."""
+
+    server: Seaweed
+
+    async def kill(self) -> None:
+        await trio.to_thread.run_sync(self.server.server.kill)
+
+    async def start(self) -> None:
+        self.server.server.start()
+        # Left alone when cancelled: the thread ends when the server is killed.
+        await trio.to_thread.run_sync(self.server.wait, abandon_on_cancel=True)
+
+
+@attrs.frozen(slots=True)
+class Blow:
+    """One that was struck: what it was, when it fell and when it was over, in Unix seconds."""
+
+    words: str
+    fell: float
+    over: float
+
+
+@attrs.define
+class Chaos:
+    """Carries plans out, and keeps what it has done."""
+
+    victims: Mapping[str, Victim]
+    blows: list[Blow] = attrs.field(factory=list)
+
+    async def run(self, plan: Sequence[Kill], struck: Callable[[], object]) -> None:
+        """Carry out `plan`, one kill at a time in each victim, several victims at once.
+
+        Returns when all are up again. `struck` is called once each kill has fallen.
+        """
+        busy = {name: trio.Lock() for name in self.victims}
+        async with trio.open_nursery() as nursery:
+            for kill in plan:
+                await trio.sleep(kill.calm)
+                await busy[kill.victim].acquire()  # it is up again
+                busy[kill.victim].release()
+                await nursery.start(self._strike, kill, busy[kill.victim], struck)
+
+    async def _strike(
+        self,
+        kill: Kill,
+        busy: trio.Lock,
+        struck: Callable[[], object],
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        victim = self.victims[kill.victim]
+        async with busy:
+            fell, again = time.time(), None
+            await victim.kill()
+            struck()
+            task_status.started()
+            await trio.sleep(kill.absence)
+            if kill.at_start is not None:
+                with trio.move_on_after(kill.at_start):
+                    await victim.start()
+                again = time.time()
+                await victim.kill()
+                struck()
+            await victim.start()
+            self.blows.append(Blow(f"{kill.victim} killed", fell, again or time.time()))
+            if again is not None:
+                self.blows.append(Blow(f"{kill.victim} killed at start", again, time.time()))
+
+    def words(self) -> str:
+        """What was done, counted."""
+        counted = Counter(blow.words for blow in self.blows)
+        return ", ".join(f"{count} × {words}" for words, count in sorted(counted.items()))

@@ -1,0 +1,312 @@
+"""Power cuts at every sync of a short run: what the spool has promised is there afterwards.
+
+Near side: an object that is in custody is there, whole, or was settled; a row that is there has its
+file. Far side: an answer that was told to the near Router has its receipt. In one process, over the
+disk of tests/faults/power.py; each tree that a cut may leave is opened as a Router opens it.
+"""
+
+import hashlib
+import random
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import attrs
+import pytest
+import trio
+
+from relay.dicom.pdu import PDV
+from relay.errors import DatabaseError, SpoolError
+from relay.spool.files import Files
+from relay.spool.items import KEPT, Batch, Change, Item, Selection, State
+from relay.spool.receipts import Receipt, Recorder
+from relay.spool.spool import Spool, open_spool
+from relay.tunnel.notes import Outcome
+from tests.faults.power import Disk, Moment, PoweredFiles, Survival, until_cut
+from tests.router.queue.consignments import (
+    ORIGIN,
+    Near,
+    World,
+    consigned,
+    consignment,
+    receipt,
+)
+
+pytestmark = pytest.mark.timeout(1800)
+
+CALLED = "PACS"
+SENDERS, OBJECTS = 3, 4
+RECEIPTS = 12
+
+# After the cut, in seconds: what must not be said any more would be said by then.
+LAST_WORDS = 0.05
+
+# More than a segment, in one of them: an object is synced once, however many it is of.
+LARGE = 1024 * 1024 + 1000
+
+
+@asynccontextmanager
+async def spool_in(folder: Path, disk: Disk | None = None) -> AsyncIterator[Spool]:
+    """The spool under `folder`, on the disk that may lose its power, or as it is."""
+    key = folder.parent / "spool.key"
+    if not key.exists():
+        key.write_bytes(random.Random(1).randbytes(32))
+    files, vfs = (Files, "") if disk is None else (_files(disk), disk.vfs)
+    async with open_spool(folder, key=key, space=2**30, reserve=0, files=files, vfs=vfs) as spool:
+        yield spool
+
+
+def _files(disk: Disk) -> Callable[[Path], Files]:
+    return lambda root: PoweredFiles(disk, root)
+
+
+@attrs.define
+class Promised:
+    """What the spool has said while there was power."""
+
+    kept: dict[bytes, bytes] = attrs.field(factory=dict)
+    """The data set of each item in custody."""
+    settled: dict[bytes, State] = attrs.field(factory=dict)
+
+
+def data_set(source: random.Random) -> bytes:
+    return source.randbytes(LARGE if source.random() < 0.1 else source.randint(1, 3000))
+
+
+async def near_side(disk: Disk, promised: Promised, seed: int) -> None:
+    """Senders at once, whose objects are taken into custody; some are delivered, some discarded."""
+    async with spool_in(disk.root, disk) as spool, trio.open_nursery() as nursery:
+        nursery.start_soon(spool.custody.run)
+        async with trio.open_nursery() as senders:
+            for sender in range(SENDERS):
+                senders.start_soon(_send, spool, disk, promised, random.Random(f"{seed} {sender}"))
+        nursery.cancel_scope.cancel()
+
+
+async def _send(spool: Spool, disk: Disk, promised: Promised, source: random.Random) -> None:
+    batch = Batch(peer=bytes(32), called=CALLED, calling="CT", device="CT", opened=1.0)
+    items: list[Item] = []
+    for number in range(OBJECTS):
+        content = data_set(source)
+        items.append(await _keep(spool, batch, content))
+        if not disk.off:
+            promised.kept[items[-1].id] = content
+        if number % 2:
+            await _settle(spool, disk, promised, items[-2:-1], State.DELIVERED)
+    await spool.items.close_batch(batch, 2.0)
+    numbers = Selection(called=CALLED, numbers=(items[-1].number,))
+    discarded = await spool.items.discard(numbers, "a person said so", 3.0)
+    if not disk.off:
+        promised.settled[items[-1].id] = State.DISCARDED
+    await spool.objects.remove(discarded)
+
+
+async def _keep(spool: Spool, batch: Batch, content: bytes) -> Item:
+    writer = await spool.objects.begin()
+    await writer.write(content)
+    stored = await writer.finish()
+    item = Item(
+        number=0,
+        id=stored.item,
+        batch=0,
+        called=CALLED,
+        state=State.WAITING,
+        sop_class="1.2.840.10008.5.1.4.1.1.2",
+        sop_instance="1.2.3",
+        transfer_syntax="1.2.840.10008.1.2",
+        command=b"command",
+        length=stored.length,
+        sha256=stored.sha256,
+        key=stored.key,
+        key_name=stored.key_name,
+        folder=stored.folder,
+        size=stored.size,
+        accepted=1.0,
+        study="1.2",
+    )
+    return await spool.custody.keep(batch, item)
+
+
+async def _settle(
+    spool: Spool, disk: Disk, promised: Promised, items: list[Item], state: State
+) -> None:
+    await spool.items.settle(
+        [Change(number=item.number, state=state, attempts=1, ended=2.0) for item in items]
+    )
+    if not disk.off:
+        promised.settled.update((item.id, state) for item in items)
+    await spool.objects.remove(item.stored for item in items)
+
+
+async def check_near_side(folder: Path, promised: Promised) -> None:
+    """Open what a cut has left, and hold it against what was promised."""
+    async with spool_in(folder) as spool:
+        rows = {item.id: item for item in await spool.items.select(Selection())}
+        for item in rows.values():
+            assert item.state is not State.FAILED, f"a row without its file: {item.reason}"
+        for id_, content in promised.kept.items():
+            assert id_ in rows, "an object in custody is gone"
+            item = rows[id_]
+            if id_ in promised.settled:
+                assert item.state is promised.settled[id_]
+            if item.state in KEPT:
+                assert await _content(spool, item) == content
+        async with trio.open_nursery() as nursery:  # and it goes on
+            nursery.start_soon(spool.custody.run)
+            batch = Batch(peer=bytes(32), called=CALLED, calling="CT", device="CT", opened=4.0)
+            item = await _keep(spool, batch, b"after the cut")
+            assert await _content(spool, item) == b"after the cut"
+            nursery.cancel_scope.cancel()
+
+
+async def _content(spool: Spool, item: Item) -> bytes:
+    async with spool.objects.reading(item.stored) as reader:
+        content = b"".join([segment async for segment in reader.segments()])
+    assert hashlib.sha256(content).digest() == item.sha256
+    return content
+
+
+async def far_side(disk: Disk, told: set[Receipt]) -> None:
+    """A consignment: what the device takes is written down, and then told."""
+    async with (
+        spool_in(disk.root, disk) as spool,
+        consignment(window=4, recorder=Recorder(spool.receipts)) as world,
+    ):
+        for number in range(RECEIPTS):
+            world.near.say(*consigned(number))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_store, world)
+            await _told(world.near, told, disk)
+            nursery.cancel_scope.cancel()
+
+
+async def _store(world: World) -> None:
+    """The device stores all that comes."""
+    while isinstance(await world.device.wait_indication(), PDV):
+        await world.take()
+
+
+async def _told(near: Near, told: set[Receipt], disk: Disk) -> None:
+    """Note what the near Router hears, until it has heard of all, or a moment after the cut."""
+    results = {receipt(number).item: receipt(number) for number in range(RECEIPTS)}
+    over = trio.CancelScope()
+    with over:
+        while len(told) < RECEIPTS:
+            await trio.sleep(0.001)
+            heard = await near.results(0)
+            told.update(results[r.id] for r in heard if r.outcome is Outcome.ANSWERED)
+            if disk.off or disk.failed:
+                over.deadline = min(over.deadline, trio.current_time() + LAST_WORDS)
+
+
+async def check_far_side(folder: Path, told: set[Receipt]) -> None:
+    async with spool_in(folder) as spool:
+        asked = [(one.item, one.sha256) for one in told]
+        assert set((await spool.receipts.find(ORIGIN, asked)).values()) == told
+
+
+# --- the cuts -------------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class Side:
+    """What runs until the cut, and how what is left is judged; both share what was promised."""
+
+    run: Callable[[Disk], Awaitable[None]]
+    check: Callable[[Path], Awaitable[None]]
+    promises: Callable[[], int]
+
+
+def near(seed: int) -> Side:
+    promised = Promised()
+    return Side(
+        run=lambda disk: near_side(disk, promised, seed),
+        check=lambda folder: check_near_side(folder, promised),
+        promises=lambda: len(promised.kept),
+    )
+
+
+def far(seed: int) -> Side:
+    told: set[Receipt] = set()
+    return Side(
+        run=lambda disk: far_side(disk, told),
+        check=lambda folder: check_far_side(folder, told),
+        promises=lambda: len(told),
+    )
+
+
+@attrs.define
+class Found:
+    """What a test has done, in figures."""
+
+    cuts: Counter[Moment] = attrs.field(factory=Counter)
+    trees: int = 0
+    promises: int = 0
+
+    def words(self) -> str:
+        cuts = ", ".join(f"{count} {moment.name.lower()}" for moment, count in self.cuts.items())
+        return f"syncs cut: {cuts}; {self.trees} trees opened; {self.promises} promises held"
+
+
+async def cut_everywhere(
+    folder: Path, side: Callable[[int], Side], found: Found, *, seeds: int
+) -> None:
+    """Cut at each sync of a run, and look at all that this may leave."""
+    point = 0
+    for seed in range(1, seeds + 1):
+        for point in range(1, await _syncs(folder / f"whole{seed}", side(seed)) + 1):
+            for moment in Moment:
+                await _cut(
+                    folder / f"{seed}-{point}-{moment.name}", side(seed), point, moment, found
+                )
+    assert found.cuts[Moment.BEFORE] >= point
+    assert found.promises > point
+
+
+async def _syncs(folder: Path, side: Side) -> int:
+    """How many syncs a run takes; more or fewer than another's, as groups fall."""
+    disk = _disk(folder)
+    await side.run(disk)
+    return len(disk.points)
+
+
+def _disk(folder: Path) -> Disk:
+    (folder / "disk").mkdir(parents=True)
+    return Disk(folder / "disk")
+
+
+async def _cut(folder: Path, side: Side, point: int, moment: Moment, found: Found) -> None:
+    disk = _disk(folder)
+    disk.cut_at(point, moment)
+    with until_cut(disk):
+        try:
+            await side.run(disk)
+        except* (SpoolError, DatabaseError):
+            assert moment is Moment.FAIL or disk.off
+    if not disk.off:  # a sync that failed, or a run of fewer syncs: the cut comes at its end
+        disk.cut()
+    found.cuts[moment] += 1
+    for survival in Survival:
+        tree = folder / survival.name
+        disk.lay_out(tree, survival, random.Random(f"{folder.name} {survival.name}"))
+        try:
+            await side.check(tree)
+        except* (AssertionError, SpoolError, DatabaseError) as wrong:
+            last = disk.points[max(0, point - 5) : point]
+            wrong.add_note(f"cut {moment.name} sync {point}, the last of {last}, {survival.name}")
+            raise
+        found.trees += 1
+        found.promises += side.promises()
+
+
+async def test_near_side(tmp_path: Path, full_size: bool, figure: Callable[[str], None]) -> None:
+    found = Found()
+    await cut_everywhere(tmp_path, near, found, seeds=20 if full_size else 1)
+    figure(found.words())
+
+
+async def test_far_side(tmp_path: Path, full_size: bool, figure: Callable[[str], None]) -> None:
+    found = Found()
+    await cut_everywhere(tmp_path, far, found, seeds=10 if full_size else 1)
+    figure(found.words())

@@ -1,0 +1,159 @@
+"""A queue on a disk of its own whose couriers carry nothing: what people see, and what they do."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import attrs
+import trio
+
+from relay.router.node import Node
+from relay.router.queue.acceptance import Acceptance
+from relay.router.queue.bandwidth import Throttle
+from relay.router.queue.destinations import DestinationTable
+from relay.router.queue.knowledge import OwnKnowledge
+from relay.router.queue.settings import QueueSettings
+from relay.router.queue.state import Queue
+from relay.router.queue.warnings import Warnings
+from relay.spool.items import Batch, Change, Hold, Item, Pause, Priority, State
+from relay.spool.spool import open_spool
+
+CT, EXPLICIT = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.1.2.1"
+NOW = 1_780_300_000.0
+
+
+@attrs.define
+class FakeCouriers:
+    """Notes what it is told."""
+
+    told: list[tuple[str, str]] = attrs.Factory(list)
+    running: dict[str, int] = attrs.Factory(dict)
+    troubles: dict[str, str] = attrs.Factory(dict)
+
+    def arrived(self, batch: Batch, accepted: frozenset[tuple[str, str]]) -> None:
+        self.told.append(("arrived", batch.called))
+
+    def closed(self, batch: Batch) -> None:
+        self.told.append(("closed", batch.called))
+
+    def wake(self, called: str | None = None) -> None:
+        self.told.append(("wake", called or "all"))
+
+    def network_changed(self) -> None:
+        self.told.append(("network_changed", ""))
+
+    def finish(self) -> None:
+        self.told.append(("finish", ""))
+
+    def stop(self, pause: Pause) -> None:
+        self.told.append(("stop", pause.called))
+
+    def resume(self, called: str) -> None:
+        self.told.append(("resume", called))
+
+    def sessions(self, called: str) -> int:
+        return self.running.get(called, 0)
+
+    def trouble(self, called: str) -> str:
+        return self.troubles.get(called, "")
+
+    async def run(self) -> None:
+        await trio.sleep_forever()
+
+
+@asynccontextmanager
+async def still_queue(node: Node, folder: Path, *, space: int = 2**30) -> AsyncIterator[Queue]:
+    """A queue of `node` in which it is NOW, and nothing moves by itself."""
+    async with (
+        open_spool(folder, space=space, reserve=0, clock=lambda: NOW) as spool,
+        trio.open_nursery() as nursery,
+    ):
+        queue = Queue(
+            node=node,
+            spool=spool,
+            settings=QueueSettings(),
+            destinations=await DestinationTable.load(node.database),
+            knowledge=OwnKnowledge(node.database),
+            acceptance=await Acceptance.load(node.database),
+            warnings=Warnings(lambda: node.ae_title, clock=lambda: NOW),
+            throttle=Throttle(QueueSettings().bandwidth),
+        )
+        queue.couriers = FakeCouriers()
+        nursery.start_soon(spool.custody.run)
+        yield queue
+        nursery.cancel_scope.cancel()
+
+
+def couriers_of(queue: Queue) -> FakeCouriers:
+    assert isinstance(queue.couriers, FakeCouriers)
+    return queue.couriers
+
+
+def batch_of(
+    called: str = "PACS", calling: str = "CT_N", device: str = "CT", peer: bytes = bytes(32)
+) -> Batch:
+    """An association that came in."""
+    return Batch(
+        peer=peer,
+        called=called,
+        calling=calling,
+        device=device,
+        opened=NOW - 60,
+        priority=Priority.NORMAL,
+    )
+
+
+async def keep(
+    queue: Queue,
+    batch: Batch,
+    *,
+    study: str = "1.2.3",
+    instance: str = "1.2.3.4",
+    data: bytes = b"a data set",
+    accepted: float = NOW,
+) -> Item:
+    """One object, in custody."""
+    writer = await queue.spool.objects.begin()
+    await writer.write(data)
+    stored = await writer.finish()
+    item = Item(
+        number=0,
+        id=stored.item,
+        batch=0,
+        called=batch.called,
+        state=State.WAITING,
+        sop_class=CT,
+        sop_instance=instance,
+        transfer_syntax=EXPLICIT,
+        command=b"",
+        length=stored.length,
+        sha256=stored.sha256,
+        key=stored.key,
+        key_name=stored.key_name,
+        folder=stored.folder,
+        size=stored.size,
+        accepted=accepted,
+        study=study,
+    )
+    return await queue.spool.custody.keep(batch, item)
+
+
+async def becomes(
+    queue: Queue, item: Item, state: State, reason: str = "", hold: Hold = Hold.NONE
+) -> None:
+    """What an attempt came to."""
+    ended = NOW if state in (State.DELIVERED, State.FAILED) else None
+    noted = await queue.spool.items.settle(
+        [
+            Change(
+                number=item.number,
+                state=state,
+                attempts=item.attempts + 1,
+                hold=hold,
+                reason=reason,
+                ended=ended,
+            )
+        ]
+    )
+    if state is State.DELIVERED and noted:
+        await queue.spool.objects.remove([item.stored])
