@@ -21,7 +21,7 @@ import trio
 import relay
 from relay.database import copy_database
 from relay.errors import DatabaseError, RelayError
-from relay.identity import IDENTITY_FILE, load_identity
+from relay.identity import IDENTITY_FILE, Identity, load_identity
 from relay.router.manifest import NEEDED, SPOOL_KEY_FILE, Manifest, digest
 from relay.router.schema import DATABASE_FILE, get_setting
 from relay.spool.backup import copy_objects, copy_rows
@@ -42,17 +42,12 @@ async def back_up(
     `ae_title` is told by the manifest; `key_apart`: the spool key is not the one in `data_dir`, and
     no part of the backup. Raises RelayError; nothing is left of `target` then.
     """
-    for name in sorted(NEEDED):
-        if not (data_dir / name).exists():
-            raise RelayError(
-                f"{data_dir / name} is missing: is this the data_dir of a Router that has run?"
-            )
-    identity = load_identity(data_dir)
+    identity = _identity(data_dir)
+    made = time.time()
     with _new_folder(target):
         # First what promises were made for, then what they were made with.
         await copy_rows(data_dir, target)
         await copy_database(data_dir / DATABASE_FILE, target / DATABASE_FILE)
-        made = time.time()
         copied = [IDENTITY_FILE] if key_apart else [IDENTITY_FILE, SPOOL_KEY_FILE]
         for name in copied:
             await trio.to_thread.run_sync(copy_file, data_dir / name, target / name)
@@ -78,6 +73,22 @@ async def back_up(
         )
         manifest.write(target)
     return manifest
+
+
+def _identity(data_dir: Path) -> Identity:
+    """Whose `data_dir` it is. Raises RelayError if it is no Router's."""
+    try:
+        for name in sorted(NEEDED):
+            (data_dir / name).stat()
+        return load_identity(data_dir)
+    except FileNotFoundError as error:
+        raise RelayError(
+            f"{error.filename} is missing: is this the data_dir of a Router that has run?"
+        ) from error
+    except PermissionError as error:
+        raise RelayError(
+            f"{error.filename}: permission denied: run this as the user that runs Relay, or root"
+        ) from error
 
 
 @contextmanager

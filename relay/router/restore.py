@@ -80,8 +80,8 @@ def _reason(manifest: Manifest) -> str:
 @contextmanager
 def _laying_down(data_dir: Path) -> Iterator[None]:
     """`data_dir`, as nobody's until the end of the block; if that fails, as it was before."""
-    was_there = data_dir.exists()
     try:
+        was_there = data_dir.exists()
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         if names := os.listdir(data_dir):
             raise RelayError(_occupied(data_dir, names))

@@ -8,6 +8,7 @@ one; on another disk it is copied.
 import errno
 import os
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from enum import Enum, auto
 from functools import partial
 from pathlib import Path
@@ -18,8 +19,8 @@ import structlog
 import trio
 
 from relay.database import Database
-from relay.errors import SpoolError
-from relay.spool.files import Files
+from relay.errors import ObjectDamaged, SpoolError
+from relay.spool.files import File, Files
 from relay.spool.segments import file_name
 
 log = structlog.get_logger()
@@ -169,28 +170,29 @@ class _Carrier:
         return _How.LINKED, target.stat().st_size
 
     def _copy_one(self, name: str) -> tuple[_How, int]:
+        size = 0
         try:
-            original = self._source.open(name)
-        except OSError:  # erased meanwhile, or the disk does not find it
-            return _How.MISSING, 0
-        try:
-            copy = self._target.create(name)
-            try:
-                size = 0
-                while True:
-                    try:
-                        block = original.read(BLOCK, size)
-                    except OSError as error:
-                        log.warning("object cannot be read", name=name, why=error.strerror)
-                        self._target.remove(name)
-                        return _How.MISSING, 0
-                    if not block:
-                        break
+            with (
+                closing(self._source.open(name)) as original,
+                closing(self._target.create(name)) as copy,
+            ):
+                while block := _read(original, size):
                     copy.write(block)
                     size += len(block)
                 copy.sync()
-            finally:
-                copy.close()
-        finally:
-            original.close()
+        except FileNotFoundError:  # erased meanwhile
+            return _How.MISSING, 0
+        except ObjectDamaged as error:
+            log.warning("object not carried", name=name, why=str(error))
+            self._target.remove(name)
+            return _How.MISSING, 0
         return _How.COPIED, size
+
+
+def _read(original: File, offset: int) -> bytes:
+    """The next of a file. What its disk does not give back is one object's loss, and not the end
+    of the others' backup."""
+    try:
+        return original.read(BLOCK, offset)
+    except OSError as error:
+        raise ObjectDamaged(f"it cannot be read: {error.strerror}") from error

@@ -3,8 +3,9 @@
     python pynetdicom_commitment.py archive --port 11112 --ae-title ARCHIVE --report-to 11113
     python pynetdicom_commitment.py asker --port 11114 --ae-title MOD --at PORT --called ARCHIVE
 
-The archive commits to everything, and reports to whoever asked, at the port that it was told. The
-asker asks for one instance, waits for the report, and prints what it says as JSON.
+The archive commits to everything, and reports to whoever asked, at the port that it was told; with
+`--status` it refuses instead. The asker asks for one instance, waits for the report, and prints
+what it says as JSON, with `failed` where that says so.
 """
 
 import argparse
@@ -34,6 +35,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--ae-title", required=True)
     parser.add_argument("--directory", type=Path)
     parser.add_argument("--report-to", type=int, help="archive: the port at which it reports")
+    parser.add_argument(
+        "--status", type=lambda text: int(text, 16), default=0, help="archive: of N-ACTION, in hex"
+    )
     parser.add_argument("--at", type=int, help="asker: the port at which it asks")
     parser.add_argument("--called", help="asker: whom it asks")
     return parser.parse_args()
@@ -63,6 +67,8 @@ def archive(options: argparse.Namespace) -> None:
         association.release()
 
     def asked(event: Event) -> tuple[int, None]:
+        if options.status:
+            return options.status, None
         asker = str(event.assoc.requestor.ae_title).strip()
         threading.Timer(0.2, report, (asker, event.action_information)).start()
         return 0x0000, None
@@ -80,13 +86,14 @@ def asker(options: argparse.Namespace) -> None:
 
     def reported(event: Event) -> tuple[int, None]:
         information = event.event_information
-        told.append(
-            {
-                "transaction": str(information.TransactionUID),
-                "instance": str(information.ReferencedSOPSequence[0].ReferencedSOPInstanceUID),
-                "calling": str(event.assoc.requestor.ae_title).strip(),
-            }
-        )
+        failed = information.get("FailedSOPSequence")
+        (item,) = failed or information.ReferencedSOPSequence
+        report = {
+            "transaction": str(information.TransactionUID),
+            "instance": str(item.ReferencedSOPInstanceUID),
+            "calling": str(event.assoc.requestor.ae_title).strip(),
+        }
+        told.append(report | {"failed": f"{item.FailureReason:04X}"} if failed else report)
         arrived.set()
         return 0x0000, None
 

@@ -84,6 +84,19 @@ async def test_what_is_no_router_is_not_backed_up(tmp_path: Path, missing: str) 
     assert not (tmp_path / "backup").exists()
 
 
+async def test_anothers_router_is_not_backed_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen by what the system says: a test may run as root, who may read everything."""
+
+    def stat(self: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "stat", stat)
+    with pytest.raises(RelayError, match="run this as the user that runs Relay"):
+        await back_up(tmp_path / "data", tmp_path / "backup", ae_title="A", key_apart=False)
+
+
 async def test_what_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data_dir, target = tmp_path / "data", tmp_path / "backup"
     await make_router(data_dir, objects=2)

@@ -278,6 +278,8 @@ class Consignment:
                     self._over(Ending(How.ROUTER, words))
             except RemoteProtocolError as error:
                 self._over(Ending(How.ROUTER, f"device: {error}", reason=error.abort_reason))
+                # What it sent cannot be: it is the one to be told what was wrong (PS3.8 §9.3.8).
+                await self._device.abort(AbortSource.SERVICE_PROVIDER, error.abort_reason)
             except AssociationAborted as error:
                 self._over(Ending(How.DEVICE, str(error), error.source, error.reason))
         self._operations.close()

@@ -160,7 +160,7 @@ async def _hand_over(
     if ending.how in (How.RELEASED, How.LEFT) and consignment.idle:
         await _release(entry, device)
     else:
-        await device.abort(AbortSource.SERVICE_PROVIDER, ending.reason)
+        await device.abort(AbortSource.SERVICE_PROVIDER)
     _log_ending(entry, ending, consignment.results.counts)
     if ending.how is How.RELEASED:
         await say(near, AReleaseRP())

@@ -7,6 +7,7 @@ from trio.testing import MockClock
 from relay.association import ABORT_LIMIT
 from relay.dicom import dimse, uids
 from relay.dicom.pdu import PDV, AAbort, AReleaseRP, AReleaseRQ
+from relay.errors import AbortReason
 from relay.router.queue.consignment import LAST_ANSWERS, NOT_WRITTEN
 from relay.router.queue.results import Counts, How
 from relay.scu import STORE_DEADLINE
@@ -393,6 +394,7 @@ async def test_a_device_that_asks_for_something_is_aborted(
         ending = await world.ended()
         assert ending.how is How.ROUTER
         assert ending.words.startswith("device: ")
+        assert await world.device.receive() == AAbort(2, AbortReason.INVALID_PDU_PARAMETER_VALUE)
 
 
 async def test_a_device_that_counts_nothing_is_understood_where_there_is_no_doubt(

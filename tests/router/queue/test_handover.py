@@ -370,6 +370,7 @@ async def test_a_changed_object_ends_it_and_the_device_is_aborted(tmp_path: Path
         assert ended.by is EndedBy.ROUTER
         assert last == AReleaseRP()
         await delivery.until(lambda: isinstance(delivery.pacs.last, AAbort))
+        assert delivery.pacs.last == AAbort(2, 0)  # the device has done nothing wrong
         assert delivery.pacs.objects() == [data_set(0)]
 
 
@@ -378,6 +379,18 @@ async def test_a_device_that_does_not_answer_the_release_changes_nothing(tmp_pat
         await accepted(near)
         await send(near, *consigned(0), AReleaseRQ())
         assert await heard(near) == [result(0), AReleaseRP()]
+
+
+async def test_a_near_router_out_of_turn_ends_it_and_hears_so(tmp_path: Path) -> None:
+    async with deliveries(tmp_path) as delivery, delivery.near() as near:
+        await accepted(near)
+        await send(near, *consigned(0), notes.encode(item(1)), notes.encode(item(2)))
+        first, ended, last = await heard(near)
+        assert first == result(0)
+        assert isinstance(ended, Ended)
+        assert (ended.by, ended.source, ended.reason) == (EndedBy.ROUTER, 2, 2)
+        assert last == AReleaseRP()
+        await delivery.until(lambda: delivery.pacs.last == AAbort(2, 0))
 
 
 @pytest.mark.parametrize("quiet", [True, False])

@@ -1,0 +1,482 @@
+"""Lanes: what goes to one destination, and when."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import attrs
+import pytest
+import trio
+from trio.testing import MockClock
+
+from relay.errors import DatabaseError
+from relay.router.queue import lane as lane_module
+from relay.router.queue.errand import Errand, Firsts
+from relay.router.queue.lane import LONGEST_LOOK_AWAY, PARALLEL
+from relay.router.queue.ledger import How, Report
+from relay.router.queue.warnings import Kind
+from relay.spool.items import Batch, Hold, Pause, Priority, Selection, State
+from tests.router.queue.lanes import Lanes, lanes
+
+pytestmark = pytest.mark.usefixtures("patient_clock")
+
+
+
+async def no_line(errand: Errand) -> Report:
+    await trio.sleep(1)
+    return Report(How.TROUBLE, "the line is down")
+
+
+# --- what goes, and in which order ----------------------------------------------------------------
+
+
+async def test_what_waits_is_taken_up_at_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with lanes(tmp_path, monkeypatch) as it:
+        await it.left(3)
+        await it.tried()
+        it.start()
+        await it.done()
+    assert sorted(number for page in it.deliveries.pages for number in page) == [1, 2, 3, 4]
+
+
+async def test_a_batch_of_which_more_comes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with lanes(tmp_path, monkeypatch) as it:
+        it.start()
+        batch = it.batch()
+        for number in (1, 2, 3):
+            await it.bring(batch)
+            await it.done()
+            assert it.deliveries.pages[-1] == [number]
+        await it.queue.spool.items.close_batch(batch, 1.0)
+        it.queue.couriers.closed(batch)
+        while it.queue.couriers.sessions("PACS"):
+            await trio.sleep(0.01)
+    assert len(it.deliveries.errands) == 1
+
+
+async def test_priority_goes_before_age(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lane_module, "PARALLEL", 1)
+    async with lanes(tmp_path, monkeypatch) as it:
+        for priority in (Priority.LOW, Priority.NORMAL, Priority.HIGH, Priority.HIGH):
+            await it.left(1, priority=priority)
+        it.start()
+        await it.done()
+    assert it.deliveries.pages == [[3], [4], [2], [1]]
+
+
+async def test_batches_go_at_the_same_time_but_not_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def slow(errand: Errand) -> None:
+        await trio.sleep(5)
+
+    async with lanes(tmp_path, monkeypatch, slow) as it:
+        for _ in range(PARALLEL + 3):
+            await it.left()
+        it.start()
+        await it.done()
+    assert it.deliveries.most == PARALLEL
+
+
+@pytest.mark.parametrize("split", [2, 255])
+async def test_a_batch_over_several_associations(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, split: int
+) -> None:
+    async def slow(errand: Errand) -> None:
+        await trio.sleep(1)
+
+    async with lanes(tmp_path, monkeypatch, slow) as it:
+        held = SimpleNamespace(split=split)
+        monkeypatch.setattr(it.queue.acceptance, "known", lambda *arguments: held)
+        await it.left(70)
+        it.start()
+        await it.done()
+    assert it.deliveries.most == min(split, PARALLEL)
+    numbers = [number for page in it.deliveries.pages for number in page]
+    assert sorted(numbers) == list(range(1, 71))
+
+
+async def test_what_one_of_several_sessions_had_is_begun_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = []
+
+    async def first_breaks(errand: Errand) -> Report | None:
+        if not broken:
+            broken.append(await errand.next_page())
+            return Report(How.TROUBLE, "cut off")
+        return None
+
+    async with lanes(tmp_path, monkeypatch, first_breaks) as it:
+        monkeypatch.setattr(it.queue.acceptance, "known", lambda *a: SimpleNamespace(split=2))
+        batch = it.batch()
+        for _ in range(3):
+            await it.bring(batch)  # and it stays open
+        it.start()
+        await it.done()
+    assert broken[0]
+
+
+async def test_retries_and_batches_take_turns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lane_module, "PARALLEL", 1)
+    monkeypatch.setattr(lane_module, "RETRIES", 1)
+    async with lanes(tmp_path, monkeypatch) as it:
+        for _ in range(3):
+            await it.tried()
+        for _ in range(3):
+            await it.left()
+        it.start()
+        await it.done()
+    assert [kind for kind, _ in it.deliveries.errands] == ["Retries", "Firsts"] * 3
+
+
+async def test_an_object_that_never_goes_does_not_keep_a_batch_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def full(errand: Errand) -> Report | None:
+        if isinstance(errand, Firsts):
+            return None
+        await it.deliveries.settle(await errand.next_page(), State.WAITING)
+        return Report(How.TROUBLE, "A700", 0, 1)
+
+    async with lanes(tmp_path, monkeypatch, full) as it:
+        await it.tried()
+        for _ in range(10):
+            await it.left()
+        it.start()
+        with trio.fail_after(5000):
+            while await it.waiting() > 1:
+                await trio.sleep(1)
+
+
+# --- trouble --------------------------------------------------------------------------------------
+
+
+async def test_pauses_grow_and_one_goes_ahead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with lanes(tmp_path, monkeypatch, no_line) as it:
+        for _ in range(20):
+            await it.left()
+        it.start()
+        await trio.sleep(2000)
+        assert it.queue.couriers.trouble("PACS") == "the line is down"
+        assert it.deliveries.most == PARALLEL
+        later = it.deliveries.at[PARALLEL:]
+        pauses = [after - before for before, after in zip(later, later[1:], strict=False)]
+        assert all(pause >= 100 for pause in pauses[-3:])
+        it.deliveries.most = it.deliveries.running
+        assert it.deliveries.most <= 1
+        it.deliveries.instead = None
+        it.queue.couriers.wake("PACS")
+        await it.done()
+        assert it.queue.couriers.trouble("PACS") == ""
+
+
+async def test_a_lane_that_is_down_does_not_slow_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def hangs(errand: Errand) -> None:
+        if errand.batch.called == "DEAD":
+            await trio.sleep_forever()
+
+    async with lanes(tmp_path, monkeypatch, hangs) as it:
+        for _ in range(40):
+            await it.left(called="DEAD")
+        it.start()
+        await trio.sleep(1)
+        batch = it.batch()
+        await it.bring(batch)
+        await it.done()
+        assert it.queue.couriers.sessions("DEAD") == PARALLEL
+
+
+async def test_a_fault_in_one_lane_ends_neither_it_nor_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faults = [3]
+
+    async def fails(errand: Errand) -> None:
+        if errand.batch.called == "ODD" and faults[0]:
+            faults[0] -= 1
+            raise RuntimeError("a bug")
+
+    async with lanes(tmp_path, monkeypatch, fails) as it:
+        await it.left(called="ODD")
+        await it.left()
+        it.start()
+        await it.done("ODD", "PACS")
+    assert faults == [0]
+
+
+@pytest.mark.parametrize("error", [DatabaseError("disk I/O error"), RuntimeError("a bug")])
+@pytest.mark.parametrize("question", ["due", "next_batch", "next_due", "batches"])
+async def test_rows_that_cannot_be_read_end_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, question: str, error: Exception
+) -> None:
+    async with lanes(tmp_path, monkeypatch) as it:
+        await it.left(2)
+        await it.tried()
+        await it.tried(due=it.queue.spool.clock() + 60)
+        items = it.queue.spool.items
+        real, failing = getattr(items, question), [2]
+
+        async def ask(*arguments: object) -> object:
+            if failing[0]:
+                failing[0] -= 1
+                raise error
+            return await real(*arguments)
+
+        monkeypatch.setattr(items, question, ask)
+        it.start()
+        await it.done()
+        assert failing == [0]
+
+
+async def test_an_errand_that_comes_to_nothing_is_not_begun_at_once_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def nothing(errand: Errand) -> Report:
+        await trio.lowlevel.checkpoint()
+        return Report(How.DONE)
+
+    async with lanes(tmp_path, monkeypatch, nothing) as it:
+        await it.left()
+        await it.tried()
+        it.start()
+        await trio.sleep(20)
+        assert 2 <= len(it.deliveries.errands) <= 45
+
+
+async def test_what_is_due_and_cannot_be_begun_is_not_asked_for_without_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with lanes(tmp_path, monkeypatch) as it:
+        await it.tried()
+        asked = []
+
+        async def none(numbers: object) -> dict[int, Batch]:
+            asked.append(numbers)
+            return {}
+
+        monkeypatch.setattr(it.queue.spool.items, "batches", none)
+        it.start()
+        await trio.sleep(20)
+        assert 2 <= len(asked) <= 25
+
+
+async def test_a_pause_that_cannot_be_noted_is_no_endless_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def not_authorized(errand: Errand) -> Report:
+        await trio.lowlevel.checkpoint()
+        return Report(How.PAUSE, "0124")
+
+    async def fails(pause: Pause) -> None:
+        raise DatabaseError("disk I/O error")
+
+    async with lanes(tmp_path, monkeypatch, not_authorized) as it:
+        await it.left()
+        monkeypatch.setattr(it.queue.spool.items, "pause", fails)
+        it.start()
+        await trio.sleep(100)
+        assert 2 <= len(it.deliveries.errands) < 12
+
+
+# --- when it goes on ------------------------------------------------------------------------------
+
+
+async def test_what_is_due_goes_when_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with lanes(tmp_path, monkeypatch) as it:
+        due = it.queue.spool.clock() + 500
+        await it.tried(due)
+        it.start()
+        await it.done()
+        assert due <= it.queue.spool.clock() < due + 60
+
+
+async def test_a_clock_that_is_set_back_keeps_nothing_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with lanes(tmp_path, monkeypatch) as it:
+        await it.tried(it.queue.spool.clock() + 300)
+        it.start()
+        await trio.sleep(1)
+        it.set_clock(-86400)
+        begun = trio.current_time()
+        await it.done()
+        assert trio.current_time() - begun < 2 * LONGEST_LOOK_AWAY
+
+
+async def test_a_clock_that_is_set_forward_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with lanes(tmp_path, monkeypatch) as it:
+        await it.tried(it.queue.spool.clock() + 3000)
+        it.start()
+        await trio.sleep(1)
+        it.set_clock(3600)
+        begun = trio.current_time()
+        await it.done()
+        assert trio.current_time() - begun < 2 * LONGEST_LOOK_AWAY
+
+
+async def test_the_network_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with lanes(tmp_path, monkeypatch, no_line) as it:
+        await it.left()
+        it.start()
+        await trio.sleep(1000)
+        it.deliveries.instead = None
+        directory = it.queue.node.joined().directory
+        monkeypatch.setattr(directory, "is_reachable", lambda called: True)
+        begun = trio.current_time()
+        it.queue.couriers.network_changed()
+        await it.done()
+        assert trio.current_time() - begun < 10
+
+
+async def test_a_person_stops_it_and_lets_it_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with lanes(tmp_path, monkeypatch) as it:
+        it.start()
+        await it.queue.pause(Pause("PACS", True, "it moves", 1.0))
+        batch = it.batch()
+        await it.bring(batch)
+        it.queue.couriers.wake()
+        await trio.sleep(1000)
+        assert it.deliveries.errands == []
+        assert not it.queue.warnings.standing(Kind.PAUSED)
+        assert await it.queue.resume("PACS")
+        await it.done()
+        assert not await it.queue.resume("PACS")
+
+
+async def test_the_devices_word_does_not_take_the_place_of_a_persons(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def stopped_meanwhile(errand: Errand) -> Report:
+        await it.queue.pause(Pause("PACS", True, "it moves", 1.0))
+        assert errand.stopped
+        return Report(How.PAUSE, "0124")
+
+    async with lanes(tmp_path, monkeypatch, stopped_meanwhile) as it:
+        await it.left()
+        it.start()
+        while not await it.queue.spool.items.pauses():
+            await trio.sleep(0.01)
+        await trio.sleep(1)
+        (pause,) = await it.queue.spool.items.pauses()
+        assert pause.by_person
+        assert not it.queue.warnings.standing(Kind.PAUSED)
+
+
+async def test_what_has_moved_is_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def moved(errand: Errand) -> Report:
+        await trio.lowlevel.checkpoint()
+        return Report(How.MOVED, "it has moved")
+
+    async with lanes(tmp_path, monkeypatch, moved) as it:
+        await it.left(2)
+        await it.tried()
+        it.start()
+        await it.done()
+        items = await it.queue.spool.items.select(Selection(state=State.HELD))
+        assert {(item.hold, item.reason) for item in items} == {(Hold.MOVED, "it has moved")}
+
+
+# --- batches that end while they are looked for ---------------------------------------------------
+
+
+async def test_a_batch_that_is_closed_while_its_row_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed: list[object] = []
+
+    async def look(errand: Errand) -> None:
+        closed.append(errand.batch.closed)
+
+    async with lanes(tmp_path, monkeypatch, look) as it:
+        batch = it.batch()
+        await it.bring(batch)
+        items = it.queue.spool.items
+        real = items.next_batch
+
+        async def read(*arguments: object) -> Batch | None:
+            row = await real(*arguments)  # type: ignore[arg-type]
+            if batch.closed is None:
+                await items.close_batch(batch, 5.0)
+                it.queue.couriers.closed(batch)
+            return row
+
+        monkeypatch.setattr(items, "next_batch", read)
+        it.start()
+        await it.done()
+    assert closed == [5.0]
+
+
+async def test_a_batch_whose_end_could_not_be_noted_is_delivered_and_released(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with lanes(tmp_path, monkeypatch) as it:
+        batch = it.batch()
+        await it.bring(batch)
+        batch.closed = 5.0  # and its row was not written
+        it.queue.couriers.closed(batch)
+        it.start()
+        await it.done()
+        begun = trio.current_time()
+        while it.queue.couriers.sessions("PACS"):
+            await trio.sleep(0.01)
+        assert trio.current_time() - begun < 5
+
+
+async def test_news_of_a_batch_under_way_is_the_errands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with lanes(tmp_path, monkeypatch) as it:
+        it.start()
+        batch = it.batch()
+        await it.bring(batch)
+        await it.done()
+        asked = []
+        real = it.queue.spool.items.next_batch
+
+        async def count(*arguments: object) -> Batch | None:
+            asked.append(arguments)
+            return await real(*arguments)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(it.queue.spool.items, "next_batch", count)
+        for _ in range(10):
+            await it.bring(batch)
+        await it.done()
+        assert asked == []
+
+
+async def test_what_comes_when_the_errand_has_just_stopped_is_not_forgotten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    released = trio.Event()
+    count = [0]
+
+    async def leaves(errand: Errand) -> Report | None:
+        count[0] += 1
+        if count[0] > 1:
+            return None
+        page = await errand.next_page()
+        await it.deliveries.settle(page)
+        await released.wait()
+        return Report(How.DONE, "", 1, 1)
+
+    async with lanes(tmp_path, monkeypatch, leaves) as it:
+        it.start()
+        batch = it.batch()
+        await it.bring(batch)
+        await trio.sleep(1)
+        await it.bring(batch)
+        released.set()
+        await it.done()
+    assert count == [2]
