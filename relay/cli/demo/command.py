@@ -26,7 +26,7 @@ from relay.log import escape
 from relay.web.tls import client_tls
 
 HOST = "127.0.0.1"
-ARCHIVE, WORKSTATION = "SOUTH_PACS", "NORTH_WS"
+ARCHIVE, WORKSTATION, REMOTE = "SOUTH_PACS", "NORTH_WS", "SOUTH_WS"
 NORTH, SOUTH = "North Hospital", "South Hospital"
 NORTH_RELAY, SOUTH_RELAY = "NORTH_RELAY", "SOUTH_RELAY"
 
@@ -101,6 +101,7 @@ class _Story:
             self._find(files)
             self._get(files)
             self._move(files)
+            self._forget(files)
         self._report(files, spy)
 
     # --- setting up -----------------------------------------------------------------------------
@@ -166,11 +167,7 @@ class _Story:
         )
         self._did("Devices", f"{WORKSTATION} in the north, {ARCHIVE} in the south, tested")
         self._did("Grant", f"the north may echo, store, query and retrieve {ARCHIVE}")
-        deadline = time.monotonic() + PROPAGATION_TIME
-        while ARCHIVE not in self._relay(self._north, "peer", "list", "--json"):
-            if time.monotonic() > deadline:
-                raise DemoError(f"{ARCHIVE} did not appear in the north")
-            time.sleep(0.2)
+        self._until(lambda: ARCHIVE in self._relay(self._north, "peer", "list", "--json"))
 
     # --- using it -------------------------------------------------------------------------------
 
@@ -224,6 +221,43 @@ class _Story:
                     self._tools.move_study(WORKSTATION, ARCHIVE, self._north.port, study)
                 )
 
+    def _forget(self, files: Sequence[Part10File]) -> None:
+        """Queued: the device that it is for is switched off while it is sent to."""
+        port, folder = free_port(), self._folder / "devices" / REMOTE
+        command = self._tools.workstation(folder, REMOTE, port)
+        self._running.start(REMOTE, command, lambda: listens(port))
+        publish = ("--publish", "echo,store")
+        self._relay(self._south, *("device", "add", REMOTE, HOST, str(port)), *publish)
+        self._relay(self._south, *("grant", "add", NORTH, REMOTE, "--services", "echo,store"))
+        self._until(lambda: REMOTE in self._relay(self._north, "peer", "list", "--json"))
+        calling = ("--calling", NORTH_RELAY)  # the command line sends as the Router itself
+        self._relay(self._north, "destination", "add", REMOTE, "--queued", *calling)
+        self._until(lambda: self._is_known(NORTH_RELAY))
+        self._running.end(REMOTE)
+        paths = [str(file.path) for file in files]
+        words = f"{len(files)} objects for {REMOTE}, which is switched off: accepted"
+        with self._timed("Queue", words):
+            self._relay(self._north, "send", REMOTE, *paths, show=True)
+        self._running.start(REMOTE, command, lambda: listens(port))
+        with self._timed("Queue", f"{REMOTE} is on again: all delivered"):
+            self._until(lambda: self._delivered() == len(files))
+
+    def _is_known(self, calling: str) -> bool:
+        """Whether the north knows what the device takes of this calling AE title."""
+        rows = json.loads(self._relay(self._north, "destination", "list", "--json"))
+        return any(calling in row["known"] for row in rows)
+
+    def _delivered(self) -> int:
+        rows = json.loads(self._relay(self._north, "queue", "list", "--json"))
+        return sum(int(row["delivered"]) for row in rows)
+
+    def _until(self, is_so: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + PROPAGATION_TIME
+        while not is_so():
+            if time.monotonic() > deadline:
+                raise DemoError(f"it took longer than {PROPAGATION_TIME:.0f} s")
+            time.sleep(0.2)
+
     # --- looking at it --------------------------------------------------------------------------
 
     def _report(self, files: Sequence[Part10File], spy: Spy) -> None:
@@ -232,12 +266,14 @@ class _Story:
         through = digests(self._folder / "got-through-relay")
         directly = digests(self._folder / "got-directly")
         self._compare("sent and stored", sent, stored)
+        queued = digests(self._folder / "devices" / REMOTE)
         moved = digests(self._folder / "devices" / WORKSTATION)
         self._compare("got through Relay and got directly", directly, through)
         if self._tools.bit_preserving:
+            self._compare("queued and delivered", sent, queued)
             self._compare("moved through Relay and got directly", directly, moved)
-        elif moved.keys() != sent.keys():
-            raise DemoError(f"{len(moved)} of {len(sent)} objects were moved")
+        elif not moved.keys() == queued.keys() == sent.keys():
+            raise DemoError(f"of {len(sent)}, {len(moved)} were moved and {len(queued)} delivered")
         if through.keys() != sent.keys():
             raise DemoError(f"{len(through)} of {len(sent)} objects came back")
         objects = spy.objects()
@@ -296,6 +332,7 @@ class _Story:
         yield f"relay status --config {north}"
         yield f"relay echo {ARCHIVE} --config {north}"
         yield f"relay find {ARCHIVE} --config {north}"
+        yield f"relay queue list --config {north}"
         yield f"relay doctor --config {north}"
 
     # --- how --------------------------------------------------------------------------------------

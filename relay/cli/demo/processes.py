@@ -92,6 +92,12 @@ class Processes:
             )
         return output, errors
 
+    def end(self, name: str) -> None:
+        """End one process, as if its plug was pulled."""
+        process = self._running.pop(name)
+        _signal_group(process, signal.SIGKILL)
+        process.wait()
+
     def stop(self) -> None:
         """End all, the last first: politely, then not."""
         for process in reversed(self._running.values()):
