@@ -90,7 +90,7 @@ def find(prefix: Buffer, tag: int, encoding: Encoding, *, whole: bool = False) -
     view = memoryview(prefix)
     at = 0
     try:
-        while at < len(view):
+        while (at := _plain_ones(view, at, tag, encoding)) < len(view):
             element = _header(view, at, encoding)
             if element.tag > tag or (element.tag == tag and element.length == _UNDEFINED):
                 return Missing.ABSENT
@@ -133,6 +133,33 @@ class _ShortError(Exception):
 
 class _UnreadableError(Exception):
     """This is no data set that we could find our way in."""
+
+
+# Headers without and with a VR, the latter with a length of two bytes; by byte order.
+_IMPLICIT_HEADER = struct.Struct("<HHI")
+_SHORT_HEADERS = {True: struct.Struct("<HH2sH"), False: struct.Struct(">HH2sH")}
+
+
+def _plain_ones(view: memoryview, at: int, tag: int, encoding: Encoding) -> int:
+    """Where the first element lies that is not below `tag`, or has to be looked at more closely.
+
+    Before the element that is looked for there are a hundred and more in each object.
+    """
+    last = len(view) - 8
+    if not encoding.explicit_vr:
+        while at <= last:
+            group, number, length = _IMPLICIT_HEADER.unpack_from(view, at)
+            if group << 16 | number >= tag or length == _UNDEFINED:
+                break
+            at += 8 + length
+        return at
+    unpack = _SHORT_HEADERS[encoding.little_endian].unpack_from
+    while at <= last:
+        group, number, vr, length = unpack(view, at)
+        if group << 16 | number >= tag or vr in _LONG_VRS or not (vr.isalpha() and vr.isupper()):
+            break
+        at += 8 + length
+    return at
 
 
 def _header(view: memoryview, at: int, encoding: Encoding) -> Element:

@@ -191,6 +191,7 @@ class Arrival(SharedBorder):
         """Answer once what the queue has of the move is delivered, and say how far it is until
         then. PS3.4 §C.4.2.3.1."""
         await self._moves.settle(move)
+        move.stored = True  # another one of its holder need not wait
         kept = move.kept
         if answer.status == Status.CANCEL:
             kept.cancel()

@@ -71,7 +71,7 @@ async def serve_device(
     try:
         device = await _caller(node, near, request, local)
         if _calls_router(node, device, request):
-            await _serve_router(node, near, device, request)
+            await _serve_router(node, near, device, request, queue)
         else:
             title = called_title(node, device, request)
             if queue is not None and _is_queued(queue, device, request, title):
@@ -125,7 +125,11 @@ def _calls_router(node: Node, device: Device | None, request: AAssociateRQ) -> b
 
 
 async def _serve_router(
-    node: Node, near: TCPAssociation, device: Device | None, request: AAssociateRQ
+    node: Node,
+    near: TCPAssociation,
+    device: Device | None,
+    request: AAssociateRQ,
+    queue: Queue | None,
 ) -> None:
     if device is None or not (
         moved.is_wanted(node, device, request) or reports.is_wanted(device, request)
@@ -137,11 +141,23 @@ async def _serve_router(
         return
     with place:
         if moved.is_wanted(node, device, request):  # still, after a wait
-            await moved.serve(node, near, device, request)
+            if queue is not None and (title := _queued_move(queue, device, request)):
+                asked = as_network(node, device, request, title)
+                await intake.serve(queue, near, device, asked, moved=True)
+            else:
+                await moved.serve(node, near, device, request)
         elif reports.is_wanted(device, request):
             await reports.serve(node, near, device, request)
         else:
             await respond_to_echo(near, request)
+
+
+def _queued_move(queue: Queue, device: Device, request: AAssociateRQ) -> str:
+    """The destination to which `device` moves by way of its Router, where that is one and is
+    queued; of several it is not known yet which is meant, and they go through confirmed."""
+    titles = queue.node.moves.destinations(device.ae_title)
+    alone = len(titles) == 1 and _is_queued(queue, device, request, titles[0])
+    return titles[0] if alone else ""
 
 
 async def _caller(

@@ -13,6 +13,7 @@ holder reports it as a failed sub-operation.
 
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack, ExitStack
+from typing import Protocol
 
 import attrs
 import structlog
@@ -263,11 +264,34 @@ def _common(answers: list[AAssociateAC]) -> AAssociateAC:
     return attrs.evolve(first, contexts=tuple(results), user_items=items)
 
 
-class MovedDeparture(Departure):
-    """The border of such an association: each C-STORE says which destination is meant."""
+class Choice(Protocol):
+    """What is told which destination an object is for (`Switch`)."""
 
-    def __init__(self, node: Node, device: Device, switch: Switch) -> None:
-        super().__init__(node.knowledge(), device, b"", "")
+    def choose(self, destination: str) -> bool:
+        """Whether it can be that one."""
+
+
+@attrs.frozen(slots=True)
+class Only:
+    """There is one."""
+
+    destination: str
+
+    def choose(self, destination: str) -> bool:
+        """See `Choice.choose`."""
+        return destination == self.destination
+
+
+class MovedDeparture(Departure):
+    """The border of such an association: each C-STORE says which destination is meant.
+
+    `peer` and `called` are given where there is but one.
+    """
+
+    def __init__(
+        self, node: Node, device: Device, switch: Choice, peer: bytes = b"", called: str = ""
+    ) -> None:
+        super().__init__(node.knowledge(), device, peer, called)
         self._holder = device.ae_title
         self._switch = switch
 

@@ -127,6 +127,7 @@ class HeldMove:
     via_router: bool = False
     storing: int = 0  # associations that store for it
     kept: Kept = attrs.field(factory=Kept)
+    stored: bool = False  # its holder has answered: what it took is all it takes
     until: float = inf  # when it is forgotten, by trio's clock: its requestor has gone
 
 
@@ -193,6 +194,8 @@ class MoveRegister:
         Some holders name themselves as the originator: a Message ID that we have chosen is enough.
         """
         for move in self._held:
+            if move.stored:
+                continue
             if (move.holder, move.seen_message_id) == (holder, message_id) and (
                 move.via_router or move.seen_requestor == requestor
             ):
@@ -242,7 +245,11 @@ class MoveRegister:
             return [move] if move.destination == destination else []
         if originator not in (None, holder):
             return []
-        return [m for m in self._held if (m.holder, m.destination) == (holder, destination)]
+        return [
+            m
+            for m in self._held
+            if (m.holder, m.destination) == (holder, destination) and not m.stored
+        ]
 
     def keep(self, moves: Iterable[HeldMove], number: int, instance: str) -> None:
         """The queue has the object `instance` of these moves as `number`; it will be delivered."""
@@ -281,7 +288,7 @@ class MoveRegister:
 
     def _via_router(self, holder: str) -> list[HeldMove]:
         self._forget()
-        return [m for m in self._held if m.via_router and m.holder == holder]
+        return [m for m in self._held if m.via_router and m.holder == holder and not m.stored]
 
     def _forget(self) -> None:
         now = trio.current_time()

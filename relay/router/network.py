@@ -6,6 +6,7 @@ Nothing here ends the process: what the Bridge or a peer brings about ends one s
 """
 
 import ssl
+from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 
@@ -35,6 +36,10 @@ log = structlog.get_logger()
 # Openings that are looked at beside the associations that run: most come to nothing at once.
 SPARE_OPENINGS = 64
 
+# Of all openings, what one peer cannot have: the sessions that it does not end, and those that come
+# to nothing, must not keep every other hospital out. As relay.router.places has it of places.
+OTHERS_SHARE = 1 / 4
+
 
 @attrs.frozen(slots=True, kw_only=True)
 class Outside:
@@ -62,7 +67,7 @@ class NetworkSide:
         self._outside = outside
         self._maximum_openings = maximum_associations + SPARE_OPENINGS
         self._stopping = stopping
-        self._openings = 0
+        self._openings = Counter[bytes]()  # by the identity of who opens
         self._enrolled = trio.Event()
         self._joined = trio.Event()
         self._enrolling = trio.Lock()
@@ -177,11 +182,16 @@ class NetworkSide:
     async def _on_open(
         self, network: Network, sessions: trio.Nursery, message: messages.Open
     ) -> None:
-        if self._stopping.is_set() or self._openings >= self._maximum_openings:
+        if self._stopping.is_set() or not self._has_room(message.router):
             await self._refuse(network, message, Refusal.BUSY)
             return
-        self._openings += 1
+        self._openings[message.router] += 1
         sessions.start_soon(self._opening, network, message)
+
+    def _has_room(self, peer: bytes) -> bool:
+        maximum = self._maximum_openings
+        own = maximum - int(OTHERS_SHARE * maximum)
+        return self._openings.total() < maximum and self._openings[peer] < own
 
     async def _opening(self, network: Network, message: messages.Open) -> None:
         association = number(message.session)
@@ -196,7 +206,9 @@ class NetworkSide:
             log.exception("association handler failed", association=association)
             failed = True
         finally:
-            self._openings -= 1
+            self._openings[message.router] -= 1
+            if not self._openings[message.router]:
+                del self._openings[message.router]
         if failed:
             # If it has been answered, the session is over and this is one word too many.
             await self._refuse(network, message, Refusal.NOT_SPECIFIED)

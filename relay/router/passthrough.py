@@ -129,6 +129,7 @@ class _Side:
         self.wants_release = False  # it has sent an A-RELEASE-RQ
         self.asked_release = False  # it has been sent one
         self.over = False
+        self.has_waited = False  # for what it said last to go on in its time
         self.bytes_sent = 0
         self._lock = trio.Lock()
         self._message_open = False
@@ -254,11 +255,13 @@ class _Passage:
     ) -> None:
         match atom:
             case PDV() if self._established and not source.wants_release:
+                source.has_waited = False
                 verdict = judge(atom)
                 if verdict.before is not None:
                     await verdict.before()
                 if verdict.speech is not None:
                     await verdict.speech(partial(_pass_on, sink))
+                    source.has_waited = True
                 for pdv in verdict.forward:
                     ends = verdict.ends and pdv is verdict.forward[-1]
                     await sink.pass_on(pdv, compressible=verdict.compressible, ends=ends)
@@ -276,6 +279,10 @@ class _Passage:
                 await self._release_asked(source, sink)
             case AReleaseRP() if source.asked_release:
                 await self._release_answered(source, sink)
+            case AAbort() if source.has_waited and not source.wants_release:
+                # It has said its last before the other heard that, who may still release.
+                source.over = True
+                self._scope.deadline = trio.current_time() + RELEASE_WAIT
             case AAbort():
                 self._finish(How.ABORTED, source.name, source.association.cause, atom)
                 await sink.association.abort(atom.source, atom.reason)
@@ -287,6 +294,10 @@ class _Passage:
     async def _release_asked(self, source: _Side, sink: _Side) -> None:
         source.wants_release = True
         self._scope.deadline = trio.current_time() + RELEASE_WAIT
+        if sink.over:
+            await self._grant_release(source, over=True)
+            self._finish_if_over()
+            return
         if sink.wants_release:
             for side in (sink, source):
                 await self._answer_release(side)

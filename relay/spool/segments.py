@@ -10,6 +10,7 @@ delivers it; no object is ever whole in memory.
 
 import errno
 import hashlib
+import threading
 from collections.abc import AsyncGenerator
 from contextlib import suppress
 
@@ -31,6 +32,10 @@ log = structlog.get_logger()
 # thread. Of even length: a fragment of a data set is (PS3.8 §E.2).
 SEGMENT = 1024 * 1024
 TAG_SIZE = 16
+
+# Smaller fragments are copied when they come: some senders make them of two bytes, and each that is
+# kept as it is takes a hundred.
+COPIED = 4096
 
 # What of each data set is looked at for the index (DESIGN §6): group 0008 to 0020 of real images
 # take two to ten KiB.
@@ -98,22 +103,34 @@ class ObjectWriter:
         self._key = fresh_key()
         self._cipher = AESGCM(self._key)
         self._hash = hashlib.sha256()
-        self._gathered = bytearray()
+        self._gathered: list[Buffer] = []
+        self._pending = 0
         self._segments = 0
         self._size = 0
         self._prefix = b""
         self._finished = False
 
     async def write(self, fragment: Buffer) -> None:
-        """Take more of the data set. Raises SpoolFull or SpoolBroken; then only `discard`."""
+        """Take more of the data set, which must not change from now on.
+
+        Raises SpoolFull or SpoolBroken; then only `discard`.
+        """
         rest = memoryview(fragment)
-        while len(self._gathered) + len(rest) > SEGMENT:
-            taken = SEGMENT - len(self._gathered)
-            self._gathered += rest[:taken]
+        while self._pending + len(rest) > SEGMENT:
+            taken = SEGMENT - self._pending
+            self._gather(rest[:taken])
             rest = rest[taken:]
             await self._flush(last=False)
-        # A copy: fragments may be two bytes each, and of buffers that are far larger.
-        self._gathered += rest
+        self._gather(rest)
+
+    def _gather(self, part: memoryview) -> None:
+        self._pending += len(part)
+        if len(part) >= COPIED:
+            self._gathered.append(part)
+        elif self._gathered and isinstance(self._gathered[-1], bytearray):
+            self._gathered[-1] += part
+        else:
+            self._gathered.append(bytearray(part))
 
     async def finish(self) -> StoredObject:
         """The data set is whole: return once it is on the disk. Raises SpoolFull, SpoolBroken."""
@@ -145,20 +162,23 @@ class ObjectWriter:
             self._size = 0
 
     async def _flush(self, *, last: bool) -> None:
-        data, self._gathered = self._gathered, bytearray()
-        if not self._segments:
-            self._prefix = bytes(data[:MAXIMUM_PREFIX])
-        size = len(data) + TAG_SIZE
+        parts, self._gathered = self._gathered, []
+        length, self._pending = self._pending, 0
+        size = length + TAG_SIZE
         self._space.take(size)
         self._size += size
-        self.length += len(data)
+        self.length += length
         # Not abandoned when cancelled: whoever removes the file must not race with its making.
-        await trio.to_thread.run_sync(self._write_segment, data, last, limiter=self._limiter)
+        await trio.to_thread.run_sync(self._write_segment, parts, last, limiter=self._limiter)
 
-    def _write_segment(self, data: Buffer, last: bool) -> None:
+    def _write_segment(self, parts: list[Buffer], last: bool) -> None:
         """Hash, seal and write a segment; with the last one sync and close."""
+        data = parts[0] if len(parts) == 1 else _joined(parts)
+        if not self._segments:
+            self._prefix = bytes(memoryview(data)[:MAXIMUM_PREFIX])
         self._hash.update(data)
-        sealed = self._cipher.encrypt(_nonce(self._segments), data, None)
+        sealed = _scratch("sealed", len(data) + TAG_SIZE)
+        self._cipher.encrypt_into(_nonce(self._segments), data, None, sealed)
         self._segments += 1
         try:
             self._made.file.write(sealed)
@@ -234,6 +254,26 @@ def folder_name(folder: int) -> str:
 def file_name(folder: int, item: bytes) -> str:
     """Where the file of an item is, under the spool's folder."""
     return f"{folder_name(folder)}/{item.hex()}"
+
+
+def _joined(parts: list[Buffer]) -> memoryview:
+    data = _scratch("plain", sum(map(len, parts)))
+    at = 0
+    for part in parts:
+        data[at : at + len(part)] = part
+        at += len(part)
+    return data
+
+
+def _scratch(name: str, size: int) -> memoryview:
+    """Memory for one segment, this thread's own: fresh memory costs more than sealing does."""
+    if not hasattr(_threads, name):
+        setattr(_threads, name, memoryview(bytearray(SEGMENT + TAG_SIZE)))
+    memory: memoryview = getattr(_threads, name)
+    return memory[:size]
+
+
+_threads = threading.local()
 
 
 def _nonce(segment: int) -> bytes:

@@ -26,6 +26,14 @@ from relay.spool.vault import SpoolKey, fresh_key
 MAXIMUM_OPEN = 4096
 MAXIMUM_BYTES = 256 * 2**20
 
+# Of them, what one device has at the most: the others can still ask.
+MAXIMUM_OPEN_OF_ONE = 1024
+MAXIMUM_BYTES_OF_ONE = 64 * 2**20
+
+# No pause between two attempts is so long: what is due later was written before the clock was set
+# back, and is due.
+LONGEST_PAUSE = 3600.0
+
 # What is over stays listed for so long.
 HISTORY = 30 * 86400.0
 
@@ -110,7 +118,7 @@ class TransactionTable:
             ).fetchone()
             if known is not None:
                 return bool(known[0] == values["sha256"])
-            _check_room(connection, len(data_set))
+            _check_room(connection, transaction.device, len(data_set))
             connection.execute(
                 f"INSERT INTO commitment ({', '.join(values)})"
                 f" VALUES ({', '.join('?' * len(values))})",
@@ -145,7 +153,8 @@ class TransactionTable:
         """What there is to do: requests none of whose objects waits any more, those accepted by
         `overdue` whatever waits, and failures to be reported; the oldest first.
 
-        Nothing is forwarded to a destination that is stopped.
+        Of each destination one, and one that is to be reported to each device: many for one that is
+        away hide no other. Nothing is forwarded to a destination that is stopped.
         """
 
         def read(connection: apsw.Connection) -> list[Transaction]:
@@ -154,11 +163,12 @@ class TransactionTable:
                 " WHERE number = commitment_item.item AND state IN (1, 2))"
             )
             rows = connection.execute(
-                f"{_SELECT} WHERE ended IS NULL AND due <= ? AND (stage = 2 OR accepted <= ?"
+                f"{_SELECT} WHERE number IN (SELECT min(number) FROM commitment"
+                " WHERE ended IS NULL AND (due <= ? OR due > ?) AND (stage = 2 OR accepted <= ?"
                 " OR (called NOT IN (SELECT called FROM pause) AND NOT EXISTS"
                 " (SELECT 1 FROM commitment_item WHERE commitment = commitment.number)))"
-                " ORDER BY number LIMIT ?",
-                (now, overdue, limit),
+                " GROUP BY stage, iif(stage = 2, device, called)) ORDER BY number LIMIT ?",
+                (now, now + LONGEST_PAUSE, overdue, limit),
             )
             return [_transaction(row) for row in rows]
 
@@ -230,14 +240,22 @@ class TransactionTable:
         return [_transaction(row) for row in rows]
 
 
-def _check_room(connection: apsw.Connection, size: int) -> None:
+def _check_room(connection: apsw.Connection, device: str, size: int) -> None:
     row = connection.execute(
-        "SELECT count(*), ifnull(sum(length(sealed)), 0) FROM commitment WHERE ended IS NULL"
+        "SELECT count(*), ifnull(sum(size), 0), ifnull(sum(own), 0), ifnull(sum(own * size), 0)"
+        " FROM (SELECT length(sealed) AS size, device = ? AS own FROM commitment"
+        " WHERE ended IS NULL)",
+        (device,),
     ).fetchone()
     assert row is not None, "an aggregate has a row"
-    count, total = row
+    count, total, own_count, own_total = row
     if count >= MAXIMUM_OPEN or total + size > MAXIMUM_BYTES:
         raise SpoolFull(f"{count} requests for storage commitment are open, of {total} bytes")
+    if own_count >= MAXIMUM_OPEN_OF_ONE or own_total + size > MAXIMUM_BYTES_OF_ONE:
+        raise SpoolFull(
+            f"{own_count} requests of {device} for storage commitment are open, of {own_total}"
+            " bytes"
+        )
 
 
 def _transaction(row: Sequence[Any]) -> Transaction:

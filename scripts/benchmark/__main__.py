@@ -1,7 +1,6 @@
 """Command line of the benchmark: run the cells, print the table, keep it in docs/ if asked."""
 
 import argparse
-import json
 import os
 import platform
 import statistics
@@ -16,7 +15,16 @@ import trio
 import zstandard
 
 from scripts.benchmark import work
+from scripts.benchmark.document import (
+    CONFIRMED,
+    DOCUMENT,
+    QUEUED,
+    RESULTS,
+    write_results,
+    write_section,
+)
 from scripts.benchmark.profile import profiled
+from scripts.benchmark.queue import CELLS, measure_queue, queue_table
 from tests import images
 from tests.interop import peers
 from tests.interop.peers import Address
@@ -24,11 +32,9 @@ from tests.network import Network, Site, network
 
 EVERYTHING = "echo,store,query,retrieve"
 ANSWERS = 1000
-DOCUMENT = Path("docs/performance.md")
-RESULTS = Path("docs/performance.json")
 
-# What stands before this line in DOCUMENT is written by hand, what follows by this program.
-MARK = "<!-- scripts/bench --profile --write -->"
+# "100,000 small objects", and as many as take a minute.
+SMALL_ALL, SMALL = 100_000, 5_000
 
 
 def arguments() -> argparse.Namespace:
@@ -38,8 +44,27 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--echoes", type=int, default=200, help="C-ECHOs in a run")
     parser.add_argument("--finds", type=int, default=20, help="C-FINDs with one answer in a run")
     parser.add_argument("--profile", action="store_true", help="one more run, under py-spy")
+    parser.add_argument("--queue", action="store_true", help="queued delivery alone")
+    parser.add_argument(
+        "--cells",
+        type=lambda text: text.split(","),
+        default=list(CELLS),
+        help=f"which of queued delivery: {','.join(CELLS)}",
+    )
+    parser.add_argument(
+        "--small", type=int, default=SMALL, help="small objects that queued delivery piles up"
+    )
+    parser.add_argument("--all", action="store_true", help=f"{SMALL_ALL:,} small objects")
+    parser.add_argument(
+        "--directory", type=Path, help="where all is kept: the disk that syncs are measured on"
+    )
     parser.add_argument("--write", action="store_true", help=f"write {DOCUMENT} and {RESULTS}")
-    return parser.parse_args()
+    options = parser.parse_args()
+    if unknown := set(options.cells) - CELLS.keys():
+        parser.error(f"--cells: no {', '.join(sorted(unknown))}")
+    if options.all:
+        options.small = SMALL_ALL
+    return options
 
 
 class Processor:
@@ -205,14 +230,16 @@ def table(results: dict[str, Any]) -> str:
 
 def main() -> int:
     options = arguments()
-    with tempfile.TemporaryDirectory(prefix="relay-bench-") as directory:
-        results = trio.run(measure, options, Path(directory))
-    text = table(results)
+    with tempfile.TemporaryDirectory(prefix="relay-bench-", dir=options.directory) as directory:
+        if options.queue:
+            results = trio.run(measure_queue, options, Path(directory))
+        else:
+            results = trio.run(measure, options, Path(directory))
+    text = queue_table(results) if options.queue else table(results)
     print(text)
     if options.write:
-        RESULTS.write_text(json.dumps(results, indent=1) + "\n")
-        heading, mark, _ = DOCUMENT.read_text().partition(MARK)
-        DOCUMENT.write_text(f"{heading}{mark}\n\n{text}")
+        write_results({"queue": results} if options.queue else results)
+        write_section(QUEUED if options.queue else CONFIRMED, text)
     return 0
 
 

@@ -1,139 +1,132 @@
-"""What queued delivery costs the sender: the rate at which objects are taken into custody.
+"""The cells of queued delivery, and what they say as Markdown."""
 
-Beside it, in the same run: the same bytes written and synced in the same pattern by a program that
-does nothing else (the disk's share), and DCMTK's storescp, which syncs nothing.
-"""
-
-import hashlib
 import os
-import secrets
-import shutil
-import statistics
-import threading
-import time
+import platform
 from argparse import Namespace
-from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import apsw
-import trio
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from scripts.benchmark.dead import LIVE, dead
+from scripts.benchmark.delivery import delivery
+from scripts.benchmark.ingest import SENDERS, ingest
+from scripts.benchmark.many import many
 
-from scripts.benchmark import work
-from tests import images
-from tests.interop import peers
-from tests.interop.peers import Address
-from tests.network import network
-
-SENDERS = (1, 4)
+CELLS = {"ingest": ingest, "delivery": delivery, "dead": dead, "many": many}
 
 
-def write_and_sync(directory: Path, data: list[bytes], writers: int) -> float:
-    """Seconds to seal, write, sync and commit each of `data`, in custody's pattern.
-
-    Each writer seals, writes and syncs its file; then whoever comes first syncs the folder and
-    commits the rows of all that wait by then (WAL, FULL).
-    """
-    directory.mkdir()
-    connection = apsw.Connection(str(directory / "rows.db"))
-    connection.execute("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL")
-    connection.execute("CREATE TABLE row (id BLOB, digest BLOB, words TEXT)")
-    folder = os.open(directory, os.O_RDONLY)
-    todo = iter(data)
-    taking, committing = threading.Lock(), threading.Lock()
-    pending: list[tuple[bytes, bytes, str]] = []
-
-    def commit() -> None:
-        with committing:
-            rows, pending[:] = list(pending), []
-            if not rows:
-                return  # taken along by whoever came before
-            os.fsync(folder)
-            connection.execute("BEGIN IMMEDIATE")
-            connection.executemany("INSERT INTO row VALUES (?, ?, ?)", rows)
-            connection.execute("COMMIT")
-
-    def write() -> None:
-        while True:
-            with taking:
-                plain = next(todo, None)
-            if plain is None:
-                return
-            name, digest = secrets.token_bytes(16), hashlib.sha256(plain).digest()
-            sealed = AESGCM(AESGCM.generate_key(256)).encrypt(bytes(12), plain, None)
-            file = os.open(directory / name.hex(), os.O_WRONLY | os.O_CREAT, 0o600)
-            os.write(file, sealed)
-            os.fsync(file)
-            os.close(file)
-            with taking:
-                pending.append((name, digest, "x" * 400))
-            commit()
-
-    began = time.perf_counter()
-    threads = [threading.Thread(target=write) for _ in range(writers)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    elapsed = time.perf_counter() - began
-    os.close(folder)
-    connection.close()
-    shutil.rmtree(directory)
-    return elapsed
+async def measure_queue(options: Namespace, directory: Path) -> dict[str, Any]:
+    """Run the cells that are asked for, each between hospitals of its own."""
+    results: dict[str, Any] = {
+        "when": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": f"{os.cpu_count()} cores, {platform.machine()}, Linux {platform.release()}",
+        "python": platform.python_version(),
+        "runs": options.runs,
+    }
+    for name in options.cells:
+        results[name] = await CELLS[name](options, directory / name)
+    return results
 
 
-async def senders(target: Address, folders: list[Path]) -> float:
-    """Seconds for DCMTK's storescu, one for each folder, all at once."""
-    began = time.perf_counter()
-    async with trio.open_nursery() as nursery:
-        for folder in folders:
-            nursery.start_soon(work.store, target, folder)
-    return time.perf_counter() - began
-
-
-async def ingest(options: Namespace, directory: Path) -> dict[str, Any]:
-    """Objects a second into custody, with one sender and with four."""
-    folders = []
-    for number in range(max(SENDERS)):
-        folders.append(directory / f"ct{number}")
-        folders[-1].mkdir()
-        images.make_series(folders[-1], options.objects, seed=number + 1)
-    data = [path.read_bytes() for path in sorted(folders[0].iterdir())]
-    cells: dict[str, Any] = {}
-    async with (
-        peers.storescp(directory / "scp") as scp,
-        network(directory / "net", "A", "B", tls=True) as net,
+def queue_table(results: dict[str, Any]) -> str:
+    """The results as Markdown."""
+    lines = [
+        f"Measured {results['when']} on {results['machine']}, Python {results['python']}; medians"
+        f" of {results['runs']} runs, the ways of each table in turn. Everything on one machine:"
+        " senders, devices, two Routers and a Bridge that serves TLS share its cores. DCMTK has"
+        " `TCP_NODELAY=1`.",
+    ]
+    for name, rows in (
+        ("ingest", _ingest),
+        ("delivery", _delivery),
+        ("dead", _dead),
+        ("many", _many),
     ):
-        near = net.routers["A"]
-        await net.device("A", work.CALLING, "--maximum-associations", "64")
-        await net.publish("B", "STORESCP", scp.port, "echo,store")
-        await net.grant(owner="B", grantee="A", ae_title="STORESCP", services="echo,store")
-        await near.relay("destination", "add", "STORESCP", "--queued")
-        direct, queued = Address(scp.port, "STORESCP"), net.address("A", "STORESCP")
-        # What it takes is known then; and nothing is delivered while custody is measured.
-        (await peers.echoscu(queued, calling=work.CALLING)).check()
-        await work.store(queued, folders[0])
-        await near.relay("queue", "pause", "STORESCP")
-        for count in SENDERS:
-            ways: dict[str, Callable[[], Awaitable[float]]] = {
-                "disk": lambda n=count: trio.to_thread.run_sync(
-                    write_and_sync, directory / "disk", data * n, n
-                ),
-                "storescp": lambda n=count: senders(direct, folders[:n]),
-                "relay": lambda n=count: senders(queued, folders[:n]),
-            }
-            times: dict[str, list[float]] = {name: [] for name in ways}
-            for _ in range(options.runs):
-                for name, run in ways.items():
-                    times[name].append(await run())
-            total = count * len(data)
-            cells[str(count)] = {
-                name: {"seconds": seconds, "per_second": total / statistics.median(seconds)}
-                for name, seconds in times.items()
-            }
-            for name in ("disk", "storescp"):
-                cells[str(count)][f"of_{name}"] = statistics.median(
-                    other / mine for other, mine in zip(times[name], times["relay"], strict=True)
-                )
-    return cells
+        if name in results:
+            lines += ["", *rows(results[name])]
+    return "\n".join(lines) + "\n"
+
+
+def _ingest(cell: dict[str, Any]) -> list[str]:
+    size = cell["bytes"] / cell["objects"] / 1e3
+    head = " | ".join(f"{count} sender{'s' if count > 1 else ''}" for count in SENDERS)
+    lines = [
+        f"Into custody, {cell['objects']} CT of {size:.0f} kB from each sender (DCMTK storescu, one"
+        " association each), objects/s:",
+        "",
+        f"| | {head} |",
+        "|---|" + "---|" * len(SENDERS),
+    ]
+    for name, words in (
+        ("pattern", "the write-and-sync pattern alone, from memory"),
+        ("custody", "Relay's custody alone, from memory"),
+        ("storescp", "DCMTK storescp, which syncs nothing"),
+        ("relay", "Relay"),
+    ):
+        rates = " | ".join(f"{cell[str(count)][name]['per_second']:.0f}" for count in SENDERS)
+        lines.append(f"| {words} | {rates} |")
+    for name, words in (
+        ("custody_of_pattern", "Relay's custody, of the pattern"),
+        ("relay_of_pattern", "Relay with its senders, of the pattern from memory"),
+        ("relay_of_storescp", "Relay, of storescp"),
+    ):
+        ratios = " | ".join(f"{cell[str(count)][name]:.2f}" for count in SENDERS)
+        lines.append(f"| {words} | {ratios} |")
+    return lines
+
+
+def _delivery(cell: dict[str, Any]) -> list[str]:
+    megabytes = cell["bytes"] / 1e6
+    lines = [
+        f"Delivery of {cell['objects']} CT that were queued, to a storescp that ignores them:"
+        f" {cell['per_second']:.0f} objects/s, {cell['megabytes_per_second']:.0f} MB/s. Processor"
+        " time for each MB, ms:",
+        "",
+        "| process | taken in | delivered |",
+        "|---|---|---|",
+    ]
+    for name, seconds in cell["processor"]["delivery"].items():
+        taken = cell["processor"]["intake"][name]
+        lines.append(
+            f"| {name} | {taken / megabytes * 1e3:.1f} | {seconds / megabytes * 1e3:.1f} |"
+        )
+    return lines
+
+
+def _dead(cell: dict[str, Any]) -> list[str]:
+    rates, ratios = cell["per_second"], cell["ratio"]
+    lines = [
+        f"{cell['objects']} CT to each of {len(LIVE)} live devices, while a third sender sends as"
+        " many to another of the same hospital; from the first association to the last arrival at"
+        " the live ones:",
+        "",
+        "| the third sender's device | objects/s at the live ones | of the rate without |",
+        "|---|---|---|",
+    ]
+    for kind, words in (
+        ("without", "(no third sender)"),
+        ("paused", "paused: taken in, and not tried"),
+        ("dead", "dead: nothing listens"),
+        ("silent", "dead: accepts the connection, never answers"),
+    ):
+        lines.append(f"| {words} | {rates[kind]:.0f} | {ratios[kind]:.2f} |")
+    return lines
+
+
+def _many(cell: dict[str, Any]) -> list[str]:
+    memory = {name: value / 2**20 for name, value in cell["memory"].items()}
+    stages = ", ".join(f"{memory[stage]:.0f} MiB at {stage}%" for stage in ("0", "10", "50", "100"))
+    lines = [
+        f"{cell['objects']:,} objects of {cell['object_bytes']} bytes for a destination that is"
+        f" paused, from a few senders with asynchronous windows: {cell['intake_per_second']:.0f}"
+        f" objects/s into custody. The near Router's memory: {stages}, at most"
+        f" {cell['peak_memory'] / 2**20:.0f} MiB after the crash and all the rest. Killed (SIGKILL)"
+        f" and started, it accepts an association after {cell['ready']['association']:.1f} s and"
+        f" answers `/v1/queue` after {cell['ready']['queue']:.1f} s. Then they are delivered to a"
+        f" storescp that ignores them: {cell['delivery_per_second']:.0f} objects/s.",
+        "",
+        "| question, all of them queued | ms |",
+        "|---|---|",
+    ]
+    lines += [f"| `{name}` | {value:.0f} |" for name, value in cell["answers"].items()]
+    return lines

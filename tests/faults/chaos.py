@@ -1,7 +1,7 @@
 """Kills, by a plan that a seed makes: who is killed when, and how long it is away.
 
-    plan = kills(seed, 200, {"near": 3, "far": 3, "bridge": 2, "store": 1})
-    chaos = Chaos({"near": SiteVictim(net.routers["A"]), ...})
+    plan = kills(seed, 200, {"near killed": 3, "far killed": 3, "bridge killed": 2})
+    chaos = Chaos({"near killed": SiteVictim(net.routers["A"]), ...})
     await chaos.run(plan, struck)        # struck() is called after each
 
 SIGKILL, and of real processes: nothing is flushed, no connection is ended properly. The same seed
@@ -18,6 +18,7 @@ from typing import Protocol
 import attrs
 import trio
 
+from tests.faults.links import Link, LinkState
 from tests.network import Site
 from tests.providers.seaweed import Seaweed
 
@@ -72,13 +73,13 @@ def kills(seed: int, count: int, weights: Mapping[str, int]) -> list[Kill]:
 
 
 class Victim(Protocol):
-    """A process that is killed and started again."""
+    """A process that is killed and started again, or a line that is cut and restored."""
 
     async def kill(self) -> None:
-        """End it by SIGKILL, whatever it does."""
+        """Do it, whatever goes on."""
 
     async def start(self) -> None:
-        """Start it, and wait until it is ready."""
+        """Bring it back, and wait until it is ready."""
 
 
 @attrs.frozen
@@ -109,6 +110,32 @@ class StoreVictim:
         await trio.to_thread.run_sync(self.server.wait, abandon_on_cancel=True)
 
 
+@attrs.frozen
+class CutLine:
+    """A line that ends what is open, and refuses what is new."""
+
+    link: Link
+
+    async def kill(self) -> None:
+        self.link.state = LinkState.DOWN
+
+    async def start(self) -> None:
+        self.link.state = LinkState.UP
+
+
+@attrs.frozen
+class SilentLine:
+    """A line on which nothing passes, and nothing ends: neither side is told."""
+
+    link: Link
+
+    async def kill(self) -> None:
+        self.link.state = LinkState.SILENT
+
+    async def start(self) -> None:
+        self.link.state = LinkState.UP
+
+
 @attrs.frozen(slots=True)
 class Blow:
     """One that was struck: what it was, when it fell and when it was over, in Unix seconds."""
@@ -124,6 +151,8 @@ class Chaos:
 
     victims: Mapping[str, Victim]
     blows: list[Blow] = attrs.field(factory=list)
+    always: list[Blow] = attrs.field(factory=list)
+    """What goes on all the time."""
 
     async def run(self, plan: Sequence[Kill], struck: Callable[[], object]) -> None:
         """Carry out `plan`, one kill at a time in each victim, several victims at once.
@@ -159,9 +188,10 @@ class Chaos:
                 await victim.kill()
                 struck()
             await victim.start()
-            self.blows.append(Blow(f"{kill.victim} killed", fell, again or time.time()))
+            words = kill.victim
+            self.blows.append(Blow(words, fell, again or time.time()))
             if again is not None:
-                self.blows.append(Blow(f"{kill.victim} killed at start", again, time.time()))
+                self.blows.append(Blow(f"{words} at start", again, time.time()))
 
     def words(self) -> str:
         """What was done, counted."""

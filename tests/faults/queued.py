@@ -10,8 +10,9 @@ Hospital A sends (the near Router, which keeps the objects), B has the devices (
 
 import itertools
 import json
+import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -21,9 +22,9 @@ import httpx
 import trio
 
 from relay.spool.items import State
-from tests.faults.chaos import Blow
+from tests.faults.chaos import Blow, Chaos, Kill
 from tests.faults.devices import Arrival, TallyingDevice, tallying_device
-from tests.faults.links import link
+from tests.faults.links import Link, link
 from tests.faults.senders import Ledger, Pace, Way, dcmtk_way, own_way, send_all
 from tests.faults.specimens import Specimen, specimens
 from tests.network import Network, NetworkError, Site, network
@@ -35,6 +36,8 @@ DCMTK_SENDER = "STORESCU"
 
 # Every fourth object is storescu's.
 SHARE_OF_STORESCU = 4
+
+SKEWED = Path(__file__).with_name("skewed.py")
 
 # Between two looks at the queue.
 POLL = 0.5
@@ -80,6 +83,41 @@ class World:
     @property
     def far(self) -> Site:
         return self.net.routers["B"]
+
+    # --- a whole run ------------------------------------------------------------------------------
+
+    async def run(
+        self,
+        count: int,
+        seed: int,
+        chaos: Chaos,
+        plan: Sequence[Kill],
+        figure: Callable[[str], None],
+        *,
+        settling: float,
+    ) -> None:
+        """Send `count` objects while `plan` is carried out, and judge what came of it.
+
+        What was injected and found is told to `figure`. `settling` is how long the queue may take
+        afterwards, in seconds.
+        """
+        await self.learn()
+        learned = len(self.ledger.answered)
+        share = count / (len(plan) + 1)
+        start = trio.current_time()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.send, count, seed)
+            self.pace.let(share)
+            await chaos.run(plan, lambda: self.pace.let(share))
+            self.pace.let(count)
+        sent = trio.current_time() - start
+        settled = await self.settle(settling)
+        verdict = await self.judge([*chaos.blows, *chaos.always])
+        figure(f"seed {seed}: {count} objects sent in {sent:.0f} s, settled in {settled:.0f} s")
+        for words in (f"injected: {chaos.words()}", *verdict.found):
+            figure(words)
+        assert not verdict.wrong, "\n".join(verdict.wrong)
+        assert len(self.ledger.answered) == learned + count
 
     # --- sending ----------------------------------------------------------------------------------
 
@@ -282,11 +320,14 @@ async def queued_hospitals(
     senders: Sequence[str] = ("CT1",),
     store: Seaweed | None = None,
     front: FaultyProxy | None = None,
+    lines: Mapping[str, Link] | None = None,
+    clocks: Mapping[str, float] | None = None,
 ) -> AsyncIterator[World]:
     """Hospitals A and B; B's `devices` with options of device.py, to which A queues.
 
     With `store` chunks go by that object store instead of the Bridge's own, through `front` if
-    there is one.
+    there is one. `lines` are the HTTP proxies, `clocks` the errors of the clocks in seconds, of
+    hospitals.
     """
     folder.mkdir(parents=True, exist_ok=True)
     endpoint = front.endpoint if front is not None else store.endpoint if store is not None else ""
@@ -305,6 +346,14 @@ async def queued_hospitals(
         )
         if store is not None:
             await _use_store(net, store, endpoint, front.ca_file if front else store.ca_file)
+        for hospital, line in (lines or {}).items():
+            with net.routers[hospital].configuration.open("a") as configuration:
+                configuration.write(f'proxy = "{line.url}"\n')
+        for hospital, error in (clocks or {}).items():
+            net.routers[hospital].inside = (sys.executable, str(SKEWED), str(error))
+        for site in net.routers.values():
+            await site.stop()
+            await site.start()
         for sender in (*senders, DCMTK_SENDER):
             await net.device("A", sender)
         for name, device in running.items():
@@ -318,9 +367,6 @@ async def _use_store(net: Network, store: Seaweed, endpoint: str, ca_file: Path)
     """Let the Bridge use the store, and the Routers trust its certificate."""
     with net.ca_file.open("ab") as trusted:
         trusted.write(ca_file.read_bytes())
-    for site in net.routers.values():
-        await site.stop()
-        await site.start()
     settings = store.settings(endpoint=endpoint, ca_file=str(ca_file))
     for secret in ("access_key", "secret_key"):
         file = net.bridge.directory / secret

@@ -11,7 +11,7 @@ from tests.faults.chaos import Chaos, kills
 from tests.faults.links import Link, LinkState, link
 from tests.interop.peers import LOOPBACK, Address
 
-WEIGHTS = {"near": 3, "far": 3, "bridge": 2}
+WEIGHTS = {"near killed": 3, "far killed": 3, "bridge killed": 2}
 
 
 def test_a_seed_makes_the_same_plan_each_time() -> None:

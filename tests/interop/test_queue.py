@@ -23,6 +23,11 @@ from tests.tap import Tapped, messages
 # From the sender's last answer to the far device's last image.
 DELIVERY = 60.0
 
+# From a destination's first line to the knowledge of all devices: nine probes, on a busy machine.
+LEARNING = 60.0
+
+_LIST = ("destination", "list")
+
 CALLERS = ["STORESCU", "PYSCU", "ORTHANC_A"]
 
 
@@ -65,8 +70,13 @@ async def queued(directory: Path) -> AsyncIterator[There]:
                 modalities=[at.net.address("A", title) for title in called],
             ) as orthanc_a,
         ):
+            router = at.net.routers["A"]
             for title in called:
-                await at.net.routers["A"].relay("destination", "add", title, "--queued")
+                await router.relay("destination", "add", title, "--queued")
+            # Whoever calls before it is known what the device takes may be told to come again.
+            with trio.fail_after(LEARNING):
+                while any(len(d["known"]) < len(CALLERS) for d in await router.ask(*_LIST)):
+                    await trio.sleep(0.2)
             yield There(at, orthanc_a)
 
 

@@ -159,6 +159,34 @@ async def test_who_cancels_need_not_wait(tmp_path: Path) -> None:
         assert statuses(near)[-1] == CANCELLED
 
 
+async def test_a_holder_that_knows_only_its_router_moves_into_the_queue(tmp_path: Path) -> None:
+    """To one destination; to two at once its objects go through confirmed."""
+    async with there(tmp_path, "RELAY_B", slow=0.3) as b, AsyncExitStack() as stack:
+        via = ("--move-via", "router")
+        holder = await b.net.routers["B"].ask("device", "list")
+        (port,) = [row["port"] for row in holder if row["ae_title"] == "HOLDER"]
+        await b.net.publish("B", "HOLDER", port, "retrieve", *via)
+        for title, status in (("FINE", "0000"), ("WARNS", "B007")):
+            workstation = await stack.enter_async_context(
+                peers.pynetdicom_scp(tmp_path / title, "--status", status, ae_title=title)
+            )
+            await b.destination(title, workstation.port)
+        assert final(await b.move("FINE")) == (0, 4, 0, 0)
+        assert final(await b.move("WARNS")) == (0xB000, 0, 0, 4)
+        log = b.net.routers["B"].output()
+        assert log.count('"event": "move answered"') == 2
+
+        outcomes = {}
+
+        async def ask(title: str) -> None:
+            outcomes[title] = final(await b.move(title))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask, "FINE")
+            nursery.start_soon(ask, "WARNS")
+        assert outcomes == {"FINE": (0, 4, 0, 0), "WARNS": (0xB000, 0, 0, 4)}
+
+
 async def test_dcmtk_and_orthanc_hold_what_is_queued(tmp_path: Path) -> None:
     """Each sends it as it does without a queue, and each requestor hears that it arrived."""
     image = ct_image()

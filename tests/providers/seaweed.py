@@ -29,6 +29,7 @@ BUCKET, VERSIONED, SUSPENDED = "relay-test", "versioned", "suspended"
 START_DEADLINE = 60.0
 # weed adds this to each of its ports for gRPC.
 GRPC_OFFSET = 10_000
+FIRST_PORT, PORTS = 10_000, 1_000
 
 WEED = Path(sys.executable).parent / "weed"
 
@@ -129,10 +130,14 @@ class Seaweed:
 
 
 def _port() -> int:
-    """A port that is free, as is the one for gRPC above it."""
+    """A port that is free, as is the one for gRPC above it, and stays so while it is not used.
+
+    Neither is one that the system gives to connections, nor one of tests.interop.processes: a
+    server that is killed gets its own again.
+    """
     while True:
         with closing(socket.socket()) as first, closing(socket.socket()) as second:
-            port = 20_000 + secrets.randbelow(12_000)  # below what the system gives out itself
+            port = FIRST_PORT + secrets.randbelow(PORTS)
             try:
                 first.bind((LOOPBACK, port))
                 second.bind((LOOPBACK, port + GRPC_OFFSET))

@@ -256,6 +256,7 @@ async def test_the_final_answer_waits_for_what_the_queue_has_and_says_how_far_it
     async with trio.open_nursery() as nursery:
         nursery.start_soon(answer, border, holder_says(completed=3), requestor)
         await trio.sleep(PENDING_PAUSE / 2)
+        assert world.moves.find("PACS", "NORTH_WS1", 1) is None  # it brings no more
         move.kept.end(0, delivered=True)
         await trio.sleep(PENDING_PAUSE)
         move.kept.end(1, delivered=True)

@@ -34,7 +34,7 @@ from relay.errors import AssociationAborted
 from relay.router import moves as moves_module
 from relay.router.border import Knowledge
 from relay.router.devices import Device, MoveVia
-from relay.router.moved import MovedDeparture, Switch
+from relay.router.moved import MovedDeparture, Only, Switch
 from relay.router.moves import ABANDONED_WAIT, SETTLE_WAIT, HeldMove, MoveRegister
 from relay.scu import release
 from tests.router.fakes import (
@@ -111,6 +111,11 @@ async def test_one_destination_is_the_one() -> None:
     assert pair.switch.choose("WS")
     assert not pair.switch.choose("WS2")
     assert not pair.dropped
+
+
+def test_the_only_destination_is_no_other() -> None:
+    assert Only("WS").choose("WS")
+    assert not Only("WS").choose("WS2")
 
 
 async def test_nothing_is_chosen_before_there_is_an_answer() -> None:

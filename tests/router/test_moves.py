@@ -251,6 +251,22 @@ async def test_what_was_taken_is_waited_for_until_each_has_its_end() -> None:
     assert moves.kept() == []
 
 
+async def test_a_move_whose_holder_is_done_stands_in_no_others_way() -> None:
+    moves = MoveRegister()
+    first, second = held("WS", 0x8001), held("WS2", 0x8002)
+    moves.hold(first)
+    assert moves.only("PACS") == "WS"  # it does not name them: one destination at a time
+    moves.keep([first], 1, "1.2.1")
+    assert not moves.hold(second)
+    first.stored = True
+    assert moves.hold(second)
+    assert moves.destinations("PACS") == ["WS2"]
+    assert moves.find("PACS", "WS", 0x8001) is None
+    assert list(moves.stored_for("PACS", "WS", None, None)) == []
+    assert moves.kept() == [first.kept]
+    assert len(moves) == 2
+
+
 async def test_a_cancelled_move_does_not_wait() -> None:
     kept = Kept({1: "1.2.1"})
     with trio.fail_after(5):

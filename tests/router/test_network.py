@@ -72,23 +72,50 @@ async def test_a_stopping_router_takes_no_more_openings(tmp_path: Path) -> None:
 
 
 async def test_openings_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def hangs(node: Node, message: messages.Open) -> None:
+    async def hangs(*_: object) -> None:
         await trio.sleep_forever()
 
     monkeypatch.setattr(module, "serve_opening", hangs)
     async with side(tmp_path, maximum=1) as (node, made, nursery):
-        for _ in range(1 + module.SPARE_OPENINGS):
+        for number in range(1 + module.SPARE_OPENINGS):
+            message = attrs.evolve(opening(node)[1], router=bytes([number % 2]) * 32)
+            await made._on_open(node.joined(), nursery, message)
+        pending, message = opening(node)
+        await made._on_open(node.joined(), nursery, message)
+        assert refused(node, pending) is Refusal.BUSY
+
+
+async def test_one_peer_does_not_keep_the_others_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on = trio.Event()
+
+    async def hangs(*_: object) -> None:
+        await go_on.wait()
+
+    monkeypatch.setattr(module, "serve_opening", hangs)
+    async with side(tmp_path, maximum=16) as (node, made, nursery):
+        maximum = 16 + module.SPARE_OPENINGS
+        for _ in range(maximum - maximum // 4):
             await made._on_open(node.joined(), nursery, opening(node)[1])
         pending, message = opening(node)
         await made._on_open(node.joined(), nursery, message)
         assert refused(node, pending) is Refusal.BUSY
+        node.joined().client.network.passed.clear()
+        other = attrs.evolve(opening(node)[1], router=bytes(32))
+        await made._on_open(node.joined(), nursery, other)
+        go_on.set()
+        await trio.testing.wait_all_tasks_blocked()
+        await made._on_open(node.joined(), nursery, opening(node)[1])
+        await trio.testing.wait_all_tasks_blocked()
+        assert not node.joined().client.network.passed
 
 
 @pytest.mark.parametrize("error", [ZeroDivisionError("a bug"), DatabaseError("disk full")])
 async def test_an_error_ends_its_own_session_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    async def fails(node: Node, message: messages.Open) -> None:
+    async def fails(*_: object) -> None:
         raise error
 
     monkeypatch.setattr(module, "serve_opening", fails)

@@ -13,6 +13,7 @@ from relay.association import TCPAssociation
 from relay.dicom import dimse, uids
 from relay.dicom.dimse import CommandField, CommandSet, Status
 from relay.dicom.pdu import (
+    PDV,
     AAbort,
     AAssociateAC,
     AAssociateRJ,
@@ -118,7 +119,9 @@ async def test_the_answer_and_messages_cross_both_ways() -> None:
         assert await pair.requestor.got(1) == [rsp]
 
 
-async def test_what_is_said_in_its_time_goes_on_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def said(monkeypatch: pytest.MonkeyPatch) -> list[PDV]:
+    """What goes on in its time, whatever the acceptor says."""
     said = [command(3, dimse.response_to(store_rq(n), 0)) for n in (1, 2)]
 
     async def speech(pass_on: PassOn) -> None:
@@ -126,9 +129,69 @@ async def test_what_is_said_in_its_time_goes_on_alone(monkeypatch: pytest.Monkey
             await pass_on(pdv, True)
 
     monkeypatch.setattr(Guard, "inward", lambda self, pdv: Verdict(speech=speech))
+    return said
+
+
+async def test_what_is_said_in_its_time_goes_on_alone(said: list[PDV]) -> None:
     async with joined() as pair:
         pair.acceptor.say(command(3, store_rq(9)))
         assert await pair.requestor.got(2) == said
+
+
+@pytest.mark.parametrize("caller_side", [True, False])
+async def test_who_left_while_its_answer_waited_is_released_by_us(
+    said: list[PDV], caller_side: bool
+) -> None:
+    """Many a device aborts an association on which nothing happens for a minute."""
+    async with joined(caller_side=caller_side) as pair:
+        pair.acceptor.say(command(3, store_rq(9)), AAbort(0, 0))
+        await pair.requestor.got(2)
+        pair.requestor.say(AReleaseRQ())
+        ending = await pair.ending()
+    assert pair.requestor.sent == [*said, AReleaseRP()]
+    assert pair.requestor.aborts == []
+    assert (ending.how, ending.by) == (How.RELEASED, "requestor")
+
+
+async def test_who_has_said_more_since_and_aborts_has_aborted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    last = command(3, dimse.response_to(store_rq(2), 0))
+
+    async def speech(pass_on: PassOn) -> None:
+        await pass_on(last, True)
+
+    verdicts = [Verdict(speech=speech), Verdict((last,), ends=True)]
+    monkeypatch.setattr(Guard, "inward", lambda self, pdv: verdicts.pop(0))
+    async with joined() as pair:
+        pair.acceptor.say(last, last, AAbort(2, 1))
+        ending = await pair.ending()
+    assert (ending.how, ending.by, ending.numbers) == (How.ABORTED, "acceptor", (2, 1))
+    assert pair.requestor.aborts == [(2, 1)]
+
+
+async def test_who_left_while_its_answer_waited_is_asked_nothing_more(
+    said: list[PDV], autojump_clock: trio.testing.MockClock
+) -> None:
+    async with joined() as pair:
+        pair.acceptor.lost = True
+        pair.acceptor.say(command(3, store_rq(9)), AAbort(0, 0))
+        await pair.requestor.got(2)
+        await trio.testing.wait_all_tasks_blocked()
+        pair.requestor.say(command(3, store_rq(10)))
+        ending = await pair.ending()
+    assert ending.how is How.ABORTED
+    assert pair.requestor.aborts
+
+
+async def test_nobody_waits_for_ever_for_a_release(
+    said: list[PDV], autojump_clock: trio.testing.MockClock
+) -> None:
+    async with joined() as pair:
+        pair.acceptor.say(command(3, store_rq(9)), AAbort(0, 0))
+        ending = await pair.ending()
+    assert ending.how is How.ABORTED
+    assert pair.requestor.aborts
 
 
 async def test_contexts_not_granted_come_back_rejected() -> None:

@@ -13,6 +13,7 @@ import trio
 from relay.errors import ObjectDamaged, SpoolBroken, SpoolError, SpoolFull
 from relay.spool.objects import Objects
 from relay.spool.segments import (
+    COPIED,
     MAXIMUM_PREFIX,
     SEGMENT,
     TAG_SIZE,
@@ -74,12 +75,23 @@ async def test_one_sync_is_what_an_object_costs(objects: Objects, disk: Disk) ->
     assert disk.done - before == {"write": 3, "sync": 1, "close": 1}
 
 
-async def test_a_fragment_may_change_once_it_was_taken(objects: Objects) -> None:
+async def test_fragments_of_all_sizes_come_together(objects: Objects) -> None:
+    """Those that are kept as they come, those that are copied, and none at all."""
+    source, at = random.Random(7), 0
     writer = await objects.begin()
-    buffer = bytearray(b"before")
-    await writer.write(buffer)
-    buffer[:] = b"behind"
-    assert await load(objects, await writer.finish()) == b"before"
+    while at < len(CONTENT):
+        size = source.choice((0, 1, 2, 100, COPIED - 1, COPIED, COPIED + 1, 100_000))
+        await writer.write(memoryview(CONTENT)[at : at + size])
+        at += size
+    assert await load(objects, await writer.finish()) == CONTENT
+
+
+async def test_many_small_fragments_take_no_more_memory_than_they_hold(objects: Objects) -> None:
+    writer = await objects.begin()
+    for at in range(0, 200_000, 2):
+        await writer.write(memoryview(CONTENT)[at : at + 2])
+    assert len(writer._gathered) == 1
+    await writer.discard()
 
 
 async def test_segments_come_one_at_a_time(objects: Objects) -> None:

@@ -127,7 +127,7 @@ async def test_it_is_due_once_none_of_its_objects_waits(
     await an_item(database, "1.6")  # it does not name that
     named = ["1.1", "1.2", "1.3", "1.4", "1.5", "1.7"]
     await table.keep(asked("1.2.1"), b"", named)
-    await table.keep(asked("1.2.2"), b"", ["1.7"])
+    await table.keep(asked("1.2.2", "PACS2"), b"", ["1.7"])
     assert await due(table) == ["1.2.2"]
     await becomes(database, one, State.DELIVERED)
     assert await due(table) == ["1.2.2"]
@@ -141,6 +141,15 @@ async def test_what_comes_later_is_not_waited_for(
     await table.keep(asked(), b"", ["1.1"])
     await an_item(database, "1.1")
     assert await due(table) == ["1.2.3"]
+
+
+async def test_of_each_destination_and_of_each_device_one_is_due(table: TransactionTable) -> None:
+    for number in range(6):
+        await table.keep(asked(f"1.2.{number}", ("PACS", "PACS2")[number % 2]), b"", [])
+    assert await due(table) == ["1.2.0", "1.2.1"]
+    for found in (await table.open())[:4]:
+        await table.settle(attrs.evolve(found, stage=Stage.REPORT))
+    assert await due(table) == ["1.2.0", "1.2.4", "1.2.5"]
 
 
 async def test_overdue_it_is_due_whatever_waits(

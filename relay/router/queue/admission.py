@@ -4,12 +4,18 @@ Of objects it is what the far device is known to take (DESIGN §6), of the rest 
 itself.
 """
 
+import secrets
+
 import attrs
 
 from relay.dicom import elements, negotiation, uids
 from relay.dicom.negotiation import AsynchronousOperationsWindow
 from relay.dicom.pdu import AAssociateAC, AAssociateRQ, ContextResult, PresentationContext
+from relay.identity import fingerprint
+from relay.router.departure import Departure
 from relay.router.devices import Device
+from relay.router.live import LiveAssociation, Side, number
+from relay.router.moved import MovedDeparture, Only
 from relay.router.queue.held import Held
 from relay.router.queue.state import Queue
 from relay.spool.items import Priority
@@ -28,11 +34,42 @@ class Intake:
     request: AAssociateRQ
     held: Held
     priority: Priority
+    moved: bool = False  # a holder sends what a C-MOVE has asked for to its Router
 
     @property
     def local(self) -> str:
         """The sender's local AE title."""
         return self.queue.node.ae_title if self.device is None else self.device.ae_title
+
+
+def border_of(intake: Intake) -> Departure:
+    """What happens to the names in commands, and what they answer."""
+    node, called, peer = intake.queue.node, intake.request.called, intake.held.peer
+    if intake.moved and intake.device is not None:
+        return MovedDeparture(node, intake.device, Only(called), peer, called)
+    return Departure(node.knowledge(), intake.device, peer, called)
+
+
+def live_entry(intake: Intake) -> LiveAssociation:
+    """What the register keeps of it: it ends when the device or the title's binding is gone."""
+    node, request, title = intake.queue.node, intake.request, intake.local
+
+    def still_permitted() -> bool:
+        device = node.devices.get(title)
+        known = intake.device is None or (
+            device is not None and device.published == request.calling
+        )
+        return known and node.joined().directory.permits(request.called, intake.held.peer)
+
+    return LiveAssociation(
+        number=number(secrets.token_bytes(16)),  # it is no session's
+        side=Side.CALLER,
+        device=title,
+        calling=request.calling,
+        called=request.called,
+        peer=fingerprint(intake.held.peer),
+        still_permitted=still_permitted,
+    )
 
 
 def answer_to(intake: Intake) -> AAssociateAC:

@@ -9,6 +9,7 @@ that were given up are no reason not to ask: the device says of each whether it 
 """
 
 from functools import partial
+from math import inf
 
 import attrs
 import structlog
@@ -51,7 +52,8 @@ REPORTING = 72 * 3600.0
 # Between two attempts, to forward as to report.
 PAUSES = Pauses(first=2.0)
 
-# Requests in hand at once: one of each destination, so that one's trouble stays its own.
+# Requests in hand at once: one of each destination, so that one's trouble stays its own, and in
+# turns where there are more destinations.
 AT_ONCE = 8
 
 # What ends is told; what a person discards, or lets go on, is found by looking.
@@ -85,6 +87,7 @@ class Commitments:
         self._reports = Reports(queue.node)
         self._news = trio.Event()
         self._busy: set[tuple[Stage, str]] = set()  # destinations, and devices that are told
+        self._begun: dict[tuple[Stage, str], float] = {}  # when each was last, by trio's clock
 
     # --- the device that asks ---------------------------------------------------------------------
 
@@ -154,7 +157,7 @@ class Commitments:
                     await self._begin(nursery)
                     due = await self._table.next_due(self._now)
                     if due is not None:
-                        wait = min(LOOK, due - self._now)
+                        wait = max(0.0, min(LOOK, due - self._now))  # the clock goes on
                 except DatabaseError as error:
                     log.error("commitments cannot be looked at", why=str(error))
                 await trio.sleep(PAUSE)
@@ -164,17 +167,19 @@ class Commitments:
     async def _begin(self, nursery: trio.Nursery) -> None:
         while await self._table.expire(self._now) == PAGE:
             pass
-        for transaction in await self._table.due(self._now, self._now - DEADLINE, PAGE):
+        due = await self._table.due(self._now, self._now - DEADLINE, PAGE)
+        for transaction in sorted(due, key=lambda one: self._begun.get(_lane(one), -inf)):
             lane = _lane(transaction)
             if lane not in self._busy and len(self._busy) < AT_ONCE:
                 self._busy.add(lane)
+                self._begun[lane] = trio.current_time()
                 nursery.start_soon(self._carry, transaction)
 
     async def _carry(self, transaction: Transaction) -> None:
         try:
             await self._attempt(transaction)
         except DatabaseError as error:
-            log.error("commitment not noted", called=transaction.called, why=str(error))
+            await self._not_noted(transaction, error)
         except Exception:
             log.exception("commitment failed", called=transaction.called)
             await self._postpone(transaction)
@@ -186,7 +191,12 @@ class Commitments:
         try:
             await self._again(transaction, "a fault of Relay's own: the log has it")
         except DatabaseError as error:
-            log.error("commitment not noted", called=transaction.called, why=str(error))
+            await self._not_noted(transaction, error)
+
+    async def _not_noted(self, transaction: Transaction, error: DatabaseError) -> None:
+        """It is due still, as the row has it: not at once, though."""
+        log.error("commitment not noted", called=transaction.called, why=str(error))
+        await trio.sleep(LOOK)
 
     async def _attempt(self, transaction: Transaction) -> None:
         try:
@@ -203,9 +213,6 @@ class Commitments:
             await self._forward(transaction, data_set)
 
     async def _forward(self, transaction: Transaction, data_set: bytes) -> None:
-        awaited = _awaited(transaction)
-        # First: what it answers with may be here before its answer is.
-        await self._node.commitments.keep(awaited, unix_time())
         status, why = None, ""
         try:
             status = await forward(

@@ -52,6 +52,11 @@ log = structlog.get_logger()
 # it seeing that object again. Longer would keep its place from others.
 LAST_ANSWERS = 30.0
 
+# Between two records of the near Router. One that has nothing to send releases after two minutes;
+# one whose bandwidth is limited may need some for its next chunk, since all of its sessions share
+# that. Longer than this it keeps a device's place for nothing.
+NEAR_SILENCE = 1800.0
+
 NO_ROOM = "this hospital keeps too many receipts of the sender's: does it never say what it has?"
 NOT_WRITTEN = "receipts cannot be written; the log there says why"
 
@@ -129,7 +134,7 @@ class Consignment:
         with self._hearing:
             try:
                 while True:
-                    await self._take(await self._near.receive_record())
+                    await self._take(await self._record())
             except _OverError as over:
                 self._over(over.ending)
             except RemoteProtocolError as error:
@@ -143,6 +148,15 @@ class Consignment:
         with trio.move_on_after(LAST_ANSWERS):
             await self._operations.settled()
         self._listening.cancel()
+
+    async def _record(self) -> Atom | Note:
+        """What the near Router says next; while the device owes an answer it may be silent."""
+        while True:
+            with trio.move_on_after(NEAR_SILENCE):
+                return await self._near.receive_record()
+            if not self._operations.owed:
+                words = f"the near Router brought nothing for {NEAR_SILENCE:g} s"
+                raise _OverError(Ending(How.ROUTER, words))
 
     async def _take(self, record: Atom | Note) -> None:
         match record:
@@ -223,7 +237,7 @@ class Consignment:
         return pdv
 
     async def _pdv(self) -> PDV:
-        match await self._near.receive_record():
+        match await self._record():
             case PDV() as pdv:
                 return pdv
             case AAbort():
@@ -233,7 +247,7 @@ class Consignment:
 
     async def _pass_on(self, item: Item, command: CommandSet, context_id: int) -> None:
         """Hand an object on to the device as it comes, if the guard lets its command pass."""
-        operation = await self._operations.begin(item)
+        operation = await self._operations.begin(item, command.sop_instance_uid)
         command = command.evolve({Tag.MESSAGE_ID: operation.message_id})
         verdict = await self._carry(command_pdv(context_id, command))
         passes = bool(verdict.forward)

@@ -10,13 +10,11 @@ import trio
 
 from relay.errors import DatabaseError
 from relay.router.queue.lane import FAULT_PAUSE, Lane
+from relay.router.queue.sessions import MAXIMUM_SESSIONS, Sessions
 from relay.router.queue.state import Queue
 from relay.spool.items import Batch, Pause
 
 log = structlog.get_logger()
-
-# Sessions of all destinations. Each may hold some 10 MiB of the tunnel's windows.
-MAXIMUM_SESSIONS = 32
 
 
 class Couriers:
@@ -25,7 +23,7 @@ class Couriers:
     def __init__(self, queue: Queue) -> None:
         self._queue = queue
         self._lanes: dict[str, Lane] = {}
-        self._sessions = trio.CapacityLimiter(MAXIMUM_SESSIONS)
+        self._sessions = Sessions(MAXIMUM_SESSIONS)
         self._nursery: trio.Nursery | None = None
         self._finishing = False
 

@@ -18,6 +18,7 @@ from relay.dicom.commandset import CommandSet
 from relay.dicom.dimse import Tag
 from relay.dicom.negotiation import accepted_contexts
 from relay.dicom.pdu import PDV, AAbort, AAssociateAC, AReleaseRP, AReleaseRQ
+from relay.dicom.status import Status, means_stored
 from relay.dicom.uids import UNCOMPRESSED_TRANSFER_SYNTAXES
 from relay.errors import (
     AbortSource,
@@ -47,7 +48,7 @@ from relay.tunnel.session import TunnelAssociation
 
 log = structlog.get_logger()
 
-# Without a Result that is owed, and without a byte that gets on either way. The far Router waits
+# Without a Result that is owed, and without a byte that it takes. The far Router waits
 # 300 s for its device, and then says so: this only ends what says nothing at all.
 RESULT_WAIT = 360.0
 
@@ -122,7 +123,9 @@ class _Session:
         self._contexts: dict[tuple[str, str], int] = {}
         self._asked: dict[bytes, Item] | None = None  # by a Question without its Answers
         self._known: frozenset[bytes] = frozenset()  # what the last Answers were about
+        self._open: bytes | None = None  # the item that is not out to its end
         self._released = False  # A-RELEASE-RQ is said
+        self._ended = False  # the far Router has said so: nothing follows but A-RELEASE-RP
 
     async def run(self, far: TunnelAssociation) -> None:
         """Send and take answers until all is said. Raises RelayErrors, in a group or alone."""
@@ -219,6 +222,8 @@ class _Session:
                         begun = True
                         await self._begin_item(far, context, item)
                     left -= len(segment)
+                    if not left:
+                        self._open = None
                     pdv = PDV(context, False, not left, segment)
                     await far.send(pdv, compressible=compressible, end_of_message=not left)
         except ObjectDamaged as error:
@@ -228,6 +233,7 @@ class _Session:
                 raise  # the far side has half of it, and only the end of the session says so
 
     async def _begin_item(self, far: TunnelAssociation, context: int, item: Item) -> None:
+        self._open = item.id
         self._ledger.begin(item)
         message_id = self._ledger.sent & 0x7FFF or 1
         command = CommandSet.decode(item.command).evolve({Tag.MESSAGE_ID: message_id})
@@ -263,25 +269,31 @@ class _Session:
 
     async def _next_record(self, far: TunnelAssociation) -> Record:
         while True:
-            before = far.statistics()
+            before = far.statistics().writer
             limit = RELEASE_WAIT if self._released else RESULT_WAIT
             with trio.move_on_after(limit):
                 return await far.receive_record()
             owed = self._ledger.outstanding or self._asked or self._released
-            if owed and far.statistics() == before:
+            # Whatever else it says meanwhile is no reason to wait: only what it takes is.
+            if owed and far.statistics().writer == before:
                 what = "release" if self._released else "result"
                 raise AssociationAborted(0, 0, f"no {what} within {limit:g} s")
 
     def _take(self, message: notes.Message) -> None:
+        if self._ended:
+            raise RemoteProtocolError(f"{type(message).__name__} behind the end")
         match message:
+            case notes.Result(outcome=Outcome.REFUSED, status=status) if _says_stored(status):
+                raise RemoteProtocolError("a refusal whose status is that of a stored object")
             case notes.Result(id=id_, outcome=outcome, status=status):
                 item = self._ledger.outstanding.get(id_)
-                if item is None:
+                if item is None or id_ == self._open:
                     raise RemoteProtocolError("a result of what was not sent")
                 self._ledger.answered(item, outcome, status)
             case notes.Answers(rows=rows):
                 self._take_answers(rows)
             case notes.Ended(by=by, words=words):
+                self._ended = True
                 self._ledger.device_ended(by, words)
             case _:
                 raise RemoteProtocolError(f"{type(message).__name__} out of turn")
@@ -297,3 +309,8 @@ class _Session:
             self._ledger.answered(asked[row.id], row.outcome, row.status)
             self._queue.statistics.duplicates_avoided += row.outcome is Outcome.ANSWERED
         self._asked = None
+
+
+def _says_stored(status: int) -> bool:
+    """Whether an object of this status would count as delivered: now, or when it is sent again."""
+    return means_stored(status) or status == Status.DUPLICATE_SOP_INSTANCE

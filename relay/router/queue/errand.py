@@ -3,7 +3,7 @@
 A batch whose association is still open goes out while it comes in: `next_page` waits for more.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import trio
@@ -17,6 +17,10 @@ PAGE = 64
 # An association that brings nothing for so long is held open no longer at the far end: a device's
 # association is dear, and some devices abort an idle one. What comes later goes over a new one.
 IDLE_RELEASE = 120.0
+
+# So long where another errand waits for its session: a modality that keeps its association open for
+# a whole examination, and has a few beside it, must not keep what is there from going out.
+IDLE_WANTED = 5.0
 
 
 class Errand(Protocol):
@@ -44,7 +48,8 @@ class Firsts:
     """The first attempts of one batch, in order.
 
     `accepted` are the pairs that its association may still bring; empty once that is over. Over
-    `split` sessions at once, each takes its part of a page at a time.
+    `split` sessions at once, each takes its part of a page at a time. `wanted` says whether
+    something else waits for the session.
     """
 
     def __init__(
@@ -54,12 +59,14 @@ class Firsts:
         accepted: frozenset[tuple[str, str]] = frozenset(),
         *,
         split: int = 1,
+        wanted: Callable[[], bool] = lambda: False,
     ) -> None:
         self.batch = batch
         self.split = split
         self.stopped = False
         self._items = items
         self._accepted = accepted
+        self._wanted = wanted
         self._after = 0
         self._news = trio.Event()
         self._turn = trio.Lock()
@@ -90,11 +97,20 @@ class Firsts:
                     self._after = page[-1].number
                 if page or closed:
                     return page
-                with trio.move_on_after(IDLE_RELEASE) as waiting:
-                    await news.wait()
-                if waiting.cancelled_caught:
+                if not await self._more_comes(news):
                     break
             return []
+
+    async def _more_comes(self, news: trio.Event) -> bool:
+        """Whether it is worth to hold the session: there is news in time."""
+        until = trio.current_time() + IDLE_RELEASE
+        while (left := until - trio.current_time()) > 0:
+            with trio.move_on_after(min(left, IDLE_WANTED)):
+                await news.wait()
+                return True
+            if self._wanted():
+                break
+        return False
 
 
 class Retries:

@@ -20,11 +20,16 @@ from relay.dicom.dimse import CommandField, CommandReader, CommandSet, Status, T
 from relay.dicom.negotiation import AcceptedContext, accepted_contexts
 from relay.dicom.pdu import PDV, UID_LENGTH, AAbort, AAssociateRQ, AReleaseRP, AReleaseRQ
 from relay.dicom.rejection import LOCAL_LIMIT_EXCEEDED, TEMPORARY_CONGESTION, rejected
-from relay.errors import AssociationAborted, DatabaseError, RemoteProtocolError, SpoolError
-from relay.router.departure import Departure
+from relay.errors import (
+    AbortSource,
+    AssociationAborted,
+    DatabaseError,
+    RemoteProtocolError,
+    SpoolError,
+)
 from relay.router.devices import Device
 from relay.router.moves import HeldMove
-from relay.router.queue.admission import WINDOW, Intake, answer_to
+from relay.router.queue.admission import WINDOW, Intake, answer_to, border_of, live_entry
 from relay.router.queue.commitment import Asked
 from relay.router.queue.destinations import Destination, Mixed, Mode
 from relay.router.queue.echoing import live_echo
@@ -66,15 +71,21 @@ async def serve(
     near: Association,
     device: Device | None,
     request: AAssociateRQ,
+    *,
+    moved: bool = False,
 ) -> None:
     """Serve one association of `device` to its end; `request` is as the network sees it.
 
-    Raises AssociationRejected where it cannot be accepted now, RemoteProtocolError where the
-    device does something wrong.
+    `moved`: it is of a holder that knows only its Router, for what a C-MOVE has asked for. Raises
+    AssociationRejected where it cannot be accepted now, RemoteProtocolError where the device does
+    something wrong.
     """
     node = queue.node
     called, calling = request.called, request.calling
-    held = await queue.acceptance.wait(node, called, calling, LEARNING_WAIT)
+    try:
+        held = await queue.acceptance.wait(node, called, calling, LEARNING_WAIT)
+    except DatabaseError as error:
+        raise rejected(TEMPORARY_CONGESTION, str(error)) from error
     if held is None:
         raise rejected(
             TEMPORARY_CONGESTION,
@@ -95,8 +106,13 @@ async def serve(
         request=request,
         held=held,
         priority=destination.priority if destination is not None else Priority.NORMAL,
+        moved=moved,
     )
-    await _Taking(intake, near).run()
+    entry = live_entry(intake)
+    with node.live.hold(entry):
+        await _Taking(intake, near).run()
+    if entry.scope.cancelled_caught:  # no longer permitted, or this Router stops
+        await near.abort(AbortSource.SERVICE_PROVIDER)
 
 
 class _Taking:
@@ -107,9 +123,7 @@ class _Taking:
         self._near = near
         self._queue = intake.queue
         self._spool = intake.queue.spool
-        self._border = Departure(
-            intake.queue.node.knowledge(), intake.device, intake.held.peer, intake.request.called
-        )
+        self._border = border_of(intake)
         self._batch = Batch(
             peer=intake.held.peer,
             called=intake.request.called,

@@ -13,6 +13,7 @@ delivery can tell a later answer from an earlier one. One that is cut short is n
 nothing. Private SOP classes are only declared: nobody knows what to ask for.
 """
 
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TypeGuard
@@ -36,6 +37,7 @@ from relay.router.queue.probing import ask_all, basis
 from relay.router.reaching import Answer
 from relay.router.schema import next_serial
 from relay.router.services import Service, service_of
+from relay.signalling.allowance import Allowance
 from relay.tunnel import notes
 from relay.tunnel.notes import Knowledge
 from relay.tunnel.session import TunnelAssociation
@@ -53,6 +55,12 @@ FRESH = 86400
 # Seconds between two probes for the same caller's title, whoever asks and however often.
 AGAIN = 60.0
 
+# Probes that one hospital may bring about at one device: a large one's devices all at once, each
+# with a title of its own, and then one each ten minutes. Titles can be made up, and who asks twice
+# is taken to have been refused something: without an end to it a device is probed all day.
+MAXIMUM_PROBES = 64
+PROBES_A_SECOND = 1 / 600
+
 # For an answer: less than the asker waits (relay.router.queue.acceptance.DEADLINE). A probe that
 # takes longer is answered from the next time.
 ANSWER_WAIT = 50.0
@@ -66,8 +74,9 @@ MAXIMUM_SEEN = 256
 MAXIMUM_TOLD = 4096
 
 # Who waits for the probe of one device to end, to have it probed for another title: each keeps a
-# session, and behind them nobody would be answered in time.
+# session, and behind them nobody would be answered in time. Of one hospital, half.
 MAXIMUM_WAITING = 16
+MAXIMUM_WAITING_OF_ONE = 8
 
 _SERIES = "knowledge"
 
@@ -106,6 +115,9 @@ class OwnKnowledge:
         self._probing: dict[str, trio.Lock] = {}  # by device
         self._tried: dict[_Subject, _Tried] = {}
         self._told: dict[_Asking, int] = {}  # which serial, the newest last
+        # By device and the identity of who asks.
+        self._allowed: dict[tuple[str, bytes], Allowance] = {}
+        self._waiting = Counter[tuple[str, bytes]]()
 
     async def find(self, node: Node, call: IncomingCall) -> Own:
         """What `call`'s device takes of its caller.
@@ -119,7 +131,7 @@ class OwnKnowledge:
         known = await self.known(device, call.seen)
         if self._suffices(known, call):
             return known
-        async with self._turn(device):
+        async with self._turn(call):
             known = await self.known(device, call.seen)
             if self._suffices(known, call):
                 return known  # it was found out meanwhile
@@ -158,13 +170,23 @@ class OwnKnowledge:
         )
 
     @asynccontextmanager
-    async def _turn(self, device: Device) -> AsyncIterator[None]:
-        """Alone with `device`. Raises AssociationRejected if that takes too long."""
-        lock = self._probing.setdefault(device.ae_title, trio.Lock())
-        if lock.statistics().tasks_waiting >= MAXIMUM_WAITING:
+    async def _turn(self, call: IncomingCall) -> AsyncIterator[None]:
+        """Alone with `call`'s device. Raises AssociationRejected if that takes too long."""
+        lock = self._probing.setdefault(call.device.ae_title, trio.Lock())
+        asker = call.device.ae_title, call.received.caller
+        if (
+            lock.statistics().tasks_waiting >= MAXIMUM_WAITING
+            or self._waiting[asker] >= MAXIMUM_WAITING_OF_ONE
+        ):
             raise rejected(LOCAL_LIMIT_EXCEEDED, "others wait for a probe of the device")
-        with trio.move_on_after(ANSWER_WAIT) as scope:
-            await lock.acquire()
+        self._waiting[asker] += 1
+        try:
+            with trio.move_on_after(ANSWER_WAIT) as scope:
+                await lock.acquire()
+        finally:
+            self._waiting[asker] -= 1
+            if not self._waiting[asker]:
+                del self._waiting[asker]
         if scope.cancelled_caught:
             raise rejected(TEMPORARY_CONGESTION, "the device is being probed for another caller")
         try:
@@ -188,6 +210,12 @@ class OwnKnowledge:
         subject = device.ae_title, call.seen, basis(device)
         if (last := self._tried.get(subject)) is not None:
             raise last.failure or rejected(TEMPORARY_CONGESTION, "it was probed a moment ago")
+        asker = device.ae_title, call.received.caller
+        if asker not in self._allowed:
+            self._allowed[asker] = Allowance(PROBES_A_SECOND, MAXIMUM_PROBES, trio.current_time)
+        if not self._allowed[asker].take():
+            why = f"{fingerprint(call.received.caller)} has had it probed too often"
+            raise rejected(TEMPORARY_CONGESTION, why)
         failure: AssociationRejected | None
         failure = rejected(TEMPORARY_CONGESTION, "the probe was cut short")
         try:

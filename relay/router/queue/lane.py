@@ -7,6 +7,7 @@ Whatever happens in a lane stays in it: a device that is away, a database that c
 fault of our own as well.
 """
 
+from functools import partial
 from math import inf
 
 import attrs
@@ -18,6 +19,7 @@ from relay.router.queue.delivery import deliver
 from relay.router.queue.errand import Errand, Firsts, Retries, together
 from relay.router.queue.ledger import How, Report
 from relay.router.queue.pauses import ALONE, Pauses
+from relay.router.queue.sessions import Sessions
 from relay.router.queue.state import Queue
 from relay.spool.items import Batch, Hold, Pause
 
@@ -46,7 +48,7 @@ OWN_FAULT = "a fault of Relay's own: the log has it"
 class Lane:
     """One destination. `run` is its task; `sessions` are those of all lanes."""
 
-    def __init__(self, queue: Queue, called: str, sessions: trio.CapacityLimiter) -> None:
+    def __init__(self, queue: Queue, called: str, sessions: Sessions) -> None:
         self.called = called
         self.failures = 0
         """How often in a row it came to nothing."""
@@ -63,6 +65,7 @@ class Lane:
         self._retried = False  # the last that was begun were retries
         self._finishing = False
         self._reachable = False
+        self._more = False  # and waits for one of those to end
         # Batches whose association is open still: the very ones that the intake closes.
         self._open: dict[int, tuple[Batch, frozenset[tuple[str, str]]]] = {}
 
@@ -159,6 +162,8 @@ class Lane:
             for _ in range(min(split, self._room - len(self._running))):
                 self._running.append(errand)
                 nursery.start_soon(self._carry, errand)
+        if not self._more and self.paused is None and not self._finishing:
+            self._more = await self._next() is not None
         return inf
 
     @property
@@ -200,7 +205,12 @@ class Lane:
             batch, accepted = self._open[batch.number]
         elif batch.closed is None:
             batch = attrs.evolve(batch, closed=self._spool.clock())
-        return Firsts(items, batch, accepted, split=self._split(batch))
+        split = self._split(batch)
+        return Firsts(items, batch, accepted, split=split, wanted=partial(self._wanted, batch))
+
+    def _wanted(self, batch: Batch) -> bool:
+        """Whether something waits for the session that `batch` has."""
+        return self._more or self._sessions.wanted(batch.peer)
 
     def _split(self, batch: Batch) -> int:
         """Over how many associations at once, as the device is set."""
@@ -226,7 +236,7 @@ class Lane:
     async def _carry(self, errand: Errand) -> None:
         report = Report(How.TROUBLE, "stopped")
         try:
-            async with self._sessions:
+            async with self._sessions.one(errand.batch.peer):
                 report = await deliver(self._queue, errand)
         except* RelayError as group:
             report = Report(How.TROUBLE, str(next(leaves(group))))
@@ -235,6 +245,7 @@ class Lane:
             report = Report(How.TROUBLE, OWN_FAULT)
         finally:
             self._running.remove(errand)
+            self._more = False
         if report.how is not How.DONE:
             errand.stop()  # what this session had taken of it is begun anew with the rest
         try:

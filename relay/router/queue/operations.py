@@ -61,6 +61,7 @@ class Operation:
 
     item: Item
     message_id: int
+    sop_instance: str | None = attrs.field(default=None, repr=False)
     sent: bool = False
     response: CommandSet | None = None
 
@@ -82,6 +83,7 @@ class Operations:
         self.silence = trio.CancelScope()
         self._outstanding: dict[int, Operation] = {}
         self._message_id = 0
+        self._highest = 0  # of the Message IDs that the device has seen
         self._closed = False
         self._changed = trio.lowlevel.ParkingLot()
 
@@ -95,15 +97,17 @@ class Operations:
         """The device has an object whole and has not answered it."""
         return any(operation.sent for operation in self._outstanding.values())
 
-    async def begin(self, item: Item) -> Operation:
-        """An operation for `item`, with a Message ID of its own, once the window has room."""
+    async def begin(self, item: Item, sop_instance: str | None = None) -> Operation:
+        """An operation for `item`, the object `sop_instance`, with a Message ID of its own, once
+        the window has room."""
         await trio.lowlevel.checkpoint()
         while len(self._outstanding) >= self.window:
             await self._changed.park()
         self._message_id = self._message_id % HIGHEST_MESSAGE_ID + 1
         while self._message_id in self._outstanding:
             self._message_id = self._message_id % HIGHEST_MESSAGE_ID + 1
-        operation = Operation(item, self._message_id)
+        self._highest = max(self._highest, self._message_id)
+        operation = Operation(item, self._message_id, sop_instance)
         self._outstanding[operation.message_id] = operation
         return operation
 
@@ -123,13 +127,24 @@ class Operations:
             return None
         operation = self._outstanding.get(response.message_id_responded_to)
         if operation is None and len(self._outstanding) == 1:
-            # Some devices answer with a Message ID of their own: of one there is no doubt.
-            (operation,) = self._outstanding.values()
+            operation = self._without_doubt(response)
         if operation is None or operation.response is not None:
             raise RemoteProtocolError("a C-STORE-RSP that answers nothing that is outstanding")
         operation.response = response
         self._end_if_over(operation)
         return operation
+
+    def _without_doubt(self, response: CommandSet) -> Operation | None:
+        """The only one that is outstanding, where the device has a Message ID of its own for it.
+
+        Some devices do. One that answers an earlier object twice must not be taken at its word for
+        the next: the Message ID is one that it was never given, or the SOP instance is named.
+        """
+        (operation,) = self._outstanding.values()
+        named, meant = response.sop_instance_uid, operation.sop_instance
+        if named is not None and meant is not None:
+            return operation if named == meant else None
+        return operation if response.message_id_responded_to > self._highest else None
 
     def withdraw(self, operation: Operation) -> None:
         """It did not pass: the device has seen nothing of it."""

@@ -6,6 +6,7 @@ It is the far device's word, handed on, or the queue's own, where the far device
 """
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 import attrs
 import structlog
@@ -19,7 +20,7 @@ from relay.dicom.references import failure_report, read_request
 from relay.dicom.rejection import CALLED_AE_TITLE_NOT_RECOGNIZED, rejected
 from relay.dicom.status import Status
 from relay.dicom.uids import STORAGE_COMMITMENT_PUSH_MODEL
-from relay.errors import AssociationAborted
+from relay.errors import AssociationAborted, RemoteProtocolError
 from relay.identity import fingerprint
 from relay.router.devices import Device
 from relay.router.live import Side
@@ -134,7 +135,8 @@ async def _report(
             await release(connection)
             raise AssociationAborted(0, 0, "the device does not accept reports")
         status = await report_event(connection, accepted[0], event, data_set)
-        await release(connection)
+        with suppress(AssociationAborted, RemoteProtocolError):  # it has said all
+            await release(connection)
         return status
     finally:
         await connection.aclose()

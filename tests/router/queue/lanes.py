@@ -118,7 +118,7 @@ class Lanes:
         """Return once nothing waits for these."""
         with trio.fail_after(10_000):
             while await self.waiting(*called):
-                await trio.sleep(0.01)
+                await trio.sleep(2)
 
     async def waiting(self, *called: str) -> int:
         counts = [

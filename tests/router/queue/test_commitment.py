@@ -432,3 +432,47 @@ async def test_one_destinations_trouble_is_its_own(
                 await trio.sleep(0.01)
         await trio.sleep(0.1)
     assert sorted(begun) == ["1.2.0", "1.3"]
+
+
+async def test_destinations_take_turns(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[str] = []
+
+    async def forward(node: object, transaction: Transaction, *others: object) -> int:
+        begun.append(transaction.called)
+        return Status.PROCESSING_FAILURE
+
+    monkeypatch.setattr(module, "forward", forward)
+    monkeypatch.setattr(module, "AT_ONCE", 1)
+    monkeypatch.setattr(module, "PAUSES", Pauses(first=1e-6, cap=1e-6))
+    for number in range(3):
+        other = attrs.evolve(world.transaction(), called=f"PACS{number}", id=bytes([number] * 16))
+        await world.queue.spool.transactions.keep(other, request_for(ONE), [])
+    async with running(world):
+        await until(lambda: len(begun) >= 6)
+    assert set(begun[:3]) == set(begun[3:6]) == {"PACS0", "PACS1", "PACS2"}
+
+
+async def test_what_cannot_be_noted_is_not_done_over_and_over(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[str] = []
+    settle = transactions.TransactionTable.settle
+
+    async def forward(node: object, transaction: Transaction, *others: object) -> int:
+        begun.append(transaction.called)
+        return Status.PROCESSING_FAILURE
+
+    async def failing(table: transactions.TransactionTable, transaction: Transaction) -> None:
+        if transaction.called == "PACS":
+            raise DatabaseError("queue.db: disk I/O error")
+        await settle(table, transaction)
+
+    monkeypatch.setattr(module, "forward", forward)
+    monkeypatch.setattr(module, "LOOK", 1000)
+    monkeypatch.setattr(transactions.TransactionTable, "settle", failing)
+    await accept(world, asked(world, ONE))
+    other = attrs.evolve(world.transaction(), called="PACS2", id=bytes(16))
+    await world.queue.spool.transactions.keep(other, request_for(ONE), [])
+    async with running(world):
+        await until(lambda: begun.count("PACS2") >= 4)
+    assert begun.count("PACS") == 1

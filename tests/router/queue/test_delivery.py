@@ -246,9 +246,7 @@ async def test_a_permanent_rejection_stops_the_destination(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("said", [AAssociateRJ(2, 3, 2), Instead.ABORT])
-async def test_a_transient_rejection_passes(
-    tmp_path: Path, said: AAssociateRJ | Instead
-) -> None:
+async def test_a_transient_rejection_passes(tmp_path: Path, said: AAssociateRJ | Instead) -> None:
     times = [3]
 
     def on_request(request: AAssociateRQ) -> AAssociateRJ | Instead | None:
@@ -377,6 +375,7 @@ async def test_a_far_router_that_restarts_costs_no_object_and_no_order(
     async with sending(tmp_path, Archive(before=gate)) as it:
         await it.left(*wanted)
         await gate.reached.wait()
+        await it.until(lambda: len(it.far.spool.receipts) == at)
         it.restart_far()
         gate.opened.set()
         await it.becomes(delivered=10, hurry=True)

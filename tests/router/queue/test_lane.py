@@ -1,9 +1,9 @@
 """Lanes: what goes to one destination, and when."""
 
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
-import attrs
 import pytest
 import trio
 from trio.testing import MockClock
@@ -15,10 +15,7 @@ from relay.router.queue.lane import LONGEST_LOOK_AWAY, PARALLEL
 from relay.router.queue.ledger import How, Report
 from relay.router.queue.warnings import Kind
 from relay.spool.items import Batch, Hold, Pause, Priority, Selection, State
-from tests.router.queue.lanes import Lanes, lanes
-
-pytestmark = pytest.mark.usefixtures("patient_clock")
-
+from tests.router.queue.lanes import lanes
 
 
 async def no_line(errand: Errand) -> Report:
@@ -30,7 +27,7 @@ async def no_line(errand: Errand) -> Report:
 
 
 async def test_what_waits_is_taken_up_at_the_start(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, patient_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with lanes(tmp_path, monkeypatch) as it:
         await it.left(3)
@@ -40,7 +37,9 @@ async def test_what_waits_is_taken_up_at_the_start(
     assert sorted(number for page in it.deliveries.pages for number in page) == [1, 2, 3, 4]
 
 
-async def test_a_batch_of_which_more_comes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_batch_of_which_more_comes(
+    tmp_path: Path, patient_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with lanes(tmp_path, monkeypatch) as it:
         it.start()
         batch = it.batch()
@@ -51,11 +50,13 @@ async def test_a_batch_of_which_more_comes(tmp_path: Path, monkeypatch: pytest.M
         await it.queue.spool.items.close_batch(batch, 1.0)
         it.queue.couriers.closed(batch)
         while it.queue.couriers.sessions("PACS"):
-            await trio.sleep(0.01)
+            await trio.sleep(1)
     assert len(it.deliveries.errands) == 1
 
 
-async def test_priority_goes_before_age(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_priority_goes_before_age(
+    tmp_path: Path, patient_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(lane_module, "PARALLEL", 1)
     async with lanes(tmp_path, monkeypatch) as it:
         for priority in (Priority.LOW, Priority.NORMAL, Priority.HIGH, Priority.HIGH):
@@ -66,7 +67,7 @@ async def test_priority_goes_before_age(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 async def test_batches_go_at_the_same_time_but_not_all(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, patient_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def slow(errand: Errand) -> None:
         await trio.sleep(5)
@@ -81,7 +82,7 @@ async def test_batches_go_at_the_same_time_but_not_all(
 
 @pytest.mark.parametrize("split", [2, 255])
 async def test_a_batch_over_several_associations(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, split: int
+    tmp_path: Path, patient_clock: MockClock, monkeypatch: pytest.MonkeyPatch, split: int
 ) -> None:
     async def slow(errand: Errand) -> None:
         await trio.sleep(1)
@@ -98,7 +99,7 @@ async def test_a_batch_over_several_associations(
 
 
 async def test_what_one_of_several_sessions_had_is_begun_anew(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, patient_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broken = []
 
@@ -119,7 +120,7 @@ async def test_what_one_of_several_sessions_had_is_begun_anew(
 
 
 async def test_retries_and_batches_take_turns(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, patient_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lane_module, "PARALLEL", 1)
     monkeypatch.setattr(lane_module, "RETRIES", 1)
@@ -134,7 +135,7 @@ async def test_retries_and_batches_take_turns(
 
 
 async def test_an_object_that_never_goes_does_not_keep_a_batch_waiting(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, patient_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def full(errand: Errand) -> Report | None:
         if isinstance(errand, Firsts):
@@ -156,7 +157,7 @@ async def test_an_object_that_never_goes_does_not_keep_a_batch_waiting(
 
 
 async def test_pauses_grow_and_one_goes_ahead(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, patient_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with lanes(tmp_path, monkeypatch, no_line) as it:
         for _ in range(20):
@@ -166,7 +167,7 @@ async def test_pauses_grow_and_one_goes_ahead(
         assert it.queue.couriers.trouble("PACS") == "the line is down"
         assert it.deliveries.most == PARALLEL
         later = it.deliveries.at[PARALLEL:]
-        pauses = [after - before for before, after in zip(later, later[1:], strict=False)]
+        pauses = [after - before for before, after in pairwise(later)]
         assert all(pause >= 100 for pause in pauses[-3:])
         it.deliveries.most = it.deliveries.running
         assert it.deliveries.most <= 1
@@ -177,7 +178,7 @@ async def test_pauses_grow_and_one_goes_ahead(
 
 
 async def test_a_lane_that_is_down_does_not_slow_another(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, patient_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def hangs(errand: Errand) -> None:
         if errand.batch.called == "DEAD":
@@ -195,7 +196,7 @@ async def test_a_lane_that_is_down_does_not_slow_another(
 
 
 async def test_a_fault_in_one_lane_ends_neither_it_nor_another(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, patient_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     faults = [3]
 
@@ -215,7 +216,11 @@ async def test_a_fault_in_one_lane_ends_neither_it_nor_another(
 @pytest.mark.parametrize("error", [DatabaseError("disk I/O error"), RuntimeError("a bug")])
 @pytest.mark.parametrize("question", ["due", "next_batch", "next_due", "batches"])
 async def test_rows_that_cannot_be_read_end_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, question: str, error: Exception
+    tmp_path: Path,
+    patient_clock: MockClock,
+    monkeypatch: pytest.MonkeyPatch,
+    question: str,
+    error: Exception,
 ) -> None:
     async with lanes(tmp_path, monkeypatch) as it:
         await it.left(2)
@@ -237,7 +242,7 @@ async def test_rows_that_cannot_be_read_end_nothing(
 
 
 async def test_an_errand_that_comes_to_nothing_is_not_begun_at_once_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, patient_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def nothing(errand: Errand) -> Report:
         await trio.lowlevel.checkpoint()
@@ -252,7 +257,7 @@ async def test_an_errand_that_comes_to_nothing_is_not_begun_at_once_again(
 
 
 async def test_what_is_due_and_cannot_be_begun_is_not_asked_for_without_end(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, patient_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with lanes(tmp_path, monkeypatch) as it:
         await it.tried()
@@ -269,7 +274,7 @@ async def test_what_is_due_and_cannot_be_begun_is_not_asked_for_without_end(
 
 
 async def test_a_pause_that_cannot_be_noted_is_no_endless_loop(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, patient_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def not_authorized(errand: Errand) -> Report:
         await trio.lowlevel.checkpoint()
@@ -289,7 +294,9 @@ async def test_a_pause_that_cannot_be_noted_is_no_endless_loop(
 # --- when it goes on ------------------------------------------------------------------------------
 
 
-async def test_what_is_due_goes_when_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_is_due_goes_when_it_is(
+    tmp_path: Path, patient_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with lanes(tmp_path, monkeypatch) as it:
         due = it.queue.spool.clock() + 500
         await it.tried(due)
@@ -299,7 +306,7 @@ async def test_what_is_due_goes_when_it_is(tmp_path: Path, monkeypatch: pytest.M
 
 
 async def test_a_clock_that_is_set_back_keeps_nothing_waiting(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, patient_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with lanes(tmp_path, monkeypatch) as it:
         await it.tried(it.queue.spool.clock() + 300)
@@ -312,7 +319,7 @@ async def test_a_clock_that_is_set_back_keeps_nothing_waiting(
 
 
 async def test_a_clock_that_is_set_forward_is_noticed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, patient_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with lanes(tmp_path, monkeypatch) as it:
         await it.tried(it.queue.spool.clock() + 3000)
@@ -324,7 +331,9 @@ async def test_a_clock_that_is_set_forward_is_noticed(
         assert trio.current_time() - begun < 2 * LONGEST_LOOK_AWAY
 
 
-async def test_the_network_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_network_comes_back(
+    tmp_path: Path, patient_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with lanes(tmp_path, monkeypatch, no_line) as it:
         await it.left()
         it.start()
@@ -339,7 +348,7 @@ async def test_the_network_comes_back(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 async def test_a_person_stops_it_and_lets_it_go_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, patient_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with lanes(tmp_path, monkeypatch) as it:
         it.start()
@@ -356,7 +365,7 @@ async def test_a_person_stops_it_and_lets_it_go_on(
 
 
 async def test_the_devices_word_does_not_take_the_place_of_a_persons(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, patient_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def stopped_meanwhile(errand: Errand) -> Report:
         await it.queue.pause(Pause("PACS", True, "it moves", 1.0))
@@ -367,14 +376,16 @@ async def test_the_devices_word_does_not_take_the_place_of_a_persons(
         await it.left()
         it.start()
         while not await it.queue.spool.items.pauses():
-            await trio.sleep(0.01)
+            await trio.sleep(1)
         await trio.sleep(1)
         (pause,) = await it.queue.spool.items.pauses()
         assert pause.by_person
         assert not it.queue.warnings.standing(Kind.PAUSED)
 
 
-async def test_what_has_moved_is_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_has_moved_is_held(
+    tmp_path: Path, patient_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def moved(errand: Errand) -> Report:
         await trio.lowlevel.checkpoint()
         return Report(How.MOVED, "it has moved")
@@ -392,7 +403,7 @@ async def test_what_has_moved_is_held(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 async def test_a_batch_that_is_closed_while_its_row_is_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, patient_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     closed: list[object] = []
 
@@ -419,7 +430,7 @@ async def test_a_batch_that_is_closed_while_its_row_is_read(
 
 
 async def test_a_batch_whose_end_could_not_be_noted_is_delivered_and_released(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, patient_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with lanes(tmp_path, monkeypatch) as it:
         batch = it.batch()
@@ -430,12 +441,12 @@ async def test_a_batch_whose_end_could_not_be_noted_is_delivered_and_released(
         await it.done()
         begun = trio.current_time()
         while it.queue.couriers.sessions("PACS"):
-            await trio.sleep(0.01)
+            await trio.sleep(1)
         assert trio.current_time() - begun < 5
 
 
 async def test_news_of_a_batch_under_way_is_the_errands(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, patient_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with lanes(tmp_path, monkeypatch) as it:
         it.start()
@@ -457,7 +468,7 @@ async def test_news_of_a_batch_under_way_is_the_errands(
 
 
 async def test_what_comes_when_the_errand_has_just_stopped_is_not_forgotten(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, patient_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     released = trio.Event()
     count = [0]

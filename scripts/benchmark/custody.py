@@ -1,0 +1,176 @@
+"""The disk's share of custody, without any network: a program of its own, measured from memory.
+
+    python -m scripts.benchmark.custody pattern|relay DIRECTORY KEEPERS FOLDER...
+
+`pattern` does with the disk what custody does and nothing else: files made 32 at a time, their
+folder synced once for all of them; for each object SHA-256, AES-256-GCM, write, fsync; then one
+commit (WAL, FULL) of the rows of all that wait by then. `relay` is Relay's own code for that, from
+a data set in memory to the row that is durable. Both keep all Part 10 files of the FOLDERs, the
+KEEPERS at once and each one object at a time, as a sender without an asynchronous window has it;
+the seconds that takes are printed.
+"""
+
+import hashlib
+import os
+import secrets
+import shutil
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import apsw
+import trio
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from relay.dicom.dimse import CommandField, request
+from relay.dicom.negotiation import AcceptedContext
+from relay.router.queue.keeping import item_of
+from relay.spool.items import Batch
+from relay.spool.objects import NAMES
+from relay.spool.segments import TAG_SIZE
+from relay.spool.spool import Spool, open_spool
+from tests import images
+from tests.images import Image
+
+# What a row holds beside its name and digest: command set, UIDs, key, times.
+ROW = b"x" * 640
+
+# An object as it waits in memory.
+Loaded = tuple[Image, bytes]
+
+
+# --- the pattern ----------------------------------------------------------------------------------
+
+
+class Pattern:
+    """One folder and one database, and threads that write to them."""
+
+    def __init__(self, directory: Path, objects: list[Loaded]) -> None:
+        self._directory = directory
+        self._todo = iter(objects)
+        self._largest = max(len(data) for _, data in objects)
+        self._connection = apsw.Connection(str(directory / "rows.db"))
+        self._connection.execute("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL")
+        self._connection.execute("CREATE TABLE row (id BLOB UNIQUE, digest BLOB, rest BLOB)")
+        self._folder = os.open(directory, os.O_RDONLY)
+        self._taking, self._making, self._committing = (threading.Lock() for _ in range(3))
+        self._made: list[tuple[bytes, int]] = []
+        self._pending: list[tuple[bytes, bytes, bytes]] = []
+
+    def run(self, keepers: int) -> None:
+        """Keep everything."""
+        threads = [threading.Thread(target=self._keep) for _ in range(keepers)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        for _, descriptor in self._made:
+            os.close(descriptor)
+        os.close(self._folder)
+        self._connection.close()
+
+    def _keep(self) -> None:
+        memory = memoryview(
+            bytearray(self._largest + TAG_SIZE)
+        )  # fresh memory each time costs more
+        while True:
+            with self._taking:
+                image, data = next(self._todo, (None, b""))
+            if image is None:
+                return
+            name, file = self._file()
+            rest = memory[: len(data) + TAG_SIZE]
+            AESGCM(AESGCM.generate_key(256)).encrypt_into(bytes(12), data, None, rest)
+            digest = hashlib.sha256(data).digest()
+            while rest:
+                rest = rest[os.write(file, rest) :]
+            os.fsync(file)
+            os.close(file)
+            with self._taking:
+                self._pending.append((name, digest, ROW))
+            self._commit()
+
+    def _file(self) -> tuple[bytes, int]:
+        with self._making:
+            if not self._made:
+                flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+                for _ in range(NAMES):
+                    name = secrets.token_bytes(16)
+                    path = self._directory / name.hex()
+                    self._made.append((name, os.open(path, flags, 0o600)))
+                os.fsync(self._folder)
+            return self._made.pop()
+
+    def _commit(self) -> None:
+        """Whoever comes first commits for all that wait."""
+        with self._committing:
+            with self._taking:
+                rows, self._pending = self._pending, []
+            if rows:  # else somebody has taken them along
+                self._connection.execute("BEGIN IMMEDIATE")
+                self._connection.executemany("INSERT INTO row VALUES (?, ?, ?)", rows)
+                self._connection.execute("COMMIT")
+
+
+# --- Relay's own ----------------------------------------------------------------------------------
+
+
+async def relay(directory: Path, objects: list[Loaded], keepers: int) -> float:
+    """Seconds in which Relay's custody keeps everything."""
+    todo = iter(objects)
+    async with (
+        open_spool(directory, space=2**50, reserve=0) as spool,
+        trio.open_nursery() as running,
+    ):
+        running.start_soon(spool.custody.run)
+        began = time.perf_counter()
+        async with trio.open_nursery() as nursery:
+            for _ in range(keepers):
+                nursery.start_soon(_keep, spool, todo)
+        elapsed = time.perf_counter() - began
+        running.cancel_scope.cancel()
+    return elapsed
+
+
+async def _keep(spool: Spool, todo: Iterator[Loaded]) -> None:
+    """One keeper: the steps of relay.router.queue.intake, without what is around them."""
+    batch = Batch(peer=bytes(32), called="PACS", calling="CT", device="CT", opened=time.time())
+    for number, (image, data) in enumerate(todo, start=1):
+        context = AcceptedContext(1, image.sop_class, image.transfer_syntax)
+        command = request(
+            CommandField.C_STORE_RQ, number & 0x7FFF, image.sop_class, image.sop_instance
+        )
+        writer = await spool.objects.begin()
+        await writer.write(data)
+        stored = await writer.finish()
+        item = item_of(batch, context, command, stored, accepted=spool.clock())
+        await spool.custody.keep(batch, item)
+
+
+# --- the program ----------------------------------------------------------------------------------
+
+
+def main() -> None:
+    way, where, keepers, *folders = sys.argv[1:]
+    files = [file for folder in folders for file in sorted(Path(folder).iterdir())]
+    found = [images.read(file) for file in files]
+    objects = [(image, image.data_set()) for image in found]
+    directory = Path(tempfile.mkdtemp(dir=where))
+    try:
+        if way == "pattern":
+            pattern = Pattern(directory, objects)
+            began = time.perf_counter()
+            pattern.run(int(keepers))
+            elapsed = time.perf_counter() - began
+        else:
+            elapsed = trio.run(relay, directory, objects, int(keepers))
+    finally:
+        shutil.rmtree(directory)
+    print(elapsed)
+
+
+if __name__ == "__main__":
+    main()
