@@ -22,8 +22,17 @@ from tests.faults.links import Link, LinkState
 from tests.network import Site
 from tests.providers.seaweed import Seaweed
 
-# Between two kills, in seconds: from right upon one another to a quiet moment.
-SHORTEST_CALM, LONGEST_CALM = 0.05, 2.5
+# Between two looks at what came.
+POLL = 0.05
+
+# Between two kills so many objects come to their devices, that kills fall into work that goes on:
+# mostly a few, sometimes none. Where nothing comes any more the next kill comes all the same.
+MOST_OBJECTS = 12
+SHARE_UPON_ANOTHER = 0.2
+PATIENCE = 10.0
+
+# And then so many seconds.
+SHORTEST_CALM, LONGEST_CALM = 0.02, 0.7
 
 # How long somebody is away, in seconds: mostly what a restart takes.
 SHORTEST_ABSENCE, LONGEST_ABSENCE = 0.0, 1.0
@@ -37,10 +46,11 @@ LONGEST_START = 1.2
 
 @attrs.frozen(slots=True)
 class Kill:
-    """One kill: how long after the last one, of whom, how long away; `at_start`: so long into its
-    start it is killed again."""
+    """One kill: after how many objects and seconds, of whom, how long away; `at_start`: so long
+    into its start it is killed again."""
 
     number: int
+    objects: int
     calm: float
     victim: str
     absence: float
@@ -62,6 +72,9 @@ def kills(seed: int, count: int, weights: Mapping[str, int]) -> list[Kill]:
         plan.append(
             Kill(
                 number=len(plan) + 1,
+                objects=0
+                if source.random() < SHARE_UPON_ANOTHER
+                else source.randint(1, MOST_OBJECTS),
                 calm=source.uniform(SHORTEST_CALM, LONGEST_CALM),
                 victim=source.choices(list(weights), list(weights.values()))[0],
                 absence=source.uniform(SHORTEST_ABSENCE, longest),
@@ -154,14 +167,21 @@ class Chaos:
     always: list[Blow] = attrs.field(factory=list)
     """What goes on all the time."""
 
-    async def run(self, plan: Sequence[Kill], struck: Callable[[], object]) -> None:
+    async def run(
+        self, plan: Sequence[Kill], struck: Callable[[], object], came: Callable[[], int]
+    ) -> None:
         """Carry out `plan`, one kill at a time in each victim, several victims at once.
 
-        Returns when all are up again. `struck` is called once each kill has fallen.
+        Returns when all are up again. `struck` is called once each kill has fallen; `came` says how
+        many objects have come to their devices.
         """
         busy = {name: trio.Lock() for name in self.victims}
         async with trio.open_nursery() as nursery:
             for kill in plan:
+                enough = came() + kill.objects
+                with trio.move_on_after(PATIENCE):
+                    while came() < enough:
+                        await trio.sleep(POLL)
                 await trio.sleep(kill.calm)
                 await busy[kill.victim].acquire()  # it is up again
                 busy[kill.victim].release()

@@ -39,6 +39,10 @@ class TallyingDevice:
     def port(self) -> int:
         return self.peer.port
 
+    def came(self) -> int:
+        """How many objects have come."""
+        return self.tally.read_bytes().count(b"\n") if self.tally.exists() else 0
+
     def arrivals(self) -> dict[str, list[Arrival]]:
         """What came, in its order, by SOP Instance UID."""
         found: dict[str, list[Arrival]] = {}

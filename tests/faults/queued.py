@@ -108,7 +108,7 @@ class World:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.send, count, seed)
             self.pace.let(share)
-            await chaos.run(plan, lambda: self.pace.let(share))
+            await chaos.run(plan, lambda: self.pace.let(share), self.came)
             self.pace.let(count)
         sent = trio.current_time() - start
         settled = await self.settle(settling)
@@ -172,6 +172,10 @@ class World:
             found += answer["items"]
             after = str(answer["next"]) if answer["next"] else ""
         return found
+
+    def came(self) -> int:
+        """How many objects have come to the devices, again and again included."""
+        return sum(device.came() for device in self.devices.values())
 
     async def settle(self, deadline: float) -> float:
         """Wait until nothing waits any more; how long that took. Raises NetworkError."""
@@ -322,12 +326,13 @@ async def queued_hospitals(
     front: FaultyProxy | None = None,
     lines: Mapping[str, Link] | None = None,
     clocks: Mapping[str, float] | None = None,
+    router: Mapping[str, object] | None = None,
 ) -> AsyncIterator[World]:
     """Hospitals A and B; B's `devices` with options of device.py, to which A queues.
 
     With `store` chunks go by that object store instead of the Bridge's own, through `front` if
     there is one. `lines` are the HTTP proxies, `clocks` the errors of the clocks in seconds, of
-    hospitals.
+    hospitals. `router` are further keys for both Routers' configurations.
     """
     folder.mkdir(parents=True, exist_ok=True)
     endpoint = front.endpoint if front is not None else store.endpoint if store is not None else ""
@@ -341,7 +346,10 @@ async def queued_hospitals(
         net = await stack.enter_async_context(
             network(
                 *(folder / "net", "A", "B"),
-                router={"allowed_origins": [endpoint]} if endpoint else None,
+                router={
+                    **({"allowed_origins": [endpoint]} if endpoint else {}),
+                    **(router or {}),
+                },
             )
         )
         if store is not None:

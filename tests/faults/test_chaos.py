@@ -1,5 +1,6 @@
 """Kills and links: a seed makes the same plan each time, and what is cut is cut."""
 
+import itertools
 import time
 from contextlib import AsyncExitStack
 
@@ -45,7 +46,11 @@ async def test_all_is_carried_out_and_all_are_up_in_the_end(
     monkeypatch.setattr(time, "time", trio.current_time)
     victims = {name: Counted() for name in WEIGHTS}
     chaos, struck = Chaos(victims), list[float]()
-    await chaos.run(kills(1, 60, WEIGHTS), lambda: struck.append(trio.current_time()))
+    await chaos.run(
+        kills(1, 60, WEIGHTS),
+        lambda: struck.append(trio.current_time()),
+        itertools.count().__next__,
+    )
     assert len(struck) == len(chaos.blows) == sum(v.killed for v in victims.values()) == 60
     assert all(victim.running for victim in victims.values())
     assert all(blow.fell <= blow.over for blow in chaos.blows)

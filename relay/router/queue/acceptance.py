@@ -319,6 +319,8 @@ class Acceptance:
         try:
             for calling in callings:
                 await self._renew_one(node, called, calling)
+        except Exception:  # it would end this Router, and with it all that others wait for
+            log.exception("knowledge not learned", called=called)
         finally:
             self._busy.discard(called)
 

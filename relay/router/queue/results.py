@@ -25,6 +25,10 @@ log = structlog.get_logger()
 # Results that wait to be written. Whoever brings more waits, and the device with it.
 WAITING_RESULTS = 32
 
+# For the near Router to take what it is told. Where it cannot be reached the session ends sooner,
+# after its resume window; one that is there takes it at once.
+TELLING_WAIT = 120.0
+
 
 @attrs.frozen(slots=True)
 class Due:
@@ -96,12 +100,20 @@ class Counts:
 
 
 async def say(near: TunnelAssociation, *records: Record) -> None:
-    """Tell the near Router; if it has left, what is received from it next says so."""
+    """Tell the near Router; if it has left, what is received from it next says so.
+
+    Also one that asks and asks, and takes no answer: it would hold the device's place.
+    """
+    session = near.session.hex()[:12]
     try:
-        for record in records:
-            await near.send(record)
+        with trio.move_on_after(TELLING_WAIT) as scope:
+            for record in records:
+                await near.send(record)
+        if scope.cancelled_caught:
+            log.warning("near Router takes no answers", session=session)
+            await near.abort(AbortSource.SERVICE_PROVIDER)
     except AssociationAborted as error:
-        log.info("near Router has left", session=near.session.hex()[:12], why=str(error))
+        log.info("near Router has left", session=session, why=str(error))
 
 
 class Results:

@@ -491,3 +491,21 @@ async def test_a_full_disk_ends_nothing(world: World, monkeypatch: pytest.Monkey
         monkeypatch.setattr(world.node.database, "run", run)
         world.owner.says = knowledge(2)
         await until(lambda: (world.known() or HELD_NOTHING).serial == 2)
+
+
+async def test_a_fault_of_our_own_ends_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(acceptance, "LOOK", 0.01)
+    learn, faults = world.held.learn, [1]
+
+    async def fault(*arguments: Any, **options: Any) -> Any:
+        if faults:
+            raise ValueError(faults.pop())
+        return await learn(*arguments, **options)
+
+    monkeypatch.setattr(world.held, "learn", fault)
+    async with running(world) as table:
+        await table.put(Destination("PACS"))
+        await until(lambda: world.known() is not None)
+    assert not faults

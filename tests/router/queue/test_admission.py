@@ -41,7 +41,7 @@ def of(queue: Queue, request: AAssociateRQ, device: Device | None = None) -> Int
     return Intake(queue=queue, device=device, request=request, held=HELD, priority=Priority.NORMAL)
 
 
-def results(intake: Intake) -> list[ContextResult]:
+def results(intake: Intake) -> list[int]:
     return [context.result for context in answer_to(intake).contexts]
 
 

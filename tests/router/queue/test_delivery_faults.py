@@ -8,7 +8,7 @@ import attrs
 import pytest
 import trio
 
-from relay.dicom import pdu
+from relay.dicom import negotiation, pdu
 from relay.dicom.pdu import PDV, AAbort, AAssociateRQ, AReleaseRP, AReleaseRQ, Atom
 from relay.errors import DatabaseError
 from relay.router.node import unix_time
@@ -525,7 +525,7 @@ async def test_no_more_under_way_than_can_be_asked_for(
 async def test_retries_of_more_kinds_than_one_association_has_room_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(delivery.negotiation, "MAXIMUM_CONTEXTS", 2)
+    monkeypatch.setattr(negotiation, "MAXIMUM_CONTEXTS", 2)
     async with scripted(tmp_path, takes_all) as it:
         batch = it.batch()
         for number in range(5):

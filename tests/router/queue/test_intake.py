@@ -54,8 +54,10 @@ class Sender:
         for atom in atoms:
             await self.association.send(atom)
 
-    async def store(self, number: int, content: bytes = b"content!", **changes: object) -> None:
-        await self.say(*stored(number, content, **changes))
+    async def store(
+        self, number: int, content: bytes = b"content!", request: CommandSet | None = None
+    ) -> None:
+        await self.say(*stored(number, content, request=request))
 
     async def status(self) -> tuple[int, int]:
         """Message ID and status of the next response."""

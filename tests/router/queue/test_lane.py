@@ -14,7 +14,7 @@ from relay.router.queue.errand import Errand, Firsts
 from relay.router.queue.lane import LONGEST_LOOK_AWAY, PARALLEL
 from relay.router.queue.ledger import How, Report
 from relay.router.queue.warnings import Kind
-from relay.spool.items import Batch, Hold, Pause, Priority, Selection, State
+from relay.spool.items import Batch, Hold, Item, Pause, Priority, Selection, State
 from tests.router.queue.lanes import lanes
 
 
@@ -101,7 +101,7 @@ async def test_a_batch_over_several_associations(
 async def test_what_one_of_several_sessions_had_is_begun_anew(
     tmp_path: Path, patient_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    broken = []
+    broken: list[list[Item]] = []
 
     async def first_breaks(errand: Errand) -> Report | None:
         if not broken:

@@ -1,0 +1,105 @@
+"""The spool's disk is full: senders are told so, nothing is lost, and later it goes on.
+
+The near Router's data_dir is a small tmpfs. While the far Router is away the queue grows to where
+the reserve begins; then somebody else takes the rest of the disk, down to the last byte, under the
+Router's hands; then there is room again, and all is delivered.
+"""
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import trio
+
+from tests.faults.chaos import Blow
+from tests.faults.queued import World, queued_hospitals
+from tests.faults.small_disk import small_disk
+
+pytestmark = [pytest.mark.interop]
+
+SEED = int(os.environ.get("RELAY_TEST_SEED", "1"))
+
+DEVICES = {"PACS1": (), "PACS2": ()}
+
+MIB = 2**20
+
+# Until senders have been refused so often; and until the queue does not grow any more.
+REFUSALS = 20
+FILLING = 120.0
+
+
+def refusals(world: World) -> int:
+    """How often senders were told that there is no room: A700, or a transient rejection."""
+    return world.ledger.statuses["A700"] + world.ledger.ends["rejected"]
+
+
+async def refused_again(world: World, times: int) -> None:
+    before = refusals(world)
+    with trio.fail_after(FILLING):
+        while refusals(world) < before + times:
+            await trio.sleep(0.1)
+
+
+def take_the_rest(disk: Path) -> Path:
+    """Fill what is left of the disk."""
+    file = disk / "of-somebody-else"
+    with file.open("wb", buffering=0) as sink:
+        piece = bytes(64 * 1024)
+        while piece:
+            try:
+                sink.write(piece)
+            except OSError:
+                piece = piece[: len(piece) // 2]
+    return file
+
+
+async def fill_and_go_on(
+    folder: Path, size: int, count: int, figure: Callable[[str], None], *, settling: float
+) -> None:
+    """Send `count` objects to a spool on a disk of `size` bytes, which does not hold them all."""
+    limits = {"spool_reserve": 2 * MIB}
+    with small_disk(folder / "net" / "A" / "data", size) as disk:
+        async with queued_hospitals(folder, DEVICES, router=limits) as world:
+            await world.learn()
+            learned = len(world.ledger.answered)
+            fell = time.time()
+            await world.far.stop()
+            async with trio.open_nursery() as nursery:
+                world.pace.let(count)
+                nursery.start_soon(world.send, count, SEED)
+                await refused_again(world, REFUSALS)
+                waiting = (await world.states())["waiting"]
+                figure(f"{waiting} objects wait in {size // MIB} MiB when the reserve is reached")
+                assert waiting > 0
+
+                rest = take_the_rest(disk)
+                await refused_again(world, REFUSALS)
+                # An association that is accepted all the same hears A700 for its objects.
+                figure(f"senders: {world.ledger.words()}")
+                rest.unlink()
+                broken = "spool broken" in world.near.output()
+                if broken:  # a commit has failed: until its next start the Router accepts nothing
+                    await world.near.stop()
+                    await world.near.start()
+                await world.far.start()
+            over = time.time()
+            settled = await world.settle(settling)
+            verdict = await world.judge([Blow("the far Router was away", fell, over)])
+            figure(f"the spool broke: {broken}; all delivered after {settled:.0f} s more")
+            for words in verdict.found:
+                figure(words)
+            assert not verdict.wrong, "\n".join(verdict.wrong)
+            assert len(world.ledger.answered) == learned + count
+
+
+@pytest.mark.timeout(300)
+async def test_a_full_disk(tmp_path: Path, figure: Callable[[str], None]) -> None:
+    await fill_and_go_on(tmp_path, 8 * MIB, 150, figure, settling=120.0)
+
+
+@pytest.mark.full
+@pytest.mark.timeout(3600)
+async def test_a_full_disk_of_many(tmp_path: Path, figure: Callable[[str], None]) -> None:
+    await fill_and_go_on(tmp_path, 32 * MIB, 2000, figure, settling=600.0)
