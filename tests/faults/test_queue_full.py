@@ -1,8 +1,9 @@
 """The spool's disk is full: senders are told so, nothing is lost, and later it goes on.
 
-The near Router's data_dir is a small tmpfs. While the far Router is away the queue grows to where
-the reserve begins; then somebody else takes the rest of the disk, down to the last byte, under the
-Router's hands; then there is room again, and all is delivered.
+The near Router's data_dir is a small tmpfs. While the far Router is away somebody else takes all of
+the disk, down to the last byte, under the Router's hands, and gives it back; then the queue grows
+to where the reserve begins. The disk is full again when the far Router comes back, so that results
+may not be noted; and then there is room, and all is delivered.
 """
 
 import os
@@ -25,8 +26,14 @@ DEVICES = {"PACS1": (), "PACS2": ()}
 
 MIB = 2**20
 
-# Until senders have been refused so often; and until the queue does not grow any more.
+# Somebody takes the disk once so many objects wait.
+WAITING = 10
+
+# Until senders have been refused so often, and devices have got so many objects.
 REFUSALS = 20
+OBJECTS = 5
+
+# Until it comes to that.
 FILLING = 120.0
 
 
@@ -35,11 +42,24 @@ def refusals(world: World) -> int:
     return world.ledger.statuses["A700"] + world.ledger.ends["rejected"]
 
 
-async def refused_again(world: World, times: int) -> None:
-    before = refusals(world)
+async def until(done: Callable[[], bool]) -> None:
     with trio.fail_after(FILLING):
-        while refusals(world) < before + times:
-            await trio.sleep(0.1)
+        while not done():
+            await trio.sleep(0.05)
+
+
+async def refused_again(world: World) -> None:
+    before = refusals(world)
+    await until(lambda: refusals(world) >= before + REFUSALS)
+
+
+async def mended(world: World) -> bool:
+    """Start the near Router anew if a commit has failed: it accepts nothing until then."""
+    broken = "spool broken" in world.near.output()
+    if broken:
+        await world.near.stop()
+        await world.near.start()
+    return broken
 
 
 def take_the_rest(disk: Path) -> Path:
@@ -69,21 +89,23 @@ async def fill_and_go_on(
             async with trio.open_nursery() as nursery:
                 world.pace.let(count)
                 nursery.start_soon(world.send, count, SEED)
-                await refused_again(world, REFUSALS)
+                await until(lambda: len(world.ledger.answered) >= learned + WAITING)
+                rest = take_the_rest(disk)
+                await refused_again(world)
+                rest.unlink()
+                broken = await mended(world)
+
+                await refused_again(world)
                 waiting = (await world.states())["waiting"]
                 figure(f"{waiting} objects wait in {size // MIB} MiB when the reserve is reached")
-                assert waiting > 0
+                assert waiting >= WAITING
 
-                rest = take_the_rest(disk)
-                await refused_again(world, REFUSALS)
-                # An association that is accepted all the same hears A700 for its objects.
-                figure(f"senders: {world.ledger.words()}")
-                rest.unlink()
-                broken = "spool broken" in world.near.output()
-                if broken:  # a commit has failed: until its next start the Router accepts nothing
-                    await world.near.stop()
-                    await world.near.start()
+                rest, before = take_the_rest(disk), world.came()
                 await world.far.start()
+                await until(lambda: world.came() >= before + OBJECTS)
+                figure(f"meanwhile: {world.ledger.words()}")
+                rest.unlink()
+                broken |= await mended(world)
             over = time.time()
             settled = await world.settle(settling)
             verdict = await world.judge([Blow("the far Router was away", fell, over)])

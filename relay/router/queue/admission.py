@@ -11,18 +11,23 @@ import attrs
 from relay.dicom import elements, negotiation, uids
 from relay.dicom.negotiation import AsynchronousOperationsWindow
 from relay.dicom.pdu import AAssociateAC, AAssociateRQ, ContextResult, PresentationContext
+from relay.errors import SpoolFull
 from relay.identity import fingerprint
 from relay.router.departure import Departure
 from relay.router.devices import Device
 from relay.router.live import LiveAssociation, Side, number
 from relay.router.moved import MovedDeparture, Only
+from relay.router.queue.destinations import Mode
 from relay.router.queue.held import Held
 from relay.router.queue.state import Queue
-from relay.spool.items import Priority
+from relay.spool.items import KEPT, Priority
 
 # Objects of one association that are on their way to the disk: as many operations as we let a
 # sender have outstanding (PS3.7 §D.3.3.3). More share no sync that these do not.
 WINDOW = 16
+
+# Of the spool, what objects for one destination cannot take where there are others.
+OTHERS_SHARE = 1 / 4
 
 
 @attrs.frozen(slots=True, kw_only=True)
@@ -48,6 +53,25 @@ def border_of(intake: Intake) -> Departure:
     if intake.moved and intake.device is not None:
         return MovedDeparture(node, intake.device, Only(called), peer, called)
     return Departure(node.knowledge(), intake.device, peer, called)
+
+
+async def check_share(queue: Queue, called: str) -> None:
+    """Whether what waits for `called` leaves room for other destinations: one that is away for
+    days must not keep everything else from being accepted. Raises SpoolFull, DatabaseError.
+
+    An association that was accepted brings all that it has, as long as there is room at all.
+    """
+    titles = {row.called for row in queue.destinations if row.mode is Mode.QUEUED}
+    if not titles - {called}:
+        return
+    share = queue.settings.space - int(OTHERS_SHARE * queue.settings.space)
+    counts = await queue.spool.items.counts()
+    waiting = sum(t.bytes for t in counts if t.called == called and t.state in KEPT)
+    if waiting >= share:
+        raise SpoolFull(
+            f"{waiting} bytes wait for {called} in the spool, and the rest of its"
+            f" {queue.settings.space} is for other destinations"
+        )
 
 
 def live_entry(intake: Intake) -> LiveAssociation:

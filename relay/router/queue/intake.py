@@ -29,7 +29,14 @@ from relay.errors import (
 )
 from relay.router.devices import Device
 from relay.router.moves import HeldMove
-from relay.router.queue.admission import WINDOW, Intake, answer_to, border_of, live_entry
+from relay.router.queue.admission import (
+    WINDOW,
+    Intake,
+    answer_to,
+    border_of,
+    check_share,
+    live_entry,
+)
 from relay.router.queue.commitment import Asked
 from relay.router.queue.destinations import Destination, Mixed, Mode
 from relay.router.queue.echoing import live_echo
@@ -97,7 +104,8 @@ async def serve(
         )
     try:
         queue.spool.objects.check()
-    except SpoolError as error:
+        await check_share(queue, called)
+    except (SpoolError, DatabaseError) as error:
         raise rejected(LOCAL_LIMIT_EXCEEDED, str(error)) from error
     destination = queue.destinations.for_call(called, calling)
     intake = Intake(
@@ -254,6 +262,8 @@ class _Taking:
         command = message.command
         if command.sop_class_uid != message.context.abstract_syntax:
             message.status = Status.SOP_CLASS_NOT_SUPPORTED
+        elif not self._is_taken_still(message.context):
+            message.status = Status.SOP_CLASS_NOT_SUPPORTED
         elif not command.has_data_set:
             message.status = Status.UNABLE_TO_PROCESS  # PS3.7 §9.1.1.1: it is mandatory
         elif not 0 < len(command.sop_instance_uid or "") <= UID_LENGTH:
@@ -269,6 +279,12 @@ class _Taking:
                 message.writer = await self._spool.objects.begin()
             except SpoolError as error:
                 self._no_room(message, error)
+
+    def _is_taken_still(self, context: AcceptedContext) -> bool:
+        """Whether the device has not refused this kind since the association was accepted."""
+        request, now = self._intake.request, int(self._spool.clock())
+        known = self._queue.acceptance.known(self._queue.node, request.called, request.calling, now)
+        return known is None or known.takes(context.abstract_syntax, context.transfer_syntax)
 
     async def _write(self, message: "_Message", pdv: PDV) -> None:
         if message.data_set is not None:

@@ -48,6 +48,10 @@ class Kind(Enum):
     """No more objects are accepted: the disk failed, or objects on it are damaged or missing."""
     DOUBTFUL = "doubtful"
     """After a restore: objects that may have been delivered already wait for a person's word."""
+    MOVED = "moved"
+    """A destination belongs to another hospital by now than the one that objects were left for."""
+    LOCKED = "locked"
+    """Objects were locked with another spool key than the one that this Router has."""
     UNREPORTED = "unreported"
     """A device of ours waits for a storage commitment that failed, and could not be told."""
 

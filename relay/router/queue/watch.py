@@ -85,26 +85,41 @@ def _failed(queue: Queue, tallies: Sequence[Tally]) -> None:
     _end_others(queue, Kind.FAILED, failed)
 
 
+# Why objects wait for a person, what the warning is, and what it says of them.
+_STUCK = {
+    Hold.DOUBTFUL: (
+        Kind.DOUBTFUL,
+        "are from before this Router was restored, and may have been delivered: `relay queue list"
+        " --state held` shows them, `relay queue retry` sends them, `relay queue discard` does not",
+    ),
+    Hold.MOVED: (
+        Kind.MOVED,
+        "were left for the hospital that this title belonged to, and go to no other: `relay queue"
+        " list --state held` shows them; send them again, then `relay queue discard`",
+    ),
+    Hold.LOCKED: (
+        Kind.LOCKED,
+        "are locked with another spool key than this Router has: start it with that one",
+    ),
+}
+
+
 async def _held(queue: Queue) -> None:
     held = await queue.spool.items.held()
-    doubtful = Counter[str]()
+    stuck = {hold: Counter[str]() for hold in _STUCK}
     refused = set()
     for called, calling, hold, pair, count in held:
-        if hold is Hold.DOUBTFUL:
-            doubtful[called] += count
+        if hold in stuck:
+            stuck[hold][called] += count
         elif hold is Hold.NOT_ACCEPTED:
             refused.add(queue.warn_refused(called, calling, pair))
-    for called, count in doubtful.items():
-        queue.warnings.begin(
-            Kind.DOUBTFUL,
-            called,
-            f"objects for {called} are from before this Router was restored, and may have been"
-            " delivered: `relay queue list --state held` shows them, `relay queue retry` sends"
-            " them, `relay queue discard` does not",
-            destination=called,
-            count=count,
-        )
-    _end_others(queue, Kind.DOUBTFUL, doubtful)
+    for hold, counts in stuck.items():
+        kind, words = _STUCK[hold]
+        for called, count in counts.items():
+            queue.warnings.begin(
+                kind, called, f"objects for {called} {words}", destination=called, count=count
+            )
+        _end_others(queue, kind, counts)
     _end_others(queue, Kind.REFUSED, refused)
 
 

@@ -2,15 +2,21 @@
 
 from pathlib import Path
 
+import attrs
 import pytest
 import trio
 from trio.testing import MockClock
 
+from relay.dicom.pdu import AAssociateAC, AAssociateRJ
+from relay.dicom.rejection import LOCAL_LIMIT_EXCEEDED
 from relay.router.queue import courier as courier_module
 from relay.router.queue import lane as lane_module
 from relay.router.queue.courier import Couriers
+from relay.router.queue.destinations import Destination
 from relay.router.queue.errand import IDLE_RELEASE, IDLE_WANTED, Errand
+from relay.spool.items import Selection
 from tests.router.queue.lanes import lanes
+from tests.router.queue.test_intake import calling, taking
 
 
 async def test_who_keeps_its_association_open_does_not_keep_the_others_waiting(
@@ -76,3 +82,20 @@ async def test_a_hospital_that_ends_no_session_does_not_have_them_all(
         it.queue.couriers.closed(honest)
         await trio.sleep(10)
         assert it.deliveries.running == 3
+
+
+async def test_a_destination_that_is_away_does_not_fill_the_whole_spool(tmp_path: Path) -> None:
+    async with taking(tmp_path, couriers=False) as it:
+        it.queue.settings = attrs.evolve(it.queue.settings, space=1000)
+        await it.left(b"x" * 800)
+        async with calling(it) as (sender, answer):
+            assert isinstance(answer, AAssociateAC)  # there is no other
+            await sender.release()
+        await it.queue.destinations.put(Destination("ANOTHER"))
+        async with calling(it) as (_, answer):
+            assert isinstance(answer, AAssociateRJ)
+            assert answer == LOCAL_LIMIT_EXCEEDED
+        await it.queue.spool.items.discard(Selection(), "gone", 1.0)
+        async with calling(it) as (sender, answer):
+            assert isinstance(answer, AAssociateAC)
+            await sender.release()

@@ -414,6 +414,19 @@ async def test_what_is_wrong_is_drained_and_answered(
         assert files(it) == 1
 
 
+async def test_what_is_refused_at_a_delivery_is_accepted_no_more(tmp_path: Path) -> None:
+    """Also on an association that was accepted before."""
+    async with taking(tmp_path) as it, calling(it) as (sender, answer):
+        await sender.store(1)
+        assert await sender.status() == (1, dimse.Status.SUCCESS)
+        assert isinstance(answer, AAssociateAC)
+        (syntax, *_) = [result.transfer_syntax for result in answer.contexts if result.id == 1]
+        await it.queue.acceptance.refuse("PACS", "WS", (CT, syntax))
+        await sender.store(2)
+        assert await sender.status() == (2, dimse.Status.SOP_CLASS_NOT_SUPPORTED)
+        await sender.release()
+
+
 async def test_a_store_without_a_data_set_is_no_object(tmp_path: Path) -> None:
     empty = asked(1).evolve({Tag.COMMAND_DATA_SET_TYPE: 0x0101})
     async with taking(tmp_path, couriers=False) as it, calling(it) as (sender, _):

@@ -67,6 +67,20 @@ async def test_what_is_held_and_why(queue: Queue) -> None:
     assert queue.warnings.to_json() == []
 
 
+@pytest.mark.parametrize(("hold", "kind"), [(Hold.MOVED, Kind.MOVED), (Hold.LOCKED, Kind.LOCKED)])
+async def test_what_goes_nowhere_is_not_held_in_silence(
+    queue: Queue, hold: Hold, kind: Kind
+) -> None:
+    for _ in range(2):
+        await becomes(queue, await keep(queue, batch_of()), State.HELD, hold=hold)
+    await watch.look(queue)
+    (warning,) = queue.warnings.to_json()
+    assert (warning["warning"], warning["count"]) == (kind.value, 2)
+    await queue.spool.items.discard(Selection(), "sent again", NOW)
+    await watch.look(queue)
+    assert queue.warnings.to_json() == []
+
+
 async def test_a_pause_by_the_device_is_warned_of_and_a_persons_is_not(queue: Queue) -> None:
     await queue.spool.items.pause(Pause("ONE", False, "0124", NOW - 5))
     await queue.spool.items.pause(Pause("TWO", True, "it moves", NOW - 5))
