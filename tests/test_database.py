@@ -10,6 +10,7 @@ import trio
 
 from relay.database import copy_database, open_database
 from relay.errors import DatabaseError
+from tests.faults.power import Disk, Moment, until_cut
 
 FIRST = "CREATE TABLE device (ae_title TEXT PRIMARY KEY, port INTEGER NOT NULL) STRICT"
 SECOND = "ALTER TABLE device ADD COLUMN host TEXT NOT NULL DEFAULT ''"
@@ -171,6 +172,23 @@ async def test_transactions_do_not_mix(path: Path) -> None:
             for _ in range(100):
                 nursery.start_soon(database.run, increment)
         assert await database.run(lambda db: db.execute("SELECT port FROM device").get) == 100
+
+
+async def test_a_layer_that_is_not_there(path: Path) -> None:
+    with pytest.raises(DatabaseError, match=r"relay\.db"):
+        async with open_database(path, vfs="nobody's"):
+            pass
+
+
+async def test_without_a_write_ahead_log_nothing_is_committed(tmp_path: Path) -> None:
+    """SQLite itself would go on with a rollback journal, which a power cut can bring back."""
+    disk = Disk(tmp_path)
+    disk.cut_at(1, Moment.FAIL)
+    with pytest.raises(DatabaseError, match="no write-ahead log"), until_cut(disk):
+        async with open_database(tmp_path / "relay.db", [FIRST], vfs=disk.vfs) as database:
+            await database.run(insert("PACS"))
+    async with open_database(tmp_path / "relay.db", [FIRST]) as database:
+        assert await database.run(titles) == []
 
 
 async def test_closed_database_says_so(path: Path) -> None:

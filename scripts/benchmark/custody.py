@@ -1,13 +1,13 @@
 """The disk's share of custody, without any network: a program of its own, measured from memory.
 
-    python -m scripts.benchmark.custody pattern|relay DIRECTORY KEEPERS FOLDER...
+    python -m scripts.benchmark.custody pattern|relay DIRECTORY KEEPERS FOLDER
 
 `pattern` does with the disk what custody does and nothing else: files made 32 at a time, their
 folder synced once for all of them; for each object SHA-256, AES-256-GCM, write, fsync; then one
 commit (WAL, FULL) of the rows of all that wait by then. `relay` is Relay's own code for that, from
-a data set in memory to the row that is durable. Both keep all Part 10 files of the FOLDERs, the
-KEEPERS at once and each one object at a time, as a sender without an asynchronous window has it;
-the seconds that takes are printed.
+a data set in memory to the row that is durable. Both keep the Part 10 files of FOLDER KEEPERS
+times, so many at once and each keeper one at a time, as a sender without an asynchronous window has
+it; the seconds that takes are printed.
 """
 
 import hashlib
@@ -154,10 +154,9 @@ async def _keep(spool: Spool, todo: Iterator[Loaded]) -> None:
 
 
 def main() -> None:
-    way, where, keepers, *folders = sys.argv[1:]
-    files = [file for folder in folders for file in sorted(Path(folder).iterdir())]
-    found = [images.read(file) for file in files]
-    objects = [(image, image.data_set()) for image in found]
+    way, where, keepers, folder = sys.argv[1:]
+    found = [images.read(file) for file in sorted(Path(folder).iterdir())]
+    objects = [(image, image.data_set()) for image in found] * int(keepers)
     directory = Path(tempfile.mkdtemp(dir=where))
     try:
         if way == "pattern":

@@ -50,8 +50,8 @@ async def ingest(options: Namespace, directory: Path) -> dict[str, Any]:
         await site.near.relay("queue", "pause", "STORESCP")  # nothing is delivered meanwhile
         for count in SENDERS:
             ways: dict[str, Callable[[], Awaitable[float]]] = {
-                "pattern": partial(from_memory, "pattern", directory, folders[:count]),
-                "custody": partial(from_memory, "relay", directory, folders[:count]),
+                "pattern": partial(from_memory, "pattern", directory, count, folders[0]),
+                "custody": partial(from_memory, "relay", directory, count, folders[0]),
                 "storescp": partial(senders, direct, folders[:count]),
                 "relay": partial(senders, queued, folders[:count]),
             }
@@ -92,11 +92,11 @@ async def senders(target: Address, folders: list[Path]) -> float:
     return time.perf_counter() - began
 
 
-async def from_memory(way: str, directory: Path, folders: list[Path]) -> float:
-    """Seconds for scripts.benchmark.custody, with a keeper for each folder."""
+async def from_memory(way: str, directory: Path, keepers: int, folder: Path) -> float:
+    """Seconds for scripts.benchmark.custody."""
     done = await peers.run(
         *(sys.executable, "-m", "scripts.benchmark.custody", way),
-        *(str(directory), str(len(folders)), *map(str, folders)),
+        *(str(directory), str(keepers), str(folder)),
         deadline=work.DEADLINE,
     )
     return float(done.check().output)

@@ -119,8 +119,8 @@ def _many(cell: dict[str, Any]) -> list[str]:
     lines = [
         f"{cell['objects']:,} objects of {cell['object_bytes']} bytes for a destination that is"
         f" paused, from a few senders with asynchronous windows: {cell['intake_per_second']:.0f}"
-        f" objects/s into custody. The near Router's memory: {stages}, at most"
-        f" {cell['peak_memory'] / 2**20:.0f} MiB after the crash and all the rest. Killed (SIGKILL)"
+        f" objects/s into custody. The near Router's memory: {stages}, and"
+        f" {cell['peak_memory'] / 2**20:.0f} MiB at most, delivery included. Killed (SIGKILL)"
         f" and started, it accepts an association after {cell['ready']['association']:.1f} s and"
         f" answers `/v1/queue` after {cell['ready']['queue']:.1f} s. Then they are delivered to a"
         f" storescp that ignores them: {cell['delivery_per_second']:.0f} objects/s.",

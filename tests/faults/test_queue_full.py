@@ -2,8 +2,8 @@
 
 The near Router's data_dir is a small tmpfs. While the far Router is away somebody else takes all of
 the disk, down to the last byte, under the Router's hands, and gives it back; then the queue grows
-to where the reserve begins. The disk is full again when the far Router comes back, so that results
-may not be noted; and then there is room, and all is delivered.
+to where the reserve begins. Once the far Router is back and objects are on their way the disk is
+full again, so that results may not be noted; then there is room, and all is delivered.
 """
 
 import os
@@ -35,6 +35,9 @@ OBJECTS = 5
 
 # Until it comes to that.
 FILLING = 120.0
+
+# What is delivered is erased, and makes room: senders may not be refused any more.
+MEANWHILE = 5.0
 
 
 def refusals(world: World) -> int:
@@ -100,10 +103,13 @@ async def fill_and_go_on(
                 figure(f"{waiting} objects wait in {size // MIB} MiB when the reserve is reached")
                 assert waiting >= WAITING
 
-                rest, before = take_the_rest(disk), world.came()
+                before = world.came()
                 await world.far.start()
                 await until(lambda: world.came() >= before + OBJECTS)
-                figure(f"meanwhile: {world.ledger.words()}")
+                rest, before = take_the_rest(disk), world.came()
+                with trio.move_on_after(MEANWHILE):
+                    await refused_again(world)
+                figure(f"{world.came() - before} objects came on a full disk")
                 rest.unlink()
                 broken |= await mended(world)
             over = time.time()

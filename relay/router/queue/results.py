@@ -107,8 +107,9 @@ async def say(near: TunnelAssociation, *records: Record) -> None:
     session = near.session.hex()[:12]
     try:
         with trio.move_on_after(TELLING_WAIT) as scope:
-            for record in records:
-                await near.send(record)
+            # In as few chunks as may be: one for each result cost a fifth of the Bridge's time.
+            for left, record in zip(range(len(records) - 1, -1, -1), records, strict=True):
+                await near.send(record, end_of_message=not left)
         if scope.cancelled_caught:
             log.warning("near Router takes no answers", session=session)
             await near.abort(AbortSource.SERVICE_PROVIDER)

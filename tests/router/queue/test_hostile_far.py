@@ -1,17 +1,19 @@
 """A far Router that says what it should not: nothing counts as delivered that was not taken."""
 
+import random
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import trio
 
-from relay.dicom.pdu import AAbort, AReleaseRQ
-from relay.errors import AssociationAborted
+from relay.dicom.pdu import AAbort, AReleaseRP, AReleaseRQ, Atom
+from relay.dicom.status import means_stored
+from relay.errors import AssociationAborted, LocalProtocolError
 from relay.router.queue import delivery
 from relay.spool.items import State
 from relay.tunnel import notes
-from relay.tunnel.notes import Ended, EndedBy, Outcome
+from relay.tunnel.notes import Answer, Answers, Ended, EndedBy, Outcome
 from tests.router.queue.sending import objects
 from tests.router.queue.test_delivery import LARGE
 from tests.router.queue.test_delivery_faults import (
@@ -88,3 +90,52 @@ async def test_who_ends_without_end_is_left(
         with trio.fail_after(5):
             await ended(it)
         await it.becomes(delivered=3, hurry=True)
+
+
+@pytest.mark.parametrize("seed", range(10))
+async def test_whatever_it_says(seed: int, tmp_path: Path) -> None:
+    """Delivered is what it has said to be stored, and was sent; all else is there still."""
+    rng = random.Random(seed)
+    stored: set[bytes] = set()
+
+    async def anything(far: Far) -> None:
+        ids: list[bytes] = []
+        with suppress(AssociationAborted, LocalProtocolError, trio.TooSlowError):
+            while True:
+                with trio.fail_after(0.5):
+                    ids.append(await far.item())
+                if rng.randrange(3):
+                    await far.say(*some_words(rng, ids))
+
+    def some_words(rng: random.Random, ids: list[bytes]) -> list[notes.Message | Atom]:
+        id_ = ids.pop() if rng.randrange(8) else rng.choice([*ids, bytes(16)])
+        status = rng.choice((0, 0, 0, 0xB000, 0x0111, 0xA700, 0xC001, 0xA900, 0xFF00))
+        match rng.randrange(20):
+            case 0:
+                return [Ended(rng.choice(list(EndedBy)), 2, 0, "over"), AReleaseRP()]
+            case 1:
+                return [AReleaseRP()]
+            case 2:
+                return [AAbort(2, 0)]
+            case 3:
+                return [Answers((Answer(id_, Outcome.ANSWERED, 0, ""),))]
+            case 4:
+                return [done(id_, status, rng.choice([Outcome.CONFLICT, Outcome.CHANGED]))]
+            case 5:
+                return [done(id_, status, Outcome.REFUSED)]
+            case _:
+                if means_stored(status, sent_before=True):
+                    stored.add(id_)
+                return [done(id_, status)]
+
+    async with scripted(tmp_path, *[anything] * 6, takes_all) as it:
+        await it.left(*objects(12))
+        for sessions in range(1, 6):
+            with trio.move_on_after(3):
+                await ended(it, sessions)
+            it.hurry()
+        for item in await it.items():
+            assert (item.state is not State.DELIVERED) or item.id in stored
+            folder = it.both.a.database.path.parent / "spool"
+            there = (folder / item.stored.name).exists()
+            assert there or item.state is State.DELIVERED

@@ -8,7 +8,7 @@ import trio
 from relay.dicom.pdu import AAbort, AAssociateAC
 from relay.router.queue.destinations import remove_device
 from relay.spool.items import Hold, Selection, State
-from tests.router.queue.test_intake import calling, taking
+from tests.router.queue.calls import calling, taking
 
 
 async def test_a_device_that_is_removed_brings_nothing_more(tmp_path: Path) -> None:

@@ -15,8 +15,8 @@ from relay.router.queue.courier import Couriers
 from relay.router.queue.destinations import Destination
 from relay.router.queue.errand import IDLE_RELEASE, IDLE_WANTED, Errand
 from relay.spool.items import Selection
+from tests.router.queue.calls import calling, taking
 from tests.router.queue.lanes import lanes
-from tests.router.queue.test_intake import calling, taking
 
 
 async def test_who_keeps_its_association_open_does_not_keep_the_others_waiting(

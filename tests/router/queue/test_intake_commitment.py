@@ -20,7 +20,7 @@ from relay.dicom.uids import STORAGE_COMMITMENT_PUSH_MODEL as COMMIT
 from relay.router.moves import HeldMove
 from relay.router.node import Node
 from relay.router.pairs import Pairs
-from relay.router.queue import intake
+from relay.router.queue import intake, taking
 from relay.router.queue.acceptance import Acceptance
 from relay.router.queue.commitment import Commitments
 from relay.router.queue.held import Held
@@ -50,6 +50,9 @@ class Known:
     held: Held
 
     async def wait(self, node: Node, called: str, calling: str, limit: float) -> Held:
+        return self.held
+
+    def known(self, node: Node, called: str, calling: str, now: int) -> Held:
         return self.held
 
 
@@ -148,7 +151,7 @@ async def test_a_request_is_answered_and_waits_for_what_came_before_it(
 async def test_what_is_too_long_is_drained_and_refused(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(intake, "MAXIMUM_REPORT", 100)
+    monkeypatch.setattr(taking, "MAXIMUM_REPORT", 100)
     async with taken_in(world) as (near, _):
         near.say(command(COMMITMENT, action()))
         for last in (False, False, True):

@@ -10,7 +10,7 @@ from trio.testing import MockClock
 
 from relay.errors import DatabaseError
 from relay.router.queue import lane as lane_module
-from relay.router.queue.errand import Errand, Firsts
+from relay.router.queue.errand import IDLE_RELEASE, Errand, Firsts
 from relay.router.queue.lane import LONGEST_LOOK_AWAY, PARALLEL
 from relay.router.queue.ledger import How, Report
 from relay.router.queue.warnings import Kind
@@ -116,6 +116,7 @@ async def test_what_one_of_several_sessions_had_is_begun_anew(
             await it.bring(batch)  # and it stays open
         it.start()
         await it.done()
+        assert trio.current_time() < IDLE_RELEASE  # the other one does not wait for more first
     assert broken[0]
 
 
