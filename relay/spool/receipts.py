@@ -55,6 +55,10 @@ PAGE = 5_000
 # receipts three items of a thousand are looked up in vain, with ten million every fifth.
 FILTER_SIZE = 4 * 1024 * 1024
 
+# Of so many it is made before the Router is ready, within a third of a second; of more it is made
+# when receipts are first looked at for what has expired.
+FILTERED_AT_THE_START = 100_000
+
 # How many receipts the filter may hold beside those that there are: they have expired.
 MAXIMUM_STALE = 1_000_000
 
@@ -122,19 +126,20 @@ class ReceiptTable:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._counts: Counter[bytes] = Counter()
-        self._filter = Filter()
+        self._filter: Filter | None = None  # until it is made every item may have a receipt
         self._next_filter: Filter | None = None  # while it is made
 
     @classmethod
     async def load(cls, database: Database) -> "ReceiptTable":
         """Raises DatabaseError."""
         table = cls(database)
-        table._counts = await table._read()
+        table._counts = await database.run(_counts)
+        if len(table) <= FILTERED_AT_THE_START:
+            await table._make_filter()
         return table
 
-    async def _read(self) -> Counter[bytes]:
-        """Make the filter anew, from all that there is; how many each origin has."""
-        counts: Counter[bytes] = Counter()
+    async def _make_filter(self) -> None:
+        """Make the filter anew, from all that there is."""
         self._next_filter = Filter()
         after = (b"", b"")
 
@@ -147,12 +152,13 @@ class ReceiptTable:
             return [(origin, item) for origin, item in rows]
 
         while page := await self._database.run(read):
-            for origin, item in page:
-                counts[origin] += 1
+            for _, item in page:
                 self._next_filter.add(item)
             after = page[-1]
         self._filter, self._next_filter = self._next_filter, None
-        return counts
+
+    def _may_have(self, item: bytes) -> bool:
+        return self._filter is None or item in self._filter
 
     def __len__(self) -> int:
         """Receipts of all origins."""
@@ -170,7 +176,7 @@ class ReceiptTable:
         Raises DatabaseError.
         """
 
-        likely = [(item, sha256) for item, sha256 in asked if item in self._filter]
+        likely = [(item, sha256) for item, sha256 in asked if self._may_have(item)]
         if not likely:
             await trio.lowlevel.checkpoint()
             return {}
@@ -204,7 +210,7 @@ class ReceiptTable:
                     each.add(receipt.item)
         # Whoever forgets what it makes up is no burden to the disk, which all devices wait for.
         until = now + HORIZON
-        told = [(until, origin, item, until) for origin, item in forgets if item in self._filter]
+        told = [(until, origin, item, until) for origin, item in forgets if self._may_have(item)]
         if not (receipts or told):
             await trio.lowlevel.checkpoint()
             return
@@ -247,9 +253,14 @@ class ReceiptTable:
             dropped += len(page)
             if len(page) < PAGE:
                 break
-        if self._filter.held > len(self) + MAXIMUM_STALE:
-            await self._read()
+        if self._filter is None or self._filter.held > len(self) + MAXIMUM_STALE:
+            await self._make_filter()
         return dropped
+
+
+def _counts(connection: apsw.Connection) -> Counter[bytes]:
+    rows = connection.execute("SELECT origin, count(*) FROM receipt GROUP BY origin")
+    return Counter({origin: count for origin, count in rows})
 
 
 @attrs.define(slots=True, eq=False)

@@ -94,13 +94,26 @@ class World:
         plan: Sequence[Kill],
         figure: Callable[[str], None],
         *,
+        limit: float,
         settling: float,
     ) -> None:
         """Send `count` objects while `plan` is carried out, and judge what came of it.
 
-        What was injected and found is told to `figure`. `settling` is how long the queue may take
-        afterwards, in seconds.
+        What was injected and found is told to `figure`. All of it may take `limit` seconds, and of
+        these the queue `settling` after the last object was sent.
         """
+        with trio.fail_after(limit):
+            await self._run(count, seed, chaos, plan, figure, settling)
+
+    async def _run(
+        self,
+        count: int,
+        seed: int,
+        chaos: Chaos,
+        plan: Sequence[Kill],
+        figure: Callable[[str], None],
+        settling: float,
+    ) -> None:
         await self.learn()
         learned = len(self.ledger.answered)
         share = count / (len(plan) + 1)

@@ -79,55 +79,76 @@ def take_the_rest(disk: Path) -> Path:
 
 
 async def fill_and_go_on(
-    folder: Path, size: int, count: int, figure: Callable[[str], None], *, settling: float
+    folder: Path,
+    size: int,
+    count: int,
+    figure: Callable[[str], None],
+    *,
+    limit: float,
+    settling: float,
 ) -> None:
-    """Send `count` objects to a spool on a disk of `size` bytes, which does not hold them all."""
+    """Send `count` objects to a spool on a disk of `size` bytes, which does not hold them all.
+
+    That may take `limit` seconds, and of these the queue `settling` in the end.
+    """
     limits = {"spool_reserve": 2 * MIB}
     with small_disk(folder / "net" / "A" / "data", size) as disk:
         async with queued_hospitals(folder, DEVICES, router=limits) as world:
-            await world.learn()
-            learned = len(world.ledger.answered)
-            fell = time.time()
-            await world.far.stop()
-            async with trio.open_nursery() as nursery:
-                world.pace.let(count)
-                nursery.start_soon(world.send, count, SEED)
-                await until(lambda: len(world.ledger.answered) >= learned + WAITING)
-                rest = take_the_rest(disk)
-                await refused_again(world)
-                rest.unlink()
-                broken = await mended(world)
-
-                await refused_again(world)
-                waiting = (await world.states())["waiting"]
-                figure(f"{waiting} objects wait in {size // MIB} MiB when the reserve is reached")
-                assert waiting >= WAITING
-
-                before = world.came()
-                await world.far.start()
-                await until(lambda: world.came() >= before + OBJECTS)
-                rest, before = take_the_rest(disk), world.came()
-                with trio.move_on_after(MEANWHILE):
-                    await refused_again(world)
-                figure(f"{world.came() - before} objects came on a full disk")
-                rest.unlink()
-                broken |= await mended(world)
-            over = time.time()
-            settled = await world.settle(settling)
-            verdict = await world.judge([Blow("the far Router was away", fell, over)])
-            figure(f"the spool broke: {broken}; all delivered after {settled:.0f} s more")
-            for words in verdict.found:
-                figure(words)
-            assert not verdict.wrong, "\n".join(verdict.wrong)
-            assert len(world.ledger.answered) == learned + count
+            with trio.fail_after(limit):
+                await _fill_and_go_on(world, disk, size, count, figure, settling)
 
 
-@pytest.mark.timeout(300)
+async def _fill_and_go_on(
+    world: World,
+    disk: Path,
+    size: int,
+    count: int,
+    figure: Callable[[str], None],
+    settling: float,
+) -> None:
+    await world.learn()
+    learned = len(world.ledger.answered)
+    fell = time.time()
+    await world.far.stop()
+    async with trio.open_nursery() as nursery:
+        world.pace.let(count)
+        nursery.start_soon(world.send, count, SEED)
+        await until(lambda: len(world.ledger.answered) >= learned + WAITING)
+        rest = take_the_rest(disk)
+        await refused_again(world)
+        rest.unlink()
+        broken = await mended(world)
+
+        await refused_again(world)
+        waiting = (await world.states())["waiting"]
+        figure(f"{waiting} objects wait in {size // MIB} MiB when the reserve is reached")
+        assert waiting >= WAITING
+
+        before = world.came()
+        await world.far.start()
+        await until(lambda: world.came() >= before + OBJECTS)
+        rest, before = take_the_rest(disk), world.came()
+        with trio.move_on_after(MEANWHILE):
+            await refused_again(world)
+        figure(f"{world.came() - before} objects came on a full disk")
+        rest.unlink()
+        broken |= await mended(world)
+    over = time.time()
+    settled = await world.settle(settling)
+    verdict = await world.judge([Blow("the far Router was away", fell, over)])
+    figure(f"the spool broke: {broken}; all delivered after {settled:.0f} s more")
+    for words in verdict.found:
+        figure(words)
+    assert not verdict.wrong, "\n".join(verdict.wrong)
+    assert len(world.ledger.answered) == learned + count
+
+
+@pytest.mark.timeout(360)
 async def test_a_full_disk(tmp_path: Path, figure: Callable[[str], None]) -> None:
-    await fill_and_go_on(tmp_path, 8 * MIB, 150, figure, settling=120.0)
+    await fill_and_go_on(tmp_path, 8 * MIB, 150, figure, limit=300.0, settling=120.0)
 
 
 @pytest.mark.full
 @pytest.mark.timeout(3600)
 async def test_a_full_disk_of_many(tmp_path: Path, figure: Callable[[str], None]) -> None:
-    await fill_and_go_on(tmp_path, 32 * MIB, 2000, figure, settling=600.0)
+    await fill_and_go_on(tmp_path, 32 * MIB, 2000, figure, limit=3000.0, settling=600.0)

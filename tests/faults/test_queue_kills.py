@@ -44,13 +44,13 @@ def routers_and_bridge(world: World) -> dict[str, Victim]:
     }
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(240)
 async def test_six_kills(tmp_path: Path, figure: Callable[[str], None]) -> None:
     plan = kills(SEED, 6, WEIGHTS)
     two = {name: DEVICES[name] for name in ("PACS1", "PACS2")}
     async with queued_hospitals(tmp_path, two) as world:
         chaos = Chaos(routers_and_bridge(world))
-        await world.run(60, SEED, chaos, plan, figure, settling=90.0)
+        await world.run(60, SEED, chaos, plan, figure, limit=150.0, settling=90.0)
 
 
 @pytest.mark.full
@@ -63,4 +63,4 @@ async def test_two_hundred_kills(tmp_path: Path, figure: Callable[[str], None]) 
             tmp_path / "world", DEVICES, senders=SENDERS, store=server
         ) as world:
             chaos = Chaos(routers_and_bridge(world) | {"store killed": StoreVictim(server)})
-            await world.run(2000, SEED, chaos, plan, figure, settling=900.0)
+            await world.run(2000, SEED, chaos, plan, figure, limit=3000.0, settling=900.0)

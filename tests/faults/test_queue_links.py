@@ -89,9 +89,10 @@ async def run(
     cuts: int,
     figure: Callable[[str], None],
     *,
+    limit: float,
     settling: float,
 ) -> None:
-    """Send `count` objects through `troubles`."""
+    """Send `count` objects through `troubles`; see `World.run`."""
     async with AsyncExitStack() as stack:
         store = front = None
         if troubles.store:
@@ -127,15 +128,15 @@ async def run(
         if front is not None:
             said = stack.enter_context(failing(front, SEED))
             chaos.always.append(Blow("the store fails", start, float("inf")))
-        await world.run(count, SEED, chaos, plan, figure, settling=settling)
+        await world.run(count, SEED, chaos, plan, figure, limit=limit, settling=settling)
         if front is not None:
             figure(said())
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(300)
 async def test_all_of_it(tmp_path: Path, figure: Callable[[str], None]) -> None:
     troubles = Troubles(lines=True, store=True, clocks={"A": HOUR})
-    await run(tmp_path, troubles, 40, 6, figure, settling=120.0)
+    await run(tmp_path, troubles, 40, 6, figure, limit=200.0, settling=120.0)
 
 
 @pytest.mark.full
@@ -153,4 +154,4 @@ async def test_all_of_it(tmp_path: Path, figure: Callable[[str], None]) -> None:
 async def test_each(
     tmp_path: Path, troubles: Troubles, cuts: int, figure: Callable[[str], None]
 ) -> None:
-    await run(tmp_path, troubles, 2000, cuts, figure, settling=900.0)
+    await run(tmp_path, troubles, 2000, cuts, figure, limit=3000.0, settling=900.0)

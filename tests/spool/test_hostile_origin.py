@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from relay.database import Database, open_database
+from relay.spool import receipts as module
 from relay.spool.receipts import HORIZON, RECEIPTS_SCHEMA, ReceiptTable
 from tests.spool.test_receipts import NORTH, NOW, SOUTH, found, item, receipt
 
@@ -36,3 +37,20 @@ async def test_what_it_makes_up_and_what_it_says_again_is_not_written(database: 
     assert await table.expire(NOW + HORIZON) == 1
     assert await found(table, 1) == set()
     assert await found(table, 2, origin=SOUTH) == {2}
+
+
+async def test_so_many_receipts_do_not_keep_a_router_from_being_ready(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = await ReceiptTable.load(database)
+    await table.write([receipt(n) for n in range(5)], (), NOW)
+    monkeypatch.setattr(module, "FILTERED_AT_THE_START", 4)
+    again = await ReceiptTable.load(database)
+    assert len(again) == 5
+    assert again._filter is None
+    assert await found(again, 1, 4, 7) == {1, 4}
+    await again.write([receipt(7)], [(NORTH, item(1)), (NORTH, item(9))], NOW)
+    assert await again.expire(NOW) == 0
+    assert again._filter is not None
+    assert await found(again, 1, 4, 7, 9) == {1, 4, 7}
+    assert await again.expire(NOW + HORIZON) == 1

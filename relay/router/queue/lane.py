@@ -267,7 +267,9 @@ class Lane:
             case How.TROUBLE if self.paused is None:
                 self._failed(report.reason)
             case How.PAUSE if self.paused is None:
-                pause = Pause(self.called, False, report.reason, self._spool.clock())
+                # Others of ours may be welcome: a person has to know whom to mend, or to discard.
+                reason = f"called as {errand.batch.calling}: {report.reason}"
+                pause = Pause(self.called, False, reason, self._spool.clock())
                 await self._queue.pause(pause)
             case How.MOVED:
                 await self._spool.items.hold_batch(errand.batch, Hold.MOVED, report.reason)

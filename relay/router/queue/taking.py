@@ -63,7 +63,7 @@ class Taking:
         self._pairs: frozenset[tuple[str, str]] = frozenset()
         self._kept = 0
         self._events = Events(near)
-        self._told: list[tuple[Told, Reporter]] = []
+        self._told: dict[Told, Reporter] = {}  # who asks for the same once more is told once
 
     async def run(self) -> None:
         ending = "aborted"
@@ -108,7 +108,7 @@ class Taking:
         self._border.close()
         self._events.close()
         if self._queue.commitments is not None:
-            for told, reporter in self._told:
+            for told, reporter in self._told.items():
                 self._queue.commitments.closed(told, reporter)
         if self._open is not None and self._open.writer is not None:
             await self._open.writer.discard()
@@ -293,7 +293,7 @@ class Taking:
         )
         status, told = await commitments.accept(asked, self._border)
         if told is not None:
-            self._told.append((told, reporter))
+            self._told[told] = reporter
         await self._respond(message, status)
 
     async def _respond(self, message: "_Message", status: int) -> None:

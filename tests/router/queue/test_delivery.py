@@ -543,3 +543,44 @@ async def test_cut_off_when_the_router_does_not_wait(tmp_path: Path) -> None:
         assert [row.state for row in rows] == [State.DELIVERED, State.WAITING, State.WAITING]
         assert rows[1].doubtful
         gate.opened.set()
+
+
+# --- several destinations, several associations ---------------------------------------------------
+
+
+async def test_a_device_that_is_divided_among(tmp_path: Path) -> None:
+    wanted = objects(120)
+
+    async def slow(content: bytes) -> None:
+        await trio.sleep(0.001)
+
+    async with sending(tmp_path, Archive(before=slow), split=3) as it:
+        await it.left(*wanted)
+        await it.becomes(delivered=120)
+        await it.until(lambda: it.archive.released == 3)
+    assert it.archive.most == 3
+    assert sorted(it.archive.seen) == sorted(wanted)
+    places = {content: place for place, content in enumerate(wanted)}
+    for association in it.archive.associations:
+        order = [places[content] for content in association]
+        assert order == sorted(order)
+
+
+async def test_a_title_that_nobody_publishes_keeps_no_other_waiting(tmp_path: Path) -> None:
+    async with sending(tmp_path) as it:
+        await it.left(*objects(3), called="NOBODY")
+        await it.left(*objects(3))
+        await it.becomes(delivered=3, waiting=3)
+        await it.until(lambda: it.queue.couriers.trouble("NOBODY") != "")
+        assert it.queue.couriers.trouble("PACS") == ""
+
+
+async def test_without_the_bridge_nothing_is_tried_and_nothing_lost(tmp_path: Path) -> None:
+    async with sending(tmp_path) as it:
+        it.both.bridge.cut(it.both.bridge.caller)
+        await it.left(*objects(3))
+        await it.until(lambda: it.queue.couriers.trouble("PACS") != "")
+        assert it.deliveries == []
+        it.both.bridge.restore(it.both.bridge.caller)
+        it.queue.couriers.wake()
+        await it.becomes(delivered=3)

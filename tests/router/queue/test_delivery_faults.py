@@ -261,14 +261,18 @@ async def test_the_far_routers_own_trouble_makes_no_dead_letter(tmp_path: Path) 
 
 async def test_what_was_said_last_is_heard_though_nothing_can_be_sent(tmp_path: Path) -> None:
     async def script(far: Far) -> None:
-        first = await far.item()
+        ids = [await far.item() for _ in range(100)]
         await far.next(PDV)  # of the large one
-        await far.say(done(first), Ended(EndedBy.DEVICE, 2, 0, "it aborted"), AReleaseRP())
+        for id_ in ids:  # all in the chunk that is the last
+            await far.near.send(notes.encode(done(id_)), end_of_message=False)
+        ended = notes.encode(Ended(EndedBy.DEVICE, 2, 0, "it aborted"))
+        await far.near.send(ended, end_of_message=False)
+        await far.say(AReleaseRP())
 
     async with scripted(tmp_path, script, takes_all) as it:
-        await it.left(b"first", LARGE * 8, b"behind")
-        first, large, behind = await ended(it)
-        assert first.state is State.DELIVERED
+        await it.left(*objects(100), LARGE * 8, b"behind")
+        *first, large, behind = await ended(it)
+        assert {item.state for item in first} == {State.DELIVERED}
         assert large.alone
         assert not behind.alone
         assert not behind.attempted
@@ -297,6 +301,8 @@ async def test_a_device_that_ends_an_idle_association(tmp_path: Path) -> None:
 
 
 async def test_what_is_in_doubt_is_asked_for_and_not_sent_again(tmp_path: Path) -> None:
+    heard: list[object] = []
+
     async def breaks(far: Far) -> None:
         await far.item()
         await far.item()
@@ -312,14 +318,17 @@ async def test_what_is_in_doubt_is_asked_for_and_not_sent_again(tmp_path: Path) 
         )
         await far.say(Answers(rows))
         await far.release()
-        assert not any(isinstance(message, notes.Item) for message in far.heard)
+        heard.extend(far.heard)
 
     async with scripted(tmp_path, breaks, knows) as it:
         await it.left(*objects(2))
         rows = await ended(it)
         assert all(row.doubtful and row.attempts == 0 for row in rows)
         await it.becomes(delivered=1, failed=1, hurry=True)
+        await ended(it, 2)
         assert it.queue.statistics.duplicates_avoided == 1
+    assert heard
+    assert not any(isinstance(message, notes.Item) for message in heard)
 
 
 # --- as it should not be --------------------------------------------------------------------------
