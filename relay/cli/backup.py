@@ -14,7 +14,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from relay.cli import output
 from relay.cli.context import Command, Invocation, json_option
-from relay.cli.output import local_time, print_json, say
+from relay.cli.output import local_time, objects, print_json, say
 from relay.config import RouterConfig
 from relay.router.backup import back_up
 from relay.router.manifest import Manifest
@@ -59,22 +59,18 @@ def _whose(manifest: Manifest) -> str:
 
 
 def _contents(manifest: Manifest, file: Path, config: RouterConfig) -> Iterator[str]:
-    yield f"{_objects(manifest.objects)} of the queue, {output.size(manifest.bytes)}"
+    yield f"{objects(manifest.objects)} of the queue, {output.size(manifest.bytes)}"
     if manifest.over:
-        yield f"{_objects(manifest.over)} delivered or discarded meanwhile: noted as such"
+        yield f"{objects(manifest.over)} delivered or discarded meanwhile: noted as such"
     if manifest.lost:
-        yield f"{_objects(manifest.lost)} without a file, or with one that cannot be read"
+        yield f"{objects(manifest.lost)} without a file, or with one that cannot be read"
     if manifest.damaged:
-        yield f"{_objects(manifest.damaged)} damaged: of another size than was written"
+        yield f"{objects(manifest.damaged)} damaged: of another size than was written"
     if manifest.linked:
         yield "objects are hard links, on the same disk: copy the folder to another one"
     yield f"not in it: {file} and the files that it names"
     if config.spool_key is not None:
         yield f"not in it: the spool key {config.spool_key}, without which the objects are lost"
-
-
-def _objects(count: int) -> str:
-    return f"{count} object{'' if count == 1 else 's'}"
 
 
 @click.command(cls=Command)
@@ -123,12 +119,12 @@ def _report(restored: Restored, file: Path, config: RouterConfig) -> Iterator[st
     if config.ae_title != manifest.ae_title:
         yield f"its AE title was {manifest.ae_title}, and is {config.ae_title} by {file}"
     if spool.carried.missing:
-        yield f"{_objects(len(spool.carried.missing))} missing in the backup: failed at the start"
+        yield f"{objects(len(spool.carried.missing))} missing in the backup: failed at the start"
     if spool.carried.damaged:
-        yield f"{_objects(spool.carried.damaged)} damaged: of another size than was written"
+        yield f"{objects(spool.carried.damaged)} damaged: of another size than was written"
     if spool.locked:
-        yield f"{_objects(spool.locked)} locked with another spool key than the one there is now"
-    yield f"{_objects(spool.doubtful)} doubtful: held, since they may have been delivered by now"
+        yield f"{objects(spool.locked)} locked with another spool key than the one there is now"
+    yield f"{objects(spool.doubtful)} doubtful: held, since they may have been delivered by now"
     if spool.doubtful:
         yield "  relay queue list --state held       shows them"
         yield "  relay queue retry --state held      asks the other hospitals first, sends the rest"

@@ -77,6 +77,11 @@ def size(count: float) -> str:
     return f"{count:.1f} GiB"
 
 
+def objects(count: int) -> str:
+    """So many objects, in words."""
+    return f"{count} object{'' if count == 1 else 's'}"
+
+
 def local_time(seconds: float) -> str:
     """Unix seconds as this machine's people read them."""
     return datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M %Z")

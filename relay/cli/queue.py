@@ -10,7 +10,7 @@ import click
 
 from relay.cli.context import Failure, Group, Invocation, json_option
 from relay.cli.control import Control
-from relay.cli.output import print_json, say
+from relay.cli.output import objects, print_json, say
 from relay.cli.queue_tables import (
     show_destinations,
     show_item,
@@ -171,7 +171,7 @@ def queue_retry(
     selection = _selection(numbers, to, sender, study, state, everything)
     count = control(invocation).post("/v1/queue/retry", selection)["items"]
     _check_all_there(selection, count, "tried again")
-    say(f"{_objects(count)} to be tried again now" if count else "nothing is there to be tried")
+    say(f"{objects(count)} to be tried again now" if count else "nothing is there to be tried")
 
 
 @queue.command("discard")
@@ -197,12 +197,12 @@ def queue_discard(
     count, last = _count(process, selection)
     if count and not yes:
         click.confirm(
-            f"discard {_objects(count)}? Their senders were told that they are stored", abort=True
+            f"discard {objects(count)}? Their senders were told that they are stored", abort=True
         )
     # What has come since the question is not meant.
     gone = process.post("/v1/queue/discard", selection | {"until": last})["items"] if count else 0
     _check_all_there(selection, gone, "discarded")
-    say(f"{_objects(gone)} discarded" if gone else "nothing is there to be discarded")
+    say(f"{objects(gone)} discarded" if gone else "nothing is there to be discarded")
 
 
 def _count(process: Control, selection: dict[str, Any]) -> tuple[int, int]:
@@ -221,10 +221,6 @@ def _check_all_there(selection: dict[str, Any], count: int, what: str) -> None:
         raise Failure(
             f"{count} of {wanted} {what}: `relay queue show NUMBER` says how the others stand", 1
         )
-
-
-def _objects(count: int) -> str:
-    return f"{count} object{'s' if count != 1 else ''}"
 
 
 @queue.command("pause")

@@ -22,11 +22,12 @@ import relay
 from relay.database import copy_database
 from relay.errors import DatabaseError, RelayError
 from relay.identity import IDENTITY_FILE, Identity, load_identity
-from relay.router.manifest import NEEDED, SPOOL_KEY_FILE, Manifest, digest
+from relay.router.manifest import NEEDED, Manifest, digest
 from relay.router.schema import DATABASE_FILE, get_setting
 from relay.spool.backup import copy_objects, copy_rows
 from relay.spool.carrying import BLOCK, Progress
 from relay.spool.files import Files
+from relay.spool.vault import KEY_FILE as SPOOL_KEY_FILE
 
 
 async def back_up(

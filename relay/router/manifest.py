@@ -23,6 +23,7 @@ from relay.router.schema import DATABASE_FILE
 from relay.spool.files import Files
 from relay.spool.schema import DATABASE_FILE as SPOOL_DATABASE
 from relay.spool.spool import FOLDER as SPOOL_FOLDER
+from relay.spool.vault import KEY_FILE as SPOOL_KEY_FILE
 
 MANIFEST_FILE = "manifest.json"
 
@@ -32,7 +33,6 @@ FORMAT = 1
 # A dozen lines; a larger file is something else.
 MAXIMUM_MANIFEST = 64 * 1024
 
-SPOOL_KEY_FILE = "spool.key"
 NEEDED = frozenset({IDENTITY_FILE, DATABASE_FILE, f"{SPOOL_FOLDER}/{SPOOL_DATABASE}"})
 
 _TEXT = instance_of(str)

@@ -1,9 +1,12 @@
 """Reaching a device for a call that comes in: the answer to its opening, a place, a connection.
 
+    opening -> a place -> the device -> (whoever serves the call) -> closed, or kept to linger
+
 Whoever calls is told no by the association's own answer once there is a tunnel to say it in, and by
 a refusal of the opening before.
 """
 
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from types import TracebackType
 
@@ -12,12 +15,17 @@ import structlog
 
 from relay.association import TCPAssociation
 from relay.dicom.pdu import AAssociateRJ, AAssociateRQ
-from relay.dicom.rejection import LOCAL_LIMIT_EXCEEDED, TEMPORARY_CONGESTION
+from relay.dicom.rejection import (
+    CALLING_AE_TITLE_NOT_RECOGNIZED,
+    LOCAL_LIMIT_EXCEEDED,
+    TEMPORARY_CONGESTION,
+)
 from relay.errors import AssociationAborted, AssociationRejected, HandshakeError, Refusal
 from relay.identity import fingerprint
 from relay.patience import Timeouts
 from relay.router.devices import Device
-from relay.router.incoming import IncomingCall
+from relay.router.guard import Guard
+from relay.router.incoming import IncomingCall, border_of, live_entry
 from relay.router.lasting import Lasting
 from relay.router.linger import Kept, kind_of
 from relay.router.live import LiveAssociation, Side
@@ -26,6 +34,58 @@ from relay.router.places import Claim, Place
 from relay.tunnel.session import TunnelAssociation, TunnelTimeouts, accept_tunnel
 
 log = structlog.get_logger()
+
+
+@attrs.frozen(slots=True)
+class Reached:
+    """A call and the device that it has reached: both associations, and what guards the device.
+
+    `proposed` is what the device is to be asked, unless its association lingered and has an answer.
+    """
+
+    entry: LiveAssociation
+    near: TunnelAssociation
+    device: Lasting
+    guard: Guard
+    proposed: AAssociateRQ
+
+
+async def serve_reached(
+    node: Node,
+    network: Network,
+    call: IncomingCall,
+    proposed: AAssociateRQ,
+    serve: Callable[[Reached], Awaitable[None]],
+) -> None:
+    """Find a place, connect, answer, and `serve`. The association with the device may linger then.
+
+    Raises HandshakeError (BUSY) if the device cannot be reached.
+    """
+    if not proposed.contexts:
+        await reject(network, call, CALLING_AE_TITLE_NOT_RECOGNIZED)
+        return
+    entry = live_entry(node, network, call)
+    border = border_of(node, call)
+    guard = Guard(proposed, call.permission.services, border, implied=call.implied)
+    answer = Answer(network, call)
+    with node.live.hold(entry):
+        async with AsyncExitStack() as held:  # the device, then its place: until it is closed
+            async with answer:
+                place = await find_place(node, call, proposed, answer)
+                if place is None:
+                    return
+                held.callback(place.free)
+                device = await reach(node, call, place, held, answer)
+                if device is None:
+                    return
+                near = await answer.given()
+                try:
+                    await serve(Reached(entry, near, device, guard, proposed))
+                finally:
+                    border.close()
+            if device.stays:
+                await node.lingering.stay(place, device, call.device.linger)
+    answer.check_given(entry)
 
 
 class Answer:

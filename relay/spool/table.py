@@ -29,18 +29,16 @@ MAXIMUM_HISTORY = 1_000_000
 class ItemTable(Outgoing, People):
     """All items, and the batches they came in. Made by `load`."""
 
-    def __init__(self, database: Database, run: int, epoch: int) -> None:
+    def __init__(self, database: Database, run: int) -> None:
         super().__init__(database)
         self.run = run
         """This run of the Router, counted from 1."""
-        self.epoch = epoch
-        """How often this Router was restored from a backup."""
 
     @classmethod
     async def load(cls, database: Database, now: float) -> "ItemTable":
         """Begin a run: what an earlier one had open is closed."""
 
-        def begin(connection: apsw.Connection) -> tuple[int, int]:
+        def begin(connection: apsw.Connection) -> int:
             run = _setting(connection, "run") + 1
             _set(connection, "run", run)
             change_items(
@@ -48,9 +46,9 @@ class ItemTable(Outgoing, People):
                 "UPDATE batch SET closed = ? WHERE closed IS NULL RETURNING number",
                 (now,),
             )
-            return run, _setting(connection, "epoch")
+            return run
 
-        return cls(database, *await database.run(begin))
+        return cls(database, await database.run(begin))
 
     # --- the start --------------------------------------------------------------------------------
 
@@ -128,7 +126,9 @@ class ItemTable(Outgoing, People):
 
 
 def begin_epoch(connection: apsw.Connection, reason: str) -> int:
-    """The database was restored: what waits is doubtful, and a person's to send; the new epoch.
+    """The database was restored: what waits is doubtful, and a person's to send.
+
+    Gives the new epoch: how often this Router was restored from a backup.
 
     For use inside a transaction. What was delivered since the backup was made would be sent again:
     also what a key, or the device itself, would let go without a person.

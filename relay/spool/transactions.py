@@ -183,14 +183,6 @@ class TransactionTable:
         )
         return None if row is None or row[0] is None else float(row[0])
 
-    async def open(self) -> list[Transaction]:
-        """All that are open, in the order of their acceptance."""
-        return await self._rows("WHERE ended IS NULL ORDER BY number")
-
-    async def all(self) -> list[Transaction]:
-        """Also those that are over and not yet forgotten."""
-        return await self._rows("ORDER BY number")
-
     async def settle(self, transaction: Transaction) -> None:
         """Note its stage, and with it what else of it has changed. Raises DatabaseError."""
         over = transaction.stage not in (Stage.OBJECTS, Stage.REPORT)
@@ -232,12 +224,6 @@ class TransactionTable:
             return connection.changes()
 
         return await self._database.run(change)
-
-    async def _rows(self, where: str) -> list[Transaction]:
-        rows = await self._database.run(
-            lambda connection: connection.execute(f"{_SELECT} {where}").fetchall()
-        )
-        return [_transaction(row) for row in rows]
 
 
 def _check_room(connection: apsw.Connection, device: str, size: int) -> None:

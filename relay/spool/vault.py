@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from relay.errors import ObjectDamaged, SpoolError
 
+KEY_FILE = "spool.key"
 KEY_SIZE = 32
 _NONCE_SIZE = 12
 _LABEL = b"relay spool key 1"
@@ -57,7 +58,7 @@ def load_spool_key(folder: Path, file: Path | None) -> SpoolKey:
 
     Raises SpoolError if it cannot be read or is no key.
     """
-    path = file or folder / "spool.key"
+    path = file or folder / KEY_FILE
     try:
         if file is None and not path.exists():
             _make(path)

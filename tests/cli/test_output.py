@@ -50,3 +50,10 @@ def test_a_segment_cannot_leave_its_place() -> None:
 
 def test_a_time_names_its_zone() -> None:
     assert output.local_time(0).startswith(("1970-01-01", "1969-12-31"))
+
+
+@pytest.mark.parametrize(
+    ("count", "words"), [(0, "0 objects"), (1, "1 object"), (1000, "1000 objects")]
+)
+def test_objects(count: int, words: str) -> None:
+    assert output.objects(count) == words

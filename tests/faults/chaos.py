@@ -85,6 +85,11 @@ def kills(seed: int, count: int, weights: Mapping[str, int]) -> list[Kill]:
     return plan
 
 
+def strikes(plan: Sequence[Kill]) -> int:
+    """How many kills a plan is of, those at the start included."""
+    return len(plan) + sum(kill.at_start is not None for kill in plan)
+
+
 class Victim(Protocol):
     """A process that is killed and started again, or a line that is cut and restored."""
 
@@ -216,4 +221,5 @@ class Chaos:
     def words(self) -> str:
         """What was done, counted."""
         counted = Counter(blow.words for blow in self.blows)
-        return ", ".join(f"{count} × {words}" for words, count in sorted(counted.items()))
+        once = [f"{count} × {words}" for words, count in sorted(counted.items())]
+        return ", ".join([*(blow.words for blow in self.always), *once])

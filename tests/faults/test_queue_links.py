@@ -128,6 +128,9 @@ async def run(
         if front is not None:
             said = stack.enter_context(failing(front, SEED))
             chaos.always.append(Blow("the store fails", start, float("inf")))
+        for hospital, error in troubles.clocks.items():
+            words = f"the clock of hospital {hospital} is {error:+g} s off"
+            chaos.always.append(Blow(words, start, start))
         await world.run(count, SEED, chaos, plan, figure, limit=limit, settling=settling)
         if front is not None:
             figure(said())

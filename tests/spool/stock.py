@@ -3,15 +3,13 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import trio
 
-from relay.dicom.uids import IMPLICIT_VR_LITTLE_ENDIAN
 from relay.spool.items import Batch, Change, Item, State
 from relay.spool.spool import Spool, open_spool
-
-CT = "1.2.840.10008.5.1.4.1.1.2"
-PEER = b"p" * 32
+from tests.spool.rows import a_batch, an_item
 
 
 @asynccontextmanager
@@ -27,35 +25,24 @@ async def opened(data_dir: Path, *, key: Path | None = None) -> AsyncIterator[Sp
         nursery.cancel_scope.cancel()
 
 
-def a_batch(called: str = "PACS") -> Batch:
-    return Batch(peer=PEER, called=called, calling="CT", device="CT", opened=1.0)
-
-
-async def keep(spool: Spool, batch: Batch, content: bytes) -> Item:
-    """Take an object into custody."""
+async def keep(spool: Spool, batch: Batch, content: bytes, **more: Any) -> Item:
+    """Take an object into custody; `more` is what its row says otherwise than another's."""
     writer = await spool.objects.begin()
     await writer.write(content)
     stored = await writer.finish()
-    item = Item(
-        number=0,
-        id=stored.item,
-        batch=0,
-        called=batch.called,
-        state=State.WAITING,
-        sop_class=CT,
-        sop_instance=f"1.2.{int.from_bytes(stored.item)}",
-        transfer_syntax=IMPLICIT_VR_LITTLE_ENDIAN,
-        command=b"",
-        length=stored.length,
-        sha256=stored.sha256,
-        key=stored.key,
-        key_name=stored.key_name,
-        folder=stored.folder,
-        size=stored.size,
-        accepted=2.0,
-        study="1.2.3",
-    )
-    return await spool.custody.keep(batch, item)
+    values: dict[str, Any] = {
+        "id": stored.item,
+        "sop_instance": f"1.2.{int.from_bytes(stored.item)}",
+        "command": b"",
+        "length": stored.length,
+        "sha256": stored.sha256,
+        "key": stored.key,
+        "key_name": stored.key_name,
+        "folder": stored.folder,
+        "size": stored.size,
+        "study": "1.2.3",
+    }
+    return await spool.custody.keep(batch, an_item(batch.called, **(values | more)))
 
 
 async def stock(spool: Spool, count: int, called: str = "PACS") -> list[Item]:

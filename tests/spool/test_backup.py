@@ -13,7 +13,8 @@ from relay.spool.backup import BackedUp, copy_objects, copy_rows
 from relay.spool.items import Item, Selection, State
 from relay.spool.schema import DATABASE_FILE
 from relay.spool.spool import FOLDER, Spool
-from tests.spool.stock import a_batch, become, content, keep, opened, stock
+from tests.spool.rows import a_batch
+from tests.spool.stock import become, content, keep, opened, stock
 
 
 def nothing(done: int, total: int) -> None:

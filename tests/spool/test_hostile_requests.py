@@ -39,7 +39,7 @@ async def test_one_device_has_not_all_the_room(
 async def test_a_clock_that_is_set_back_keeps_no_request_waiting(database: Database) -> None:
     table = TransactionTable(database, KEY)
     await table.keep(asked("1.1"), b"request", [])
-    (transaction,) = await table.open()
+    (transaction,) = await table.due(NOW, NEVER, 10)
     await table.settle(attrs.evolve(transaction, due=NOW + 60, attempts=1))
     assert await table.due(NOW, NEVER, 10) == []
     (transaction,) = await table.due(NOW - 86400, NEVER - 86400, 10)

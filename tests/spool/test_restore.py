@@ -44,7 +44,6 @@ async def test_what_was_kept_is_doubtful_and_waits_for_a_person(tmp_path: Path) 
     assert (restored.epoch, restored.doubtful, restored.failed, restored.locked) == (1, 4, 1, 0)
     assert restored.carried.objects == 5
     async with opened(tmp_path / "c") as spool:
-        assert spool.items.epoch == 1
         assert await spool.items.destinations() == []
         held = await spool.items.select(Selection(state=State.HELD))
         assert [item.id for item in held] == [item.id for item in items[2:]]

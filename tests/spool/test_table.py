@@ -106,10 +106,8 @@ async def test_a_restored_table_sends_nothing_by_itself(rows: Rows) -> None:
     (failed,) = await rows.add(batch, state=State.FAILED, reason="refused")
     (over,) = await rows.add(batch, state=State.DELIVERED)
     await rows.table.close_batch(batch, 5.0)
-    assert rows.table.epoch == 0
     assert await rows.database.run(lambda c: begin_epoch(c, "restored")) == 1
     later = await rows.again()
-    assert later.table.epoch == 1
     for item in (first, tried, refused, locked):
         now = await later.item(item)
         assert (now.state, now.hold, now.reason) == (State.HELD, Hold.DOUBTFUL, "restored")

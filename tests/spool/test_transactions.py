@@ -15,6 +15,7 @@ from relay.spool.schema import MIGRATIONS
 from relay.spool.table import ItemTable
 from relay.spool.transactions import HISTORY, Stage, Transaction, TransactionTable
 from relay.spool.vault import SpoolKey
+from tests.spool.requests import open_of, requests_of
 
 CT, EXPLICIT = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.1.2.1"
 NOW = 1_700_000_000.0
@@ -91,7 +92,7 @@ async def test_what_is_kept_is_there_after_a_restart_and_locked(tmp_path: Path) 
     assert secret not in path.read_bytes()
     async with open_database(path, MIGRATIONS) as database:
         table = TransactionTable(database, KEY)
-        (found,) = await table.open()
+        (found,) = await open_of(table)
         assert attrs.evolve(found, number=0, id=b"") == attrs.evolve(asked(), id=b"")
         assert await table.content(found) == secret
         with pytest.raises(ObjectDamaged):
@@ -111,8 +112,8 @@ async def test_the_same_again_is_the_same_and_another_of_that_uid_is_refused(
     assert not await table.keep(asked(), b"other", [])
     assert await table.keep(asked(called="PACS2"), b"other", [])
     assert await table.keep(asked(device="MR"), b"other", [])
-    assert len(await table.open()) == 3
-    first = (await table.open())[0]
+    assert len(await open_of(table)) == 3
+    first = (await open_of(table))[0]
     await table.settle(attrs.evolve(first, stage=Stage.ASKED))
     assert await table.keep(asked(), b"other", [])  # the first one is over
 
@@ -147,7 +148,7 @@ async def test_of_each_destination_and_of_each_device_one_is_due(table: Transact
     for number in range(6):
         await table.keep(asked(f"1.2.{number}", ("PACS", "PACS2")[number % 2]), b"", [])
     assert await due(table) == ["1.2.0", "1.2.1"]
-    for found in (await table.open())[:4]:
+    for found in (await open_of(table))[:4]:
         await table.settle(attrs.evolve(found, stage=Stage.REPORT))
     assert await due(table) == ["1.2.0", "1.2.4", "1.2.5"]
 
@@ -169,7 +170,7 @@ async def test_nothing_goes_to_a_destination_that_is_stopped_but_failures_are_to
     await table.keep(asked("1.2.1"), b"", [])
     await table.keep(asked("1.2.2"), b"", [])
     assert await due(table) == []
-    second = (await table.open())[1]
+    second = (await open_of(table))[1]
     await table.settle(attrs.evolve(second, stage=Stage.REPORT))
     assert await due(table) == ["1.2.2"]
     await items.resume("PACS")
@@ -178,13 +179,13 @@ async def test_nothing_goes_to_a_destination_that_is_stopped_but_failures_are_to
 
 async def test_it_is_due_again_in_its_time(table: TransactionTable) -> None:
     await table.keep(asked(), b"data", [])
-    (found,) = await table.open()
+    (found,) = await open_of(table)
     await table.settle(attrs.evolve(found, due=NOW + 10, attempts=1, reason="not there"))
     assert await due(table) == []
     assert await table.next_due(NOW) == NOW + 10
     assert await due(table, NOW + 10) == ["1.2.3"]
     assert await table.next_due(NOW + 10) is None
-    (again,) = await table.open()
+    (again,) = await open_of(table)
     assert (again.attempts, again.reason) == (1, "not there")
     assert await table.content(again) == b"data"
 
@@ -194,19 +195,19 @@ async def test_what_is_over_keeps_no_data_set_and_is_forgotten_in_the_end(
     database: Database, table: TransactionTable, stage: Stage
 ) -> None:
     await table.keep(asked(), b"data", [])
-    (found,) = await table.open()
+    (found,) = await open_of(table)
     await table.settle(attrs.evolve(found, stage=stage, since=NOW + 5))
-    assert await table.open() == []
+    assert await open_of(table) == []
     assert await due(table, NOW + 100) == []
-    (over,) = await table.all()
+    (over,) = await requests_of(table)
     assert (over.stage, over.ended) == (stage, NOW + 5)
     with pytest.raises(ObjectDamaged):
         await table.content(over)
     await table.settle(attrs.evolve(over, stage=Stage.OBJECTS))  # too late
-    assert await table.open() == []
+    assert await open_of(table) == []
     assert await table.expire(NOW + HISTORY) == 0
     assert await table.expire(NOW + 5 + HISTORY) == 1
-    assert await table.all() == []
+    assert await requests_of(table) == []
 
 
 async def test_requests_that_are_open_have_a_limit(
@@ -218,7 +219,7 @@ async def test_requests_that_are_open_have_a_limit(
     with pytest.raises(SpoolFull):
         await table.keep(asked("1.3"), b"", [])
     assert await table.keep(asked("1.2"), b"", [])
-    first = (await table.open())[0]
+    first = (await open_of(table))[0]
     await table.settle(attrs.evolve(first, stage=Stage.ASKED))
     assert await table.keep(asked("1.3"), b"", [])
 

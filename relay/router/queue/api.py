@@ -12,6 +12,7 @@ from relay.router.queue.selecting import STATES
 from relay.router.queue.snapshot import figures
 from relay.router.queue.state import Queue
 from relay.router.queue.warnings import Kind
+from relay.router.schemas import SECONDS
 from relay.web.operations import (
     COUNT,
     FLAG,
@@ -24,7 +25,6 @@ from relay.web.operations import (
     record,
 )
 
-SECONDS: Schema = {"type": "number"}
 SECONDS_OR_NULL: Schema = {"type": ["number", "null"]}
 COUNT_OR_NULL: Schema = {"type": ["integer", "null"]}
 STATE: Schema = {"enum": list(STATES)}

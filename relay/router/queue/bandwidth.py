@@ -32,16 +32,6 @@ class Throttle:
         self._rate = limit.rate(clock())
         self._filled = trio.current_time()
 
-    @property
-    def rate(self) -> float | None:
-        """Bytes a second now; None: no limit. For people."""
-        return self._limit.rate(self._clock())
-
-    @property
-    def waiting(self) -> int:
-        """How many wait behind the one whose turn it is."""
-        return self._turn.statistics().tasks_waiting
-
     async def take(self, size: int) -> None:
         """Return once `size` bytes may be sent; the caller sends them now.
 

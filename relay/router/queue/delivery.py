@@ -48,6 +48,11 @@ from relay.tunnel.session import TunnelAssociation
 
 log = structlog.get_logger()
 
+# From the opening to the device's answer: a place of it, a connection, its own time to accept, each
+# as long as the far Router waits where nothing else is set. Longer than for a call, since no device
+# waits here; the far Router says no itself before that.
+ANSWER_WAIT = 60.0
+
 # Without a Result that is owed, and without a byte that it takes. The far Router waits
 # 300 s for its device, and then says so: this only ends what says nothing at all.
 RESULT_WAIT = 360.0
@@ -81,7 +86,8 @@ async def deliver(queue: Queue, errand: Errand) -> Report:
     session = _Session(queue, errand, call, ledger, page)
     try:
         with node.live.hold(live_entry(node, call)):
-            async with tunnel(node, call, throttle=queue.throttle.take) as far:
+            throttle = queue.throttle.take
+            async with tunnel(node, call, answer=ANSWER_WAIT, throttle=throttle) as far:
                 await session.run(far)
     except* RelayError as group:
         ledger.trouble(str(next(leaves(group))))
@@ -130,7 +136,7 @@ class _Session:
     async def run(self, far: TunnelAssociation) -> None:
         """Send and take answers until all is said. Raises RelayErrors, in a group or alone."""
         try:
-            answer = await negotiated(far)
+            answer = await negotiated(far, deadline=ANSWER_WAIT)
         except AssociationRejected as error:
             self._rejected(far, error)
             return

@@ -5,7 +5,7 @@
 Until the device has answered, it goes as for any association that a peer opens.
 """
 
-from contextlib import AsyncExitStack
+from functools import partial
 
 import attrs
 import structlog
@@ -20,26 +20,20 @@ from relay.dicom.pdu import (
     AReleaseRP,
     Atom,
 )
-from relay.dicom.rejection import (
-    CALLING_AE_TITLE_NOT_RECOGNIZED,
-    LOCAL_LIMIT_EXCEEDED,
-    TEMPORARY_CONGESTION,
-)
+from relay.dicom.rejection import LOCAL_LIMIT_EXCEEDED, TEMPORARY_CONGESTION
 from relay.errors import AbortReason, AbortSource, AssociationAborted, RemoteProtocolError
 from relay.router import contexts
-from relay.router.guard import Guard
-from relay.router.incoming import IncomingCall, border_of, live_entry
+from relay.router.incoming import IncomingCall
 from relay.router.lasting import Lasting
 from relay.router.live import LiveAssociation
 from relay.router.node import Network, Node
 from relay.router.queue.consignment import NO_ROOM, Consignment
 from relay.router.queue.operations import window_of, with_window, with_window_of
 from relay.router.queue.results import Counts, Ending, How, say
-from relay.router.reaching import Answer, find_place, reach, reject
+from relay.router.reaching import Reached, reject, serve_reached
 from relay.router.services import may_be_stored, service_of
 from relay.spool.receipts import Recorder
 from relay.tunnel import notes
-from relay.tunnel.session import TunnelAssociation
 
 log = structlog.get_logger()
 
@@ -51,46 +45,26 @@ async def serve_delivery(
 
     Raises HandshakeError (BUSY) if the device cannot be reached.
     """
-    proposed = proposal(call)
-    if not proposed.contexts:
-        await reject(network, call, CALLING_AE_TITLE_NOT_RECOGNIZED)
-        return
     if not recorder.table.has_room(call.received.caller):
         log.warning("delivery rejected", association=call.number, why=NO_ROOM)
         await reject(network, call, LOCAL_LIMIT_EXCEEDED)
         return
-    entry = live_entry(node, network, call)
-    border = border_of(node, call)
-    guard = Guard(proposed, call.permission.services, border, implied=call.implied)
-    answer = Answer(network, call)
-    with node.live.hold(entry):
-        async with AsyncExitStack() as held:  # the device, then its place: until it is closed
-            async with answer:
-                place = await find_place(node, call, proposed, answer)
-                if place is None:
-                    return
-                held.callback(place.free)
-                device = await reach(node, call, place, held, answer)
-                if device is None:
-                    return
-                near = await answer.given()
-                try:
-                    window = await _negotiate(call, proposed, near, device, guard)
-                    if window is not None:
-                        consignment = Consignment(
-                            near,
-                            device,
-                            guard,
-                            recorder,
-                            origin=call.received.caller,
-                            window=window,
-                        )
-                        await _hand_over(entry, near, device, consignment)
-                finally:
-                    border.close()
-            if device.stays:
-                await node.lingering.stay(place, device, call.device.linger)
-    answer.check_given(entry)
+    await serve_reached(node, network, call, proposal(call), partial(_serve, call, recorder))
+
+
+async def _serve(call: IncomingCall, recorder: Recorder, reached: Reached) -> None:
+    window = await _negotiate(call, reached)
+    if window is None:
+        return
+    consignment = Consignment(
+        reached.near,
+        reached.device,
+        reached.guard,
+        recorder,
+        origin=call.received.caller,
+        window=window,
+    )
+    await _hand_over(reached, consignment)
 
 
 def proposal(call: IncomingCall) -> AAssociateRQ:
@@ -100,25 +74,22 @@ def proposal(call: IncomingCall) -> AAssociateRQ:
     return with_window(attrs.evolve(request, contexts=kept))
 
 
-async def _negotiate(
-    call: IncomingCall,
-    proposed: AAssociateRQ,
-    near: TunnelAssociation,
-    device: Lasting,
-    guard: Guard,
-) -> int | None:
+async def _negotiate(call: IncomingCall, reached: Reached) -> int | None:
     """Tell the near Router what the device answers; the window of operations that it grants.
 
     None: the answer is no.
     """
-    answer = await _answer(call, proposed, device)
+    near, device = reached.near, reached.device
+    answer = await _answer(call, reached)
     why = device.cause
     try:
         match answer:
             case AAssociateAC():
-                guard.negotiated(answer)
+                reached.guard.negotiated(answer)
                 window = window_of(answer)
-                told = contexts.with_rejections(answer, original=call.request, proposed=proposed)
+                told = contexts.with_rejections(
+                    answer, original=call.request, proposed=reached.proposed
+                )
                 await near.send(with_window_of(told, window))
                 return window
             case AAssociateRJ():
@@ -139,11 +110,12 @@ async def _negotiate(
     return None
 
 
-async def _answer(call: IncomingCall, proposed: AAssociateRQ, device: Lasting) -> Atom | None:
+async def _answer(call: IncomingCall, reached: Reached) -> Atom | None:
     """What the device answers; None: nothing in time."""
+    device = reached.device
     try:
         if device.answer is None:
-            await device.send(proposed)
+            await device.send(reached.proposed)
         with trio.move_on_after(call.device.answer_wait):
             return await device.receive()
     except AssociationAborted as error:
@@ -152,10 +124,9 @@ async def _answer(call: IncomingCall, proposed: AAssociateRQ, device: Lasting) -
     return None
 
 
-async def _hand_over(
-    entry: LiveAssociation, near: TunnelAssociation, device: Lasting, consignment: Consignment
-) -> None:
+async def _hand_over(reached: Reached, consignment: Consignment) -> None:
     """Hand on what comes, and end both associations as they are to be ended."""
+    entry, near, device = reached.entry, reached.near, reached.device
     ending = await consignment.run()
     if ending.how in (How.RELEASED, How.LEFT) and consignment.idle:
         await _release(entry, device)

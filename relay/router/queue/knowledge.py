@@ -1,12 +1,12 @@
 """Knowledge: what a device of ours takes, found out once for whoever queues for it.
 
 Other hospitals' Routers accept objects for a device of ours while nobody can ask it; what it takes
-they ask here, in a knowledge session (PROTOCOL.md §10.4), and hold for days. Its owner declares it,
-or it is probed: as the calling AE title that the device will be shown at the delivery, since a
-device may answer each one differently, with one transfer syntax to a context, since it accepts only
-one of several.
+they ask here (relay.router.queue.telling), and hold for days. Its owner declares it, or it is
+probed: as the calling AE title that the device will be shown at the delivery, since a device may
+answer each one differently, with one transfer syntax to a context, since it accepts only one of
+several.
 
-    session -> declared? -> found out today? -> a place of the device, a probe -> Knowledge
+    asked -> declared? -> found out today? -> a place of the device, a probe -> kept
 
 A probe has a serial that rises from one to the next, so that whoever was refused something at a
 delivery can tell a later answer from an earlier one. One that is cut short is none: it replaces
@@ -25,22 +25,16 @@ import trio
 
 from relay.database import Database
 from relay.dicom import uids
-from relay.dicom.pdu import AReleaseRP
 from relay.dicom.rejection import LOCAL_LIMIT_EXCEEDED, TEMPORARY_CONGESTION, rejected
-from relay.errors import AssociationAborted, AssociationRejected, HandshakeError, Refusal
+from relay.errors import AssociationRejected
 from relay.identity import fingerprint
 from relay.router.devices import Device
-from relay.router.incoming import IncomingCall, live_entry
-from relay.router.node import Network, Node, unix_time
+from relay.router.incoming import IncomingCall
+from relay.router.node import Node, unix_time
 from relay.router.pairs import Pairs
 from relay.router.queue.probing import ask_all, basis
-from relay.router.reaching import Answer
 from relay.router.schema import next_serial
-from relay.router.services import Service, service_of
 from relay.signalling.allowance import Allowance
-from relay.tunnel import notes
-from relay.tunnel.notes import Knowledge
-from relay.tunnel.session import TunnelAssociation
 
 log = structlog.get_logger()
 
@@ -98,6 +92,11 @@ class Own:
     commitment: bool
     pairs: Pairs = attrs.field(repr=False)
 
+    @property
+    def age(self) -> int:
+        """Seconds since it was found out."""
+        return unix_time() - self.made
+
 
 @attrs.define(slots=True, eq=False)
 class _Tried:
@@ -146,7 +145,7 @@ class OwnKnowledge:
     async def known(self, device: Device, seen: str) -> Own | None:
         """What was found out of `device` as it is now, and may be held still."""
         own = await self._database.run(lambda c: _read(c, device.ae_title, seen))
-        if own is None or own.basis != basis(device) or not 0 <= _age(own) < LIFETIME:
+        if own is None or own.basis != basis(device) or not 0 <= own.age < LIFETIME:
             return None
         return own
 
@@ -165,7 +164,7 @@ class OwnKnowledge:
         """
         return (
             known is not None
-            and _age(known) < FRESH
+            and known.age < FRESH
             and self._told.get(_asking(call)) != known.serial
         )
 
@@ -251,111 +250,8 @@ class OwnKnowledge:
         return own
 
 
-def _age(own: Own) -> int:
-    return unix_time() - own.made
-
-
 def _asking(call: IncomingCall) -> _Asking:
     return call.device.ae_title, call.seen, call.received.caller, call.request.calling
-
-
-# --- the session ----------------------------------------------------------------------------------
-
-
-async def serve_knowledge(
-    node: Node, network: Network, call: IncomingCall, knowledge: OwnKnowledge
-) -> None:
-    """Serve a session of purpose KNOWLEDGE to its end, and the probe that it brings about to its.
-
-    Raises HandshakeError for a caller that may not store.
-    """
-    if Service.STORE not in call.permission.services:
-        raise HandshakeError("the caller may not store", Refusal.NOT_GRANTED)
-    entry = live_entry(node, network, call)
-    answer = Answer(network, call)
-    with node.live.hold(entry):
-        async with trio.open_nursery() as nursery:
-            finding = _Finding(knowledge, node, call)
-            nursery.start_soon(finding.run)
-            async with answer:
-                near = await answer.given()
-                try:
-                    outcome = await finding.outcome()
-                    await _say(near, node, call, outcome)
-                    if isinstance(outcome, Own):
-                        knowledge.told(call, outcome)
-                except AssociationAborted as error:
-                    log.info("asker left", association=call.number, why=str(error))
-    answer.check_given(entry)
-
-
-@attrs.define(slots=True, eq=False)
-class _Finding:
-    """Finding out, which may take longer than its asker waits."""
-
-    _knowledge: OwnKnowledge
-    _node: Node
-    _call: IncomingCall
-    _done: trio.Event = attrs.field(factory=trio.Event)
-    _outcome: Own | AssociationRejected = attrs.field(
-        factory=lambda: rejected(
-            TEMPORARY_CONGESTION, f"the device was not probed within {ANSWER_WAIT:g} s"
-        )
-    )
-
-    async def run(self) -> None:
-        try:
-            self._outcome = await self._knowledge.find(self._node, self._call)
-        except AssociationRejected as error:
-            self._outcome = error
-        finally:
-            self._done.set()
-
-    async def outcome(self) -> Own | AssociationRejected:
-        """What was found out, or is known already, or why nothing is."""
-        with trio.move_on_after(ANSWER_WAIT) as scope:
-            await self._done.wait()
-        if scope.cancelled_caught:
-            call = self._call
-            return await self._knowledge.known(call.device, call.seen) or self._outcome
-        return self._outcome
-
-
-async def _say(
-    near: TunnelAssociation, node: Node, call: IncomingCall, outcome: Own | AssociationRejected
-) -> None:
-    device = node.devices.get(call.device.ae_title) or call.device
-    if isinstance(outcome, AssociationRejected):
-        log.info("knowledge not told", association=call.number, why=str(outcome))
-        await near.send(TEMPORARY_CONGESTION)
-        return
-    services = call.permission.services
-    pairs = outcome.pairs.only(
-        lambda sop_class: (
-            service_of(sop_class) in services and sop_class != uids.STORAGE_COMMITMENT_PUSH_MODEL
-        )
-    )
-    said = Knowledge(
-        serial=outcome.serial,
-        lifetime=max(0, LIFETIME - _age(outcome)),
-        split=device.split,
-        window=outcome.window,
-        commitment=outcome.commitment and Service.COMMIT in services,
-        groups=pairs.groups(),
-    )
-    await near.send(notes.encode(said))
-    await near.send(AReleaseRP())
-    log.info(
-        "knowledge told",
-        association=call.number,
-        calling=call.request.calling,
-        called=call.request.called,
-        serial=said.serial,
-        sop_classes=len(pairs),
-    )
-
-
-# --- rows -----------------------------------------------------------------------------------------
 
 
 def _read(connection: apsw.Connection, device: str, seen: str) -> Own | None:

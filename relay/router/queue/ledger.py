@@ -211,7 +211,8 @@ class Ledger:
             case Outcome.ANSWERED | Outcome.REFUSED:
                 # A person has seen that the device has another one of this name, and tries again.
                 seen = item.status == Status.DUPLICATE_SOP_INSTANCE
-                judgement = judge(status, attempted_before=item.attempted and not seen)
+                # Only an attempt without an answer may have stored it: one that was refused has not.
+                judgement = judge(status, attempted_before=item.doubtful and not seen)
                 self._judged(item, judgement, status=status)
             case Outcome.CONFLICT:
                 reason = "the far Router knows another object by this one's id"
@@ -232,7 +233,7 @@ class Ledger:
         if by is EndedBy.DEVICE and not self.outstanding and self.settled and self.how is None:
             self.done()  # it had nothing to do any more, as some devices see to
             return
-        judgement = judge_abort(under_way=True)
+        judgement = judge_abort()
         if by is EndedBy.ROUTER:
             judgement = Judgement(Verdict.RETRY_ALONE, f"cut off: {words}", sys.maxsize)
         if self.how is None:  # else the cause is another one, and known
@@ -250,7 +251,7 @@ class Ledger:
             number=item.number,
             state=State.WAITING,
             attempts=attempts,
-            doubtful=doubtful,
+            doubtful=doubtful or item.doubtful,
             alone=item.alone,
             status=status,
             reason=judgement.reason,

@@ -2,8 +2,9 @@
 
 DESIGN §6, "Statuses". Storage's own statuses are in PS3.4 §B.2.3 (Table B.2-1), those that all
 services share in PS3.7 Annex C; `judge` has an answer to each of the 65,536 that fit the element.
-The rest is about associations: one that is rejected (PS3.8 Table 9-21), one that the device aborts,
-one that never came about because the network or the far Router is away.
+The rest is about associations: one that is rejected (PS3.8 Table 9-21), one that the device aborts.
+What never came about because the network or the far Router is away is tried again for as long as it
+takes (relay.router.queue.lane).
 """
 
 from collections.abc import Mapping
@@ -15,7 +16,6 @@ import attrs
 from relay.dicom.atoms import AAssociateRJ
 from relay.dicom.rejection import PERMANENT, in_words
 from relay.dicom.status import Status, is_warning
-from relay.errors import AssociationRejected, RelayError
 
 # How often an object is tried alone that a device answers with a failure of its own. With the
 # pauses for that (relay.router.queue.pauses.ALONE) the fifth comes an hour after the first: a PACS
@@ -206,29 +206,14 @@ def judge_rejection(result: int, source: int, reason: int) -> Judgement:
     return Judgement(Verdict.RETRY, words)
 
 
-def judge_abort(*, under_way: bool) -> Judgement:
-    """What follows for an object when the device aborts the association that it was meant for.
+def judge_abort() -> Judgement:
+    """What follows for an object during whose transfer the device aborts, or before its answer.
 
-    `under_way`: it was being sent, or waited for its answer. It may be what the device stumbled
-    over, and must not be the first of the next association, and the next, for ever.
+    It may be what the device stumbled over, and must not be the first of the next association, and
+    the next, for ever.
     """
-    if under_way:
-        return Judgement(
-            Verdict.RETRY_ALONE,
-            f"the device aborted while it was sent this object: {_ALONE}",
-            MAXIMUM_ALONE_ABORTS,
-        )
-    return Judgement(Verdict.RETRY, "the device aborted the association")
-
-
-def judge_failure(error: RelayError) -> Judgement:
-    """What follows when no association came about, or the way to it was lost.
-
-    The Bridge, the object store, the far Router or the line is away: nothing that the device said,
-    so that it is never an object's fault, and never a reason to give up.
-    """
-    if isinstance(error, AssociationRejected):
-        judgement = judge_rejection(error.result, error.source, error.reason)
-        # Its words are for people here, and say more than the three numbers.
-        return attrs.evolve(judgement, reason=f"{judgement.reason} ({error})")
-    return Judgement(Verdict.RETRY, str(error) or type(error).__name__)
+    return Judgement(
+        Verdict.RETRY_ALONE,
+        f"the device aborted while it was sent this object: {_ALONE}",
+        MAXIMUM_ALONE_ABORTS,
+    )

@@ -13,13 +13,16 @@ from relay.dicom.negotiation import AsynchronousOperationsWindow, answer, batche
 from relay.dicom.pdu import AAssociateRJ, AAssociateRQ, AReleaseRP, PresentationContext
 from relay.router.opening import serve_opening
 from relay.router.probe import storage_pairs
+from relay.router.queue.held import Held
 from relay.router.queue.probing import COMMITMENT_PAIRS
 from relay.router.queue.state import Queue
 from relay.signalling import messages
-from tests.router.fakes import TwoHospitals, two_hospitals
+from tests.router.fakes import CT, IMPLICIT, JPEG, MR, TwoHospitals, two_hospitals
 from tests.router.queue.parts import parts_of
 
 Pair = tuple[str, str]
+
+TAKEN = [(CT, IMPLICIT), (CT, JPEG), (MR, IMPLICIT)]
 
 # Of one probe.
 ASSOCIATIONS = len(list(batches([*COMMITMENT_PAIRS, *storage_pairs()])))
@@ -114,3 +117,20 @@ async def until(condition: Callable[[], bool]) -> None:
     with trio.fail_after(10):
         while not condition():
             await trio.sleep(0.001)
+
+
+async def learn(it: Knowing, calling: str = "WS") -> Held | None:
+    """What A is told, asking anew each time."""
+    return await it.a.acceptance.learn(it.both.a, "PACS", calling, anew=True)
+
+
+async def told(it: Knowing, calling: str = "WS") -> Held:
+    held = await learn(it, calling)
+    assert held is not None
+    return held
+
+
+async def change_device(it: Knowing, **fields: object) -> None:
+    now = it.both.b.devices.get("PACS")
+    assert now is not None
+    await it.both.b.put_device(attrs.evolve(now, **fields))  # type: ignore[arg-type]

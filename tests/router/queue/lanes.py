@@ -9,19 +9,14 @@ import pytest
 import trio
 
 from relay.router.queue import lane
-from relay.router.queue.acceptance import Acceptance
-from relay.router.queue.bandwidth import Throttle
 from relay.router.queue.courier import Couriers
-from relay.router.queue.destinations import DestinationTable
 from relay.router.queue.errand import Errand
-from relay.router.queue.knowledge import OwnKnowledge
 from relay.router.queue.ledger import How, Report
-from relay.router.queue.settings import QueueSettings
 from relay.router.queue.state import Queue
-from relay.router.queue.warnings import Warnings
 from relay.spool.items import Batch, Change, Item, Priority, Selection, State
 from relay.spool.spool import open_spool
 from tests.router.fakes import hospital
+from tests.router.queue.parts import queue_of
 from tests.router.queue.sending import TAKEN, keep
 
 EPOCH = 1_780_300_000.0
@@ -151,16 +146,7 @@ async def lanes(
         open_spool(folder / "a", space=2**30, reserve=0, clock=clock) as spool,
         trio.open_nursery() as nursery,
     ):
-        queue = Queue(
-            node=node,
-            spool=spool,
-            settings=QueueSettings(),
-            destinations=await DestinationTable.load(node.database),
-            knowledge=OwnKnowledge(node.database),
-            acceptance=await Acceptance.load(node.database),
-            warnings=Warnings(lambda: "RELAY", clock=clock),
-            throttle=Throttle(QueueSettings().bandwidth),
-        )
+        queue = await queue_of(node, spool)
         queue.couriers = Couriers(queue)
         deliveries.queue = queue
         nursery.start_soon(spool.custody.run)

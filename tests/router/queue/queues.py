@@ -8,15 +8,11 @@ import attrs
 import trio
 
 from relay.router.node import Node
-from relay.router.queue.acceptance import Acceptance
-from relay.router.queue.bandwidth import Throttle
-from relay.router.queue.destinations import DestinationTable
-from relay.router.queue.knowledge import OwnKnowledge
-from relay.router.queue.settings import QueueSettings
 from relay.router.queue.state import Queue
-from relay.router.queue.warnings import Warnings
 from relay.spool.items import Batch, Change, Hold, Item, Pause, Priority, State
 from relay.spool.spool import open_spool
+from tests.router.queue.parts import queue_of
+from tests.spool import stock
 
 CT, EXPLICIT = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.1.2.1"
 NOW = 1_780_300_000.0
@@ -68,16 +64,7 @@ async def still_queue(node: Node, folder: Path, *, space: int = 2**30) -> AsyncI
         open_spool(folder, space=space, reserve=0, clock=lambda: NOW) as spool,
         trio.open_nursery() as nursery,
     ):
-        queue = Queue(
-            node=node,
-            spool=spool,
-            settings=QueueSettings(),
-            destinations=await DestinationTable.load(node.database),
-            knowledge=OwnKnowledge(node.database),
-            acceptance=await Acceptance.load(node.database),
-            warnings=Warnings(lambda: node.ae_title, clock=lambda: NOW),
-            throttle=Throttle(QueueSettings().bandwidth),
-        )
+        queue = await queue_of(node, spool)
         queue.couriers = FakeCouriers()
         nursery.start_soon(spool.custody.run)
         yield queue
@@ -113,29 +100,15 @@ async def keep(
     accepted: float = NOW,
 ) -> Item:
     """One object, in custody."""
-    writer = await queue.spool.objects.begin()
-    await writer.write(data)
-    stored = await writer.finish()
-    item = Item(
-        number=0,
-        id=stored.item,
-        batch=0,
-        called=batch.called,
-        state=State.WAITING,
-        sop_class=CT,
+    return await stock.keep(
+        queue.spool,
+        batch,
+        data,
         sop_instance=instance,
         transfer_syntax=EXPLICIT,
-        command=b"",
-        length=stored.length,
-        sha256=stored.sha256,
-        key=stored.key,
-        key_name=stored.key_name,
-        folder=stored.folder,
-        size=stored.size,
         accepted=accepted,
         study=study,
     )
-    return await queue.spool.custody.keep(batch, item)
 
 
 async def becomes(

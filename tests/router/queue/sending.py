@@ -30,15 +30,10 @@ from relay.router.node import unix_time
 from relay.router.opening import serve_opening
 from relay.router.pairs import Pairs
 from relay.router.queue import held
-from relay.router.queue.acceptance import Acceptance
-from relay.router.queue.bandwidth import Throttle
 from relay.router.queue.courier import Couriers
-from relay.router.queue.destinations import DestinationTable
 from relay.router.queue.held import Held
 from relay.router.queue.knowledge import OwnKnowledge
-from relay.router.queue.settings import QueueSettings
 from relay.router.queue.state import Queue
-from relay.router.queue.warnings import Warnings
 from relay.signalling import messages
 from relay.spool.items import Batch, Item, Priority, Selection, State
 from relay.spool.receipts import Recorder
@@ -53,6 +48,8 @@ from tests.router.fakes import (
     command,
     two_hospitals,
 )
+from tests.router.queue.parts import queue_of
+from tests.spool import stock
 
 TAKEN = frozenset({(CT, IMPLICIT), (MR, IMPLICIT)})
 
@@ -257,31 +254,18 @@ async def keep(
     spool: Spool, batch: Batch, content: bytes, pair: tuple[str, str] = (CT, IMPLICIT)
 ) -> Item:
     """One object, in custody; its SOP Instance UID is its own."""
-    writer = await spool.objects.begin()
-    await writer.write(content)
-    stored = await writer.finish()
     instance = f"1.2.{int.from_bytes(hashlib.sha256(content).digest()[:8])}"
     asked = dimse.request(CommandField.C_STORE_RQ, 7, pair[0], instance)
-    item = Item(
-        number=0,
-        id=stored.item,
-        batch=0,
-        called=batch.called,
-        state=State.WAITING,
+    return await stock.keep(
+        spool,
+        batch,
+        content,
         sop_class=pair[0],
         sop_instance=instance,
         transfer_syntax=pair[1],
         command=asked.encode(),
-        length=stored.length,
-        sha256=stored.sha256,
-        key=stored.key,
-        key_name=stored.key_name,
-        folder=stored.folder,
-        size=stored.size,
         accepted=spool.clock(),
-        study="1.2.3",
     )
-    return await spool.custody.keep(batch, item)
 
 
 @asynccontextmanager
@@ -305,16 +289,7 @@ async def sending(
     ):
         if known:
             await know(both, split)
-        queue = Queue(
-            node=both.a,
-            spool=spool,
-            settings=QueueSettings(),
-            destinations=await DestinationTable.load(both.a.database),
-            knowledge=OwnKnowledge(both.a.database),
-            acceptance=await Acceptance.load(both.a.database),
-            warnings=Warnings(lambda: "RELAY_A", clock=clock),
-            throttle=Throttle(QueueSettings().bandwidth),
-        )
+        queue = await queue_of(both.a, spool)
         queue.couriers = Couriers(queue)
         far = SimpleNamespace(spool=far_spool, knowledge=OwnKnowledge(both.b.database))
         it = Sending(both, queue, far, archive, clock, nursery)

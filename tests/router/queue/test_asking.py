@@ -13,7 +13,7 @@ from relay.dicom.rejection import LOCAL_LIMIT_EXCEEDED
 from relay.errors import AssociationAborted, AssociationRejected, RelayError, RemoteProtocolError
 from relay.router.devices import Device
 from relay.router.pairs import Pairs
-from relay.router.queue import knowledge
+from relay.router.queue import telling
 from relay.router.queue.asking import ask
 from relay.tunnel import notes
 from relay.tunnel.handshake import Purpose
@@ -33,7 +33,7 @@ async def test_it_asks_in_the_name_of_the_caller(tmp_path: Path, monkeypatch: An
         await near.send(notes.encode(SAID))
         await near.send(AReleaseRP())
 
-    monkeypatch.setattr(knowledge, "_say", say)
+    monkeypatch.setattr(telling, "_say", say)
     async with knowing(tmp_path, [(CT, IMPLICIT)]) as it:
         a, b = it.both.a, it.both.b
         await a.put_device(Device("CT1", "127.0.0.1", published="NORTH_CT1"))
@@ -69,7 +69,7 @@ async def test_what_is_no_answer(
             await near.send(record)
         await trio.sleep(0.05)
 
-    monkeypatch.setattr(knowledge, "_say", say)
+    monkeypatch.setattr(telling, "_say", say)
     async with knowing(tmp_path, [(CT, IMPLICIT)]) as it:
         with pytest.raises(error, match=words):
             await ask(it.both.a, "PACS", "WS", 10)

@@ -40,12 +40,10 @@ async def timed(throttle: Throttle, *sizes: int) -> list[float]:
 async def test_without_a_limit_nothing_waits(autojump_clock: MockClock) -> None:
     throttle = Throttle(UNLIMITED, local_time())
     assert await timed(throttle, *[100 * MIB] * 50) == [0.0] * 50
-    assert throttle.rate is None
 
 
 async def test_a_burst_of_one_chunk_and_then_the_rate(autojump_clock: MockClock) -> None:
     throttle = Throttle(rate_of(MIB), local_time())
-    assert throttle.rate == MIB
     assert await timed(throttle, *[MIB] * 8) == [0, 0, 0, 0, 1, 2, 3, 4]
     await trio.sleep(3600)  # a quiet hour gives no more than one burst
     assert await timed(throttle, *[MIB] * 6) == [0, 0, 0, 0, 1, 2]
@@ -71,9 +69,7 @@ async def test_first_come_first_served_whatever_the_size(autojump_clock: MockClo
         for name, size in (("large", 4 * MIB), ("small", 1024), ("second", MIB - 1024)):
             nursery.start_soon(sender, name, size)
             await wait_all_tasks_blocked()
-        assert throttle.waiting == 2
     assert served == [("large", 4.0), ("small", 4.001), ("second", 5.0)]
-    assert throttle.waiting == 0
 
 
 async def test_many_senders_together_keep_to_the_rate(autojump_clock: MockClock) -> None:

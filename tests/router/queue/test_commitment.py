@@ -34,6 +34,7 @@ from tests.router.queue.committing import (
     request_for,
 )
 from tests.router.queue.queues import NOW, batch_of, becomes, keep
+from tests.spool.requests import open_of, requests_of
 
 ONE = "1.2.1"
 
@@ -98,7 +99,7 @@ async def running(world: World) -> AsyncIterator[None]:
 
 async def the(world: World) -> Transaction:
     """The one there is."""
-    (found,) = await world.queue.spool.transactions.all()
+    (found,) = await requests_of(world.queue.spool.transactions)
     return found
 
 
@@ -136,13 +137,13 @@ async def test_it_is_durable_before_it_is_answered(world: World) -> None:
     # Whoever has not heard the answer asks again.
     assert await accept(world, asked(world, ONE)) == Status.SUCCESS
     assert await accept(world, asked(world, "1.2.2")) == Status.PROCESSING_FAILURE
-    assert len(await world.queue.spool.transactions.all()) == 1
+    assert len(await requests_of(world.queue.spool.transactions)) == 1
 
 
 @pytest.mark.parametrize("data_set", [b"", b"\x08\x00", request_for(), request_for("what")])
 async def test_what_cannot_be_read_is_refused(world: World, data_set: bytes) -> None:
     assert await accept(world, asked(world, data_set=data_set)) == Status.PROCESSING_FAILURE
-    assert await world.queue.spool.transactions.all() == []
+    assert await requests_of(world.queue.spool.transactions) == []
 
 
 async def test_too_many_are_refused(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -388,7 +389,7 @@ async def test_who_could_not_be_told_in_time_is_a_persons_matter(world: World) -
         world.ws.accepts = True
         await accept(world, asked(world, data_set=request_for(ONE, transaction="1.2.3.6")))
         with trio.fail_after(10):
-            while await world.queue.spool.transactions.open():
+            while await open_of(world.queue.spool.transactions):
                 await trio.sleep(0.01)
     assert world.queue.warnings.standing(Kind.UNREPORTED) == frozenset()
 

@@ -13,7 +13,8 @@ from relay.spool.items import Batch, Change, Item, Selection, State
 from relay.spool.spool import Spool
 from tests.router.fakes import CT, IMPLICIT, MR
 from tests.router.queue.sending import keep
-from tests.spool.stock import a_batch, opened
+from tests.spool.rows import a_batch
+from tests.spool.stock import opened
 
 
 @pytest.fixture

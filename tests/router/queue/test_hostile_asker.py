@@ -8,8 +8,7 @@ import trio
 from relay.dicom.pdu import AAssociateRQ
 from relay.router.devices import Device
 from relay.router.queue import knowledge
-from tests.router.queue.knowing import knowing, until
-from tests.router.queue.test_knowledge import TAKEN, learn, told
+from tests.router.queue.knowing import TAKEN, knowing, learn, told, until
 
 
 async def test_titles_that_a_peer_makes_up_do_not_have_a_device_probed_all_day(

@@ -1,6 +1,7 @@
 """Devices of ours, and of others, that hold what many share: nobody else waits for long."""
 
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
@@ -9,7 +10,11 @@ from trio.testing import MockClock
 
 from relay.dicom.pdu import AAssociateAC, AAssociateRJ
 from relay.dicom.rejection import LOCAL_LIMIT_EXCEEDED
+from relay.router.devices import DEFAULT_ANSWER_WAIT, DEFAULT_PLACE_WAIT
+from relay.router.node import Node
+from relay.router.outgoing import OutgoingCall
 from relay.router.queue import courier as courier_module
+from relay.router.queue import delivery
 from relay.router.queue import lane as lane_module
 from relay.router.queue.courier import Couriers
 from relay.router.queue.destinations import Destination
@@ -99,3 +104,21 @@ async def test_a_destination_that_is_away_does_not_fill_the_whole_spool(tmp_path
         async with calling(it) as (sender, answer):
             assert isinstance(answer, AAssociateAC)
             await sender.release()
+
+
+async def test_a_device_that_takes_its_time_to_accept_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As long as the usual waits at the far side add up to: no device waits here."""
+    waits: list[float] = []
+    real = delivery.tunnel
+
+    def tunnel(node: Node, call: OutgoingCall, *, answer: float, **options: Any) -> Any:
+        waits.append(answer)
+        return real(node, call, answer=answer, **options)
+
+    monkeypatch.setattr(delivery, "tunnel", tunnel)
+    async with taking(tmp_path) as it:
+        await it.left(b"object")
+        await it.becomes(delivered=1)
+    assert min(waits) > DEFAULT_PLACE_WAIT + 2 * DEFAULT_ANSWER_WAIT

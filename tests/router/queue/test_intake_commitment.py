@@ -38,6 +38,7 @@ from tests.router.fakes import (
     store_rq,
 )
 from tests.router.queue.committing import World, action, event, open_world, request_for
+from tests.spool.requests import open_of
 
 INSTANCE = "1.2.3"  # of store_rq
 STORE, COMMITMENT = 1, 3  # presentation contexts
@@ -143,7 +144,7 @@ async def test_a_request_is_answered_and_waits_for_what_came_before_it(
         assert answer.message_id_responded_to == 7
         assert answer.number(Tag.ACTION_TYPE_ID) == 1
         assert answer.sop_class_uid == COMMIT
-    (transaction,) = await world.queue.spool.transactions.open()
+    (transaction,) = await open_of(world.queue.spool.transactions)
     assert await world.queue.spool.transactions.content(transaction) == request_for(INSTANCE)
     assert await outstanding(world) == 1
 

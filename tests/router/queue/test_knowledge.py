@@ -7,38 +7,29 @@ import attrs
 import pytest
 import trio
 
-from relay.dicom import pdu, uids
+from relay.dicom import uids
 from relay.dicom.pdu import AAssociateRJ, AAssociateRQ
 from relay.dicom.rejection import TEMPORARY_CONGESTION
-from relay.errors import Refusal
 from relay.router.devices import Device
 from relay.router.live import Side
 from relay.router.node import unix_time
-from relay.router.opening import serve_opening
 from relay.router.pairs import Pairs
 from relay.router.places import Claim
 from relay.router.queue import knowledge, probing
-from relay.router.queue.held import Held
 from relay.router.queue.knowledge import MAXIMUM_SEEN, Own, OwnKnowledge
 from relay.router.schema import change
 from relay.signalling import messages
-from relay.tunnel.handshake import Purpose
-from tests.router.fakes import CT, IMPLICIT, JPEG, MR, PRIVATE_CLASS, proposal
-from tests.router.openings import opening
-from tests.router.queue.knowing import ASSOCIATIONS, Knowing, knowing, until
-
-TAKEN = [(CT, IMPLICIT), (CT, JPEG), (MR, IMPLICIT)]
-
-
-async def learn(it: Knowing, calling: str = "WS") -> Held | None:
-    """What A is told, asking anew each time."""
-    return await it.a.acceptance.learn(it.both.a, "PACS", calling, anew=True)
-
-
-async def told(it: Knowing, calling: str = "WS") -> Held:
-    held = await learn(it, calling)
-    assert held is not None
-    return held
+from tests.router.fakes import CT, IMPLICIT, JPEG, MR, PRIVATE_CLASS
+from tests.router.queue.knowing import (
+    ASSOCIATIONS,
+    TAKEN,
+    Knowing,
+    change_device,
+    knowing,
+    learn,
+    told,
+    until,
+)
 
 
 async def age(it: Knowing, seconds: int) -> None:
@@ -46,42 +37,9 @@ async def age(it: Knowing, seconds: int) -> None:
     await it.both.b.database.run(change("UPDATE knowledge_own SET made = made - ?", seconds))
 
 
-async def change_device(it: Knowing, **fields: object) -> None:
-    now = it.both.b.devices.get("PACS")
-    assert now is not None
-    await it.both.b.put_device(attrs.evolve(now, **fields))  # type: ignore[arg-type]
-
-
 def restart(it: Knowing) -> None:
     """B is started anew: of whom it has told what, nothing is left."""
     it.b = attrs.evolve(it.b, knowledge=OwnKnowledge(it.both.b.database))
-
-
-async def refused(it: Knowing, calling: str = "WS") -> Refusal:
-    """What B answers to a knowledge session that it does not open."""
-    request = pdu.encode(proposal(CT, calling=calling))
-    pending = opening(it.both, request, purpose=Purpose.KNOWLEDGE)
-    it.both.bridge.passed.clear()
-    caller = it.both.a.identity.public
-    message = messages.Open(
-        pending.session, caller, "PACS", pending.opening, pending.sealed_request
-    )
-    await serve_opening(it.both.b, message, it.b)
-    (word,) = [m for m in it.both.bridge.passed if isinstance(m, messages.Refuse)]
-    return pending.check_refusal(word.refusal)
-
-
-async def test_what_is_told_is_what_the_device_takes(tmp_path: Path) -> None:
-    async with knowing(tmp_path, TAKEN) as it:
-        it.device.window = 5
-        await change_device(it, split=3)
-        held = await told(it)
-        assert held.pairs == Pairs.of(TAKEN)
-        assert (held.peer, held.split, held.window) == (it.both.b.identity.public, 3, 5)
-        assert 0 <= unix_time() + knowledge.LIFETIME - held.expires <= 5
-        assert set(it.device.calling) == {"WS"}
-        assert (len(it.device.calling), it.device.most) == (ASSOCIATIONS, 1)
-        assert len(it.both.b.places) == 0
 
 
 async def test_one_answer_serves_for_a_day_whoever_asks(tmp_path: Path) -> None:
@@ -182,24 +140,6 @@ async def test_what_was_declared_does_not_grow_old(tmp_path: Path) -> None:
         assert (again.serial, again.expires - first.expires) in {(first.serial, n) for n in (0, 1)}
 
 
-@pytest.mark.parametrize("services", [("store",), ("store", "commit")])
-async def test_commitment_is_told_to_whom_it_is_granted(
-    tmp_path: Path, services: tuple[str, ...]
-) -> None:
-    async with knowing(tmp_path, TAKEN, *services, published=["commit"]) as it:
-        it.device.commitment = True
-        assert (await told(it)).commitment is ("commit" in services)
-
-
-async def test_only_who_may_store_is_told(tmp_path: Path) -> None:
-    async with knowing(tmp_path, TAKEN, "query", published=["store"]) as it:
-        assert await refused(it) is Refusal.NOT_GRANTED
-        # Nor who may only because a device of ours has asked for something.
-        it.both.b.moves.ask(it.both.a.identity.public, "PACS")
-        assert await refused(it) is Refusal.NOT_GRANTED
-        assert not it.device.calling
-
-
 async def test_a_probe_that_is_cut_short_is_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -263,25 +203,6 @@ async def test_a_device_that_is_not_there(tmp_path: Path, monkeypatch: pytest.Mo
         await change_device(it, port=it.both.port)
         await told(it)
         assert not list(it.both.b.refusals)
-
-
-async def test_a_slow_device_is_told_of_the_next_time(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with knowing(tmp_path, TAKEN) as it:
-        go_on = trio.Event()
-
-        async def slow(request: AAssociateRQ) -> None:
-            await go_on.wait()
-
-        it.device.before = slow
-        monkeypatch.setattr(knowledge, "ANSWER_WAIT", 0.05)
-        assert await learn(it) is None  # and nobody waits here any more
-        await until(lambda: not it.both.bridge.caller.ports)
-        go_on.set()
-        await until(lambda: it.probes == 1 and len(it.both.b.live) == 0)
-        assert (await told(it)).pairs == Pairs.of(TAKEN)
-        assert it.probes == 1
 
 
 async def test_a_device_is_probed_once_at_a_time(tmp_path: Path) -> None:
@@ -348,21 +269,6 @@ async def test_a_probe_has_a_place_as_a_call_has(tmp_path: Path, wait: float) ->
             assert not it.device.calling
             place.free()
         assert it.probes == 1
-
-
-async def test_a_grant_that_is_taken_back_ends_the_probe(tmp_path: Path) -> None:
-    async with knowing(tmp_path, TAKEN) as it:
-
-        async def never(request: AAssociateRQ) -> None:
-            await trio.sleep_forever()
-
-        it.device.before = never
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(learn, it)
-            await until(lambda: it.device.open == 1)
-            await it.both.b.remove_grant(next(iter(it.both.b.grants)).id)
-            await until(lambda: len(it.both.b.live) == len(it.both.b.places) == 0)
-        assert it.a.acceptance.callers(it.both.a, "PACS", unix_time()) == []
 
 
 async def test_titles_that_a_peer_makes_up_do_not_fill_the_disk(tmp_path: Path) -> None:

@@ -137,9 +137,10 @@ async def test_how_often_it_was_tried(
     ("changes", "state"),
     [
         ({}, State.FAILED),
-        ({"attempts": 1}, State.DELIVERED),
+        ({"attempts": 1, "status": 0xA700}, State.FAILED),  # that attempt did not store it
         ({"doubtful": True}, State.DELIVERED),
-        ({"attempts": 1, "status": 0x0111}, State.FAILED),
+        ({"attempts": 1, "doubtful": True, "status": 0xA700}, State.DELIVERED),
+        ({"doubtful": True, "status": 0x0111}, State.FAILED),
     ],
 )
 async def test_a_duplicate(books: Books, changes: dict[str, object], state: State) -> None:

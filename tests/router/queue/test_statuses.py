@@ -7,18 +7,14 @@ from relay.dicom.rejection import (
     CALLING_AE_TITLE_NOT_RECOGNIZED,
     LOCAL_LIMIT_EXCEEDED,
     TEMPORARY_CONGESTION,
-    rejected,
 )
 from relay.dicom.status import means_stored
-from relay.errors import AssociationAborted, ProviderError, RelayError, SignallingError
 from relay.router.queue.statuses import (
     MAXIMUM_ALONE_ABORTS,
     MAXIMUM_ALONE_ATTEMPTS,
-    Judgement,
     Verdict,
     judge,
     judge_abort,
-    judge_failure,
     judge_rejection,
 )
 
@@ -144,36 +140,8 @@ def test_reasons_that_the_standard_does_not_know_are_judged_by_the_result(
     assert judge_rejection(77, source, reason).verdict is RETRY
 
 
-def test_an_object_under_way_when_the_device_aborts_is_tried_alone_the_others_are_not() -> None:
-    under_way = judge_abort(under_way=True)
-    assert under_way.verdict is ALONE
-    assert under_way.after(MAXIMUM_ALONE_ABORTS - 1).verdict is ALONE
-    assert under_way.after(MAXIMUM_ALONE_ABORTS).verdict is FAILED
-    assert judge_abort(under_way=False).verdict is RETRY
-
-
-@pytest.mark.parametrize(
-    "error",
-    [
-        SignallingError("no connection to the Bridge"),
-        ProviderError("HTTP 403 from the store", permanent=True),
-        AssociationAborted(2, 0, "the far Router is gone"),
-        RelayError(""),
-    ],
-)
-def test_what_is_away_is_waited_for_without_end(error: RelayError) -> None:
-    judgement = judge_failure(error)
-    assert judgement.verdict is RETRY
-    assert judgement.reason
-    assert str(error) in judgement.reason
-    assert judgement.after(1000) is judgement
-
-
-def test_a_rejection_that_was_raised_says_why_in_the_words_of_whoever_raised_it() -> None:
-    error = rejected(CALLED_AE_TITLE_NOT_RECOGNIZED, "'PACS' is not published")
-    judgement = judge_failure(error)
-    assert judgement.verdict is PAUSE
-    assert "'PACS' is not published" in judgement.reason
-    assert judge_failure(rejected(TEMPORARY_CONGESTION, "away")) == Judgement(
-        RETRY, "the association was rejected for now: temporary congestion (away)"
-    )
+def test_an_object_under_way_when_the_device_aborts_is_tried_alone() -> None:
+    judgement = judge_abort()
+    assert judgement.verdict is ALONE
+    assert judgement.after(MAXIMUM_ALONE_ABORTS - 1).verdict is ALONE
+    assert judgement.after(MAXIMUM_ALONE_ABORTS).verdict is FAILED
