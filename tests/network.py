@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+import httpx
 import trio
 import trustme
 
@@ -162,6 +163,11 @@ class Site:
     async def ask(self, *arguments: str) -> Any:
         """What a command prints with `--json`."""
         return json.loads(await self.relay(*arguments, "--json"))
+
+    def rest(self, timeout: float = START_DEADLINE) -> httpx.AsyncClient:
+        """A client of its REST; `timeout` is in seconds, for each answer."""
+        transport = httpx.AsyncHTTPTransport(uds=str(self.directory / "data" / "control.sock"))
+        return httpx.AsyncClient(transport=transport, base_url="http://relay", timeout=timeout)
 
 
 @attrs.define(slots=True)

@@ -1,4 +1,4 @@
-"""Reads, and replaces, one element near the beginning of an encoded data set (PS3.5 §7).
+"""Reads, replaces and writes single elements of encoded data sets (PS3.5 §7).
 
 What is relayed is carried as bytes and never decoded. Of some messages one value must be known all
 the same, such as the Transaction UID of a storage commitment. Elements lie in the order of their
@@ -18,11 +18,11 @@ RETRIEVE_AE_TITLE = 0x0008_0054
 TRANSACTION_UID = 0x0008_1195
 STUDY_INSTANCE_UID = 0x0020_000D
 
-_ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFE_E000, 0xFFFE_E00D, 0xFFFE_E0DD
-_UNDEFINED = 0xFFFF_FFFF
+ITEM, ITEM_END, SEQUENCE_END = 0xFFFE_E000, 0xFFFE_E00D, 0xFFFE_E0DD
+UNDEFINED_LENGTH = 0xFFFF_FFFF
 
 # PS3.5 §7.1.2: these have two reserved bytes and a length of four.
-_LONG_VRS = frozenset(
+LONG_VRS = frozenset(
     {b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"}
 )
 
@@ -92,7 +92,7 @@ def find(prefix: Buffer, tag: int, encoding: Encoding, *, whole: bool = False) -
     try:
         while (at := _plain_ones(view, at, tag, encoding)) < len(view):
             element = _header(view, at, encoding)
-            if element.tag > tag or (element.tag == tag and element.length == _UNDEFINED):
+            if element.tag > tag or (element.tag == tag and element.length == UNDEFINED_LENGTH):
                 return Missing.ABSENT
             if element.tag == tag:
                 if element.end <= len(view):
@@ -115,7 +115,7 @@ def replace(data: Buffer, element: Element, text: str, encoding: Encoding) -> by
     value = text.encode("ascii")
     value += b" " * (len(value) % 2)
     order = "<" if encoding.little_endian else ">"
-    short = encoding.explicit_vr and element.vr not in _LONG_VRS
+    short = encoding.explicit_vr and element.vr not in LONG_VRS
     size = struct.pack(f"{order}{'H' if short else 'I'}", len(value))
     head = bytearray(data[: element.value - len(size)])
     group = find(head, element.tag & 0xFFFF_0000, encoding, whole=True)
@@ -125,6 +125,17 @@ def replace(data: Buffer, element: Element, text: str, encoding: Encoding) -> by
         # A length that was wrong stays wrong by as much: the sum need not be one that fits.
         struct.pack_into(f"{order}I", head, group.value, length & 0xFFFF_FFFF)
     return bytes(head) + size + value + bytes(data[element.end :])
+
+
+def encode(tag: int, vr: bytes, value: bytes, encoding: Encoding) -> bytes:
+    """An element, or an item (which has no VR), of this value, padded already. PS3.5 §7.1, §7.5."""
+    order = "<" if encoding.little_endian else ">"
+    head = struct.pack(f"{order}HH", tag >> 16, tag & 0xFFFF)
+    if not encoding.explicit_vr or tag == ITEM:
+        return head + struct.pack(f"{order}I", len(value)) + value
+    if vr in LONG_VRS:
+        return head + vr + bytes(2) + struct.pack(f"{order}I", len(value)) + value
+    return head + vr + struct.pack(f"{order}H", len(value)) + value
 
 
 class _ShortError(Exception):
@@ -149,14 +160,14 @@ def _plain_ones(view: memoryview, at: int, tag: int, encoding: Encoding) -> int:
     if not encoding.explicit_vr:
         while at <= last:
             group, number, length = _IMPLICIT_HEADER.unpack_from(view, at)
-            if group << 16 | number >= tag or length == _UNDEFINED:
+            if group << 16 | number >= tag or length == UNDEFINED_LENGTH:
                 break
             at += 8 + length
         return at
     unpack = _SHORT_HEADERS[encoding.little_endian].unpack_from
     while at <= last:
         group, number, vr, length = unpack(view, at)
-        if group << 16 | number >= tag or vr in _LONG_VRS or not (vr.isalpha() and vr.isupper()):
+        if group << 16 | number >= tag or vr in LONG_VRS or not (vr.isalpha() and vr.isupper()):
             break
         at += 8 + length
     return at
@@ -173,7 +184,7 @@ def _header(view: memoryview, at: int, encoding: Encoding) -> Element:
     vr = bytes(view[at + 4 : at + 6])
     if not (vr.isalpha() and vr.isupper()):
         raise _UnreadableError
-    if vr not in _LONG_VRS:
+    if vr not in LONG_VRS:
         return Element(tag, at, at + 8, struct.unpack_from(f"{order}H", view, at + 6)[0], vr)
     if len(view) - at < 12:
         raise _ShortError
@@ -182,7 +193,7 @@ def _header(view: memoryview, at: int, encoding: Encoding) -> Element:
 
 def _after(view: memoryview, element: Element, encoding: Encoding, depth: int) -> int:
     """Where the next element begins."""
-    if element.length != _UNDEFINED:
+    if element.length != UNDEFINED_LENGTH:
         return element.end
     if not depth:
         raise _UnreadableError
@@ -191,17 +202,21 @@ def _after(view: memoryview, element: Element, encoding: Encoding, depth: int) -
     at = element.value
     while True:
         item = _header(view, at, encoding)
-        if item.tag == _SEQUENCE_END:
+        if item.tag == SEQUENCE_END:
             return item.value
-        if item.tag != _ITEM:
+        if item.tag != ITEM:
             raise _UnreadableError
-        at = item.end if item.length != _UNDEFINED else _after_item(view, item, encoding, depth)
+        at = (
+            item.end
+            if item.length != UNDEFINED_LENGTH
+            else _after_item(view, item, encoding, depth)
+        )
 
 
 def _after_item(view: memoryview, item: Element, encoding: Encoding, depth: int) -> int:
     at = item.value
     while True:
         element = _header(view, at, encoding)
-        if element.tag == _ITEM_END:
+        if element.tag == ITEM_END:
             return element.value
         at = _after(view, element, encoding, depth - 1)

@@ -16,7 +16,17 @@ from collections.abc import Iterable, Iterator
 import attrs
 
 from relay.dicom.atoms import Buffer
-from relay.dicom.elements import MAXIMUM_DEPTH, TRANSACTION_UID, Encoding
+from relay.dicom.elements import (
+    ITEM,
+    ITEM_END,
+    LONG_VRS,
+    MAXIMUM_DEPTH,
+    SEQUENCE_END,
+    TRANSACTION_UID,
+    UNDEFINED_LENGTH,
+    Encoding,
+    encode,
+)
 from relay.dicom.pdu import is_uid
 from relay.errors import RemoteProtocolError
 
@@ -28,12 +38,6 @@ FAILURE_REASON = 0x0008_1197
 
 # One request: a study of the largest kind has 20,000 instances, and each takes some 150 bytes.
 MAXIMUM_REFERENCES = 32768
-
-_ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFE_E000, 0xFFFE_E00D, 0xFFFE_E0DD
-_UNDEFINED = 0xFFFF_FFFF
-
-# PS3.5 §7.1.2: these have two reserved bytes and a length of four.
-_LONG_VRS = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
 
 
 @attrs.frozen(slots=True)
@@ -95,34 +99,23 @@ def failure_report(
     references of the request, and none of them was committed to, for `reason` (PS3.3 §C.14.1.1)."""
     order = "<" if encoding.little_endian else ">"
     items = b"".join(
-        _element(
-            _ITEM,
+        encode(
+            ITEM,
             b"",
             _uid(REFERENCED_SOP_CLASS_UID, reference.sop_class, encoding)
             + _uid(REFERENCED_SOP_INSTANCE_UID, reference.sop_instance, encoding)
-            + _element(FAILURE_REASON, b"US", struct.pack(f"{order}H", reason), encoding),
+            + encode(FAILURE_REASON, b"US", struct.pack(f"{order}H", reason), encoding),
             encoding,
         )
         for reference in failed
     )
-    sequence = _element(FAILED_SOP_SEQUENCE, b"SQ", items, encoding)
+    sequence = encode(FAILED_SOP_SEQUENCE, b"SQ", items, encoding)
     return _uid(TRANSACTION_UID, transaction, encoding) + sequence
 
 
 def _uid(tag: int, uid: str, encoding: Encoding) -> bytes:
     value = uid.encode("ascii")
-    return _element(tag, b"UI", value + b"\0" * (len(value) % 2), encoding)
-
-
-def _element(tag: int, vr: bytes, value: bytes, encoding: Encoding) -> bytes:
-    """PS3.5 §7.1."""
-    order = "<" if encoding.little_endian else ">"
-    head = struct.pack(f"{order}HH", tag >> 16, tag & 0xFFFF)
-    if not encoding.explicit_vr or tag == _ITEM:
-        return head + struct.pack(f"{order}I", len(value)) + value
-    if vr in _LONG_VRS:
-        return head + vr + bytes(2) + struct.pack(f"{order}I", len(value)) + value
-    return head + vr + struct.pack(f"{order}H", len(value)) + value
+    return encode(tag, b"UI", value + b"\0" * (len(value) % 2), encoding)
 
 
 class _Reader:
@@ -141,9 +134,9 @@ class _Reader:
         """Tag, and where the value lies, of each element from `at`."""
         while at < end:
             tag, vr, value, length = self._header(at, end)
-            if tag == _ITEM_END:
+            if tag == ITEM_END:
                 return
-            if length == _UNDEFINED:
+            if length == UNDEFINED_LENGTH:
                 last, at = self._skip(value, end, vr, depth)
             else:
                 last = at = value + length
@@ -156,12 +149,12 @@ class _Reader:
         count = 0
         while at < end:
             tag, _, value, length = self._header(at, end)
-            if tag != _ITEM:
+            if tag != ITEM:
                 raise RemoteProtocolError(f"{_name(tag)}: among the items of a sequence")
             count += 1
             if count > MAXIMUM_REFERENCES:
                 raise RemoteProtocolError(f"more than {MAXIMUM_REFERENCES} items")
-            if length == _UNDEFINED:
+            if length == UNDEFINED_LENGTH:
                 last, at = self._skip_item(value, end, MAXIMUM_DEPTH)
             else:
                 last = at = value + length
@@ -181,7 +174,7 @@ class _Reader:
         vr = bytes(view[at + 4 : at + 6])
         if not (vr.isalpha() and vr.isupper()):
             raise RemoteProtocolError(f"{_name(tag)}: no VR")
-        if vr not in _LONG_VRS:
+        if vr not in LONG_VRS:
             return tag, vr, at + 8, struct.unpack_from(f"{order}H", view, at + 6)[0]
         if end - at < 12:
             raise RemoteProtocolError(f"{_name(tag)}: ends within its length")
@@ -195,22 +188,22 @@ class _Reader:
             raise RemoteProtocolError(f"more than {MAXIMUM_DEPTH} sequences in each other")
         while True:
             tag, _, value, length = self._header(at, end)
-            if tag == _SEQUENCE_END:
+            if tag == SEQUENCE_END:
                 return at, value
-            if tag != _ITEM:
+            if tag != ITEM:
                 raise RemoteProtocolError(f"{_name(tag)}: among the items of a sequence")
             at = value + length
-            if length == _UNDEFINED:
+            if length == UNDEFINED_LENGTH:
                 _, at = self._skip_item(value, end, depth)
 
     def _skip_item(self, at: int, end: int, depth: int) -> tuple[int, int]:
         """The same of an item."""
         while True:
             tag, vr, value, length = self._header(at, end)
-            if tag == _ITEM_END:
+            if tag == ITEM_END:
                 return at, value
             at = value + length
-            if length == _UNDEFINED:
+            if length == UNDEFINED_LENGTH:
                 _, at = self._skip(value, end, vr, depth - 1)
 
 

@@ -5,8 +5,6 @@ Its requestor is to hear what became of them: the counters (0000,1020) to (0000,
 and the Failed SOP Instance UID List (0008,0058) are put right here (PS3.4 §C.4.2.1).
 """
 
-import struct
-
 from relay.dicom import elements
 from relay.dicom.dimse import NO_DATA_SET, CommandSet, Status, Tag
 from relay.dicom.elements import LONGEST_VALUE, Element, Encoding
@@ -106,8 +104,4 @@ def _failed_list(data_set: bytes, names: list[str], encoding: Encoding) -> bytes
     if len(value) > LONGEST_VALUE:
         value = value[: value.rindex(b"\\", 0, LONGEST_VALUE + 1)]
     value += b"\0" * (len(value) % 2)
-    order = "<" if encoding.little_endian else ">"
-    group, element = FAILED_SOP_INSTANCE_UID_LIST >> 16, FAILED_SOP_INSTANCE_UID_LIST & 0xFFFF
-    if encoding.explicit_vr:
-        return struct.pack(f"{order}HH2sH", group, element, b"UI", len(value)) + value
-    return struct.pack(f"{order}HHI", group, element, len(value)) + value
+    return elements.encode(FAILED_SOP_INSTANCE_UID_LIST, b"UI", value, encoding)

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import attrs
-import httpx
 import trio
 
 from scripts.benchmark import small, work
@@ -19,6 +18,7 @@ POLL = 0.1
 # A delivery that takes longer than this measures a fault, not a rate.
 DELIVERY_DEADLINE = 3600.0
 
+# For one answer about some hundred thousand objects, while everything shares the machine.
 ASKING = 60.0
 
 
@@ -62,20 +62,9 @@ class QueueSite:
 
     async def ask(self, path: str, **query: str) -> Any:
         """What the near Router's REST answers."""
-        async with self.asking() as client:
+        async with self.near.rest(ASKING) as client:
             answer = await client.get(path, params=query)
             return answer.raise_for_status().json()
-
-    @asynccontextmanager
-    async def asking(self) -> AsyncIterator[httpx.AsyncClient]:
-        """A client of the near Router's REST."""
-        socket = str(self.near.directory / "data" / "control.sock")
-        async with httpx.AsyncClient(
-            transport=httpx.AsyncHTTPTransport(uds=socket),
-            base_url="http://relay",
-            timeout=ASKING,
-        ) as client:
-            yield client
 
     async def waiting(self, ae_title: str) -> int:
         """How many objects wait for a device."""
@@ -85,7 +74,7 @@ class QueueSite:
     async def delivered(self, ae_title: str) -> None:
         """Return once nothing waits for a device any more."""
         with trio.fail_after(DELIVERY_DEADLINE):
-            async with self.asking() as client:
+            async with self.near.rest(ASKING) as client:
                 while True:
                     answer = await client.get("/v1/queue/count", params={"called": ae_title})
                     if not answer.raise_for_status().json()["waiting"]:

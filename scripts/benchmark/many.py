@@ -24,7 +24,7 @@ from relay.dicom.negotiation import propose, request
 from relay.dicom.uids import IMPLICIT_VR_LITTLE_ENDIAN
 from relay.errors import RelayError
 from scripts.benchmark import work
-from scripts.benchmark.hospitals import QueueSite, resident_memory
+from scripts.benchmark.hospitals import ASKING, QueueSite, resident_memory
 from scripts.benchmark.small import CT_IMAGE, send, small, uid
 from tests.interop import peers
 
@@ -99,7 +99,7 @@ async def _answers(site: QueueSite) -> dict[str, float]:
         f"GET /v1/queue/studies, {LISTED}": ("/v1/queue/studies", {"limit": str(LISTED)}),
         "GET /metrics": ("/metrics", {}),
     }
-    async with site.asking() as client:
+    async with site.near.rest(ASKING) as client:
         await client.get("/v1/queue")  # the connection is made
         for name, (path, query) in rest.items():
 

@@ -91,6 +91,8 @@ def test_what_is_aborted_has_the_same_words(
     late = time.time() + 60
     refusal = {"time": late, "calling": "NORTH", "called": "SOUTH_PACS", "why": why}
     router.will("GET", "/v1/refusals", [refusal] if known else [])
+    way = {"queued": False, "calling": "NORTH", "last": 0}
+    router.will("GET", "/v1/queue/mode?called=SOUTH_PACS", way)
     file = write(tmp_path, "1.dcm")
     with behind(Device(aborts_at="1.2.1")):
         result = router.relay("send", "SOUTH_PACS", str(file), "--json")

@@ -11,6 +11,7 @@ from pydicom.filewriter import write_dataset
 
 from relay.dicom import uids
 from relay.dicom.elements import (
+    ITEM,
     LONGEST_VALUE,
     MAXIMUM_DEPTH,
     RETRIEVE_AE_TITLE,
@@ -18,6 +19,7 @@ from relay.dicom.elements import (
     Element,
     Encoding,
     Missing,
+    encode,
     encoding_of,
     find,
     replace,
@@ -340,3 +342,15 @@ def test_as_pydicom_writes_it(encoding: Encoding, undefined: bool) -> None:
     changed = replace(data, found, "PACS\\ARCHIVE", encoding)
     data_set.RetrieveAETitle = ["PACS", "ARCHIVE"]
     assert changed == written(data_set, encoding)
+
+
+@encodings
+def test_what_is_encoded_is_as_pydicom_writes_it(encoding: Encoding) -> None:
+    data_set = Dataset()
+    data_set.LongCodeValue = "twelve bytes"  # UC, of those with a length of four bytes
+    data_set.TransactionUID = "1.2.3.4.5"
+    long = encode(0x0008_0119, b"UC", b"twelve bytes", encoding)
+    short = encode(TRANSACTION_UID, b"UI", b"1.2.3.4.5\0", encoding)
+    assert long + short == written(data_set, encoding)
+    head = "<HHI" if encoding.little_endian else ">HHI"
+    assert encode(ITEM, b"", b"ab", encoding) == struct.pack(head, 0xFFFE, 0xE000, 2) + b"ab"

@@ -57,10 +57,12 @@ class Kill:
     at_start: float | None
 
 
-def kills(seed: int, count: int, weights: Mapping[str, int]) -> list[Kill]:
+def kills(
+    seed: int, count: int, weights: Mapping[str, int], *, objects: int = MOST_OBJECTS
+) -> list[Kill]:
     """A plan of `count` kills; `weights`: how often each of the victims is chosen.
 
-    A kill at the start counts as one of them.
+    At most `objects` objects come between two. A kill at the start counts as one of them.
     """
     source = random.Random(seed)
     plan: list[Kill] = []
@@ -72,9 +74,7 @@ def kills(seed: int, count: int, weights: Mapping[str, int]) -> list[Kill]:
         plan.append(
             Kill(
                 number=len(plan) + 1,
-                objects=0
-                if source.random() < SHARE_UPON_ANOTHER
-                else source.randint(1, MOST_OBJECTS),
+                objects=0 if source.random() < SHARE_UPON_ANOTHER else source.randint(1, objects),
                 calm=source.uniform(SHORTEST_CALM, LONGEST_CALM),
                 victim=source.choices(list(weights), list(weights.values()))[0],
                 absence=source.uniform(SHORTEST_ABSENCE, longest),

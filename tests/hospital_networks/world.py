@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import attrs
-import httpx
 import pytest
 import trio
 import trustme
@@ -118,9 +117,8 @@ def forwarder(port: int, host: str, target: int) -> tuple[str, ...]:
 
 async def rest(site: Site, method: str, path: str, body: object = None) -> Any:
     """What a running process answers on its Unix socket."""
-    transport = httpx.AsyncHTTPTransport(uds=str(site.directory / "data/control.sock"))
-    async with httpx.AsyncClient(transport=transport, timeout=START_DEADLINE) as client:
-        answer = await client.request(method, f"http://relay{path}", json=body)
+    async with site.rest() as client:
+        answer = await client.request(method, path, json=body)
         assert answer.is_success, answer.text
         return answer.json()
 

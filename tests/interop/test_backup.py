@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import attrs
-import httpx
 import pytest
 import trio
 
@@ -109,8 +108,7 @@ def forgotten(data_dir: Path) -> int:
 
 async def not_sent_again(site: Site) -> int:
     """How many objects the far Router was asked about first, and had a receipt of."""
-    transport = httpx.AsyncHTTPTransport(uds=str(site.directory / "data" / "control.sock"))
-    async with httpx.AsyncClient(transport=transport, base_url="http://relay") as client:
+    async with site.rest() as client:
         text = (await client.get("/metrics")).text
     (value,) = re.findall(r"(?m)^relay_queue_duplicates_total (\S+)$", text)
     return int(float(value))

@@ -19,6 +19,7 @@ from relay.router.devices import Device
 from relay.router.live import Side
 from relay.router.places import MAXIMUM_WAITING, Claim, Place, Places
 from tests.router.fakes import CT, TwoHospitals, proposal, two_hospitals, yes_to_all
+from tests.waiting import until
 
 
 def claim(
@@ -448,12 +449,6 @@ async def limit(both: TwoHospitals, side: Side, *, place_wait: float = 5.0) -> P
         return both.a.places
     await both.b.put_device(attrs.evolve(both.pacs, maximum_associations=1, place_wait=place_wait))
     return both.b.places
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    with trio.fail_after(5):
-        while not condition():
-            await trio.sleep(0.001)
 
 
 SIDES = pytest.mark.parametrize("side", list(Side))

@@ -20,12 +20,7 @@ import structlog
 import trio
 
 from relay.database import Database
-from relay.errors import (
-    DatabaseError,
-    Refused,
-    RelayError,
-    RemoteProtocolError,
-)
+from relay.errors import DatabaseError, Refused, RelayError, RemoteProtocolError
 from relay.router.node import Node, unix_time
 from relay.router.pairs import Pair, Pairs
 from relay.router.queue.asking import ask

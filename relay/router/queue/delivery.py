@@ -18,7 +18,7 @@ from relay.dicom.commandset import CommandSet
 from relay.dicom.dimse import Tag
 from relay.dicom.negotiation import accepted_contexts
 from relay.dicom.pdu import PDV, AAbort, AAssociateAC, AReleaseRP, AReleaseRQ
-from relay.dicom.status import Status, means_stored
+from relay.dicom.status import means_stored
 from relay.dicom.uids import UNCOMPRESSED_TRANSFER_SYNTAXES
 from relay.errors import (
     AbortSource,
@@ -289,7 +289,9 @@ class _Session:
         if self._ended:
             raise RemoteProtocolError(f"{type(message).__name__} behind the end")
         match message:
-            case notes.Result(outcome=Outcome.REFUSED, status=status) if _says_stored(status):
+            case notes.Result(outcome=Outcome.REFUSED, status=status) if means_stored(
+                status, sent_before=True
+            ):
                 raise RemoteProtocolError("a refusal whose status is that of a stored object")
             case notes.Result(id=id_, outcome=outcome, status=status):
                 item = self._ledger.outstanding.get(id_)
@@ -315,8 +317,3 @@ class _Session:
             self._ledger.answered(asked[row.id], row.outcome, row.status)
             self._queue.statistics.duplicates_avoided += row.outcome is Outcome.ANSWERED
         self._asked = None
-
-
-def _says_stored(status: int) -> bool:
-    """Whether an object of this status would count as delivered: now, or when it is sent again."""
-    return means_stored(status) or status == Status.DUPLICATE_SOP_INSTANCE

@@ -211,7 +211,7 @@ class Ledger:
             case Outcome.ANSWERED | Outcome.REFUSED:
                 # A person has seen that the device has another one of this name, and tries again.
                 seen = item.status == Status.DUPLICATE_SOP_INSTANCE
-                # Only an attempt without an answer may have stored it: one that was refused has not.
+                # Only an attempt without an answer may have stored it, not one that was refused.
                 judgement = judge(status, attempted_before=item.doubtful and not seen)
                 self._judged(item, judgement, status=status)
             case Outcome.CONFLICT:

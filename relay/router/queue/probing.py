@@ -11,11 +11,7 @@ import attrs
 import trio
 
 from relay.dicom import uids
-from relay.dicom.negotiation import (
-    AsynchronousOperationsWindow,
-    accepted_contexts,
-    batches,
-)
+from relay.dicom.negotiation import AsynchronousOperationsWindow, accepted_contexts, batches
 from relay.dicom.pdu import AAssociateAC, AAssociateRQ, PresentationContext
 from relay.dicom.rejection import PERMANENT, TEMPORARY_CONGESTION, rejected
 from relay.errors import AssociationAborted, AssociationRejected, RemoteProtocolError
@@ -36,18 +32,17 @@ PROBE_DEADLINE = 600.0
 TRIES = 3
 TRY_PAUSE = 2.0
 
-
-def basis(device: Device) -> str:
-    """What of a device's row its knowledge rests on: where it is, or what is declared of it."""
-    declared = device.declares.to_json()
-    return json.dumps([declared] if declared else [*device.where, device.ae_title])
-
-
 # Asked beside the storage pairs: whether it commits itself to what it was given.
 COMMITMENT_PAIRS = [
     (uids.STORAGE_COMMITMENT_PUSH_MODEL, (syntax,))
     for syntax in (uids.IMPLICIT_VR_LITTLE_ENDIAN, uids.EXPLICIT_VR_LITTLE_ENDIAN)
 ]
+
+
+def basis(device: Device) -> str:
+    """What of a device's row its knowledge rests on: where it is, or what is declared of it."""
+    declared = device.declares.to_json()
+    return json.dumps([declared] if declared else [*device.where, device.ae_title])
 
 
 @attrs.define(slots=True)

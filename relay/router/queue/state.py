@@ -1,9 +1,9 @@
 """The queue of one Router: what its parts share.
 
     intake -> spool -> couriers -> delivery sessions          what our devices send away
-    knowledge, handover                                       what peers ask of our devices
+    knowledge, telling, handover                              what peers ask of our devices
 
-The parts that act (relay.router.queue.intake, courier, delivery, handover) are given a `Queue`;
+The parts that act (relay.router.queue.intake, courier, delivery, commitment) are given a `Queue`;
 below it is the spool, which knows no network, and `Node`, which knows no queue.
 """
 

@@ -11,6 +11,7 @@ from relay.association import TCPAssociation
 from relay.dicom import uids
 from relay.dicom.negotiation import AsynchronousOperationsWindow, answer, batches, find
 from relay.dicom.pdu import AAssociateRJ, AAssociateRQ, AReleaseRP, PresentationContext
+from relay.router.devices import Device
 from relay.router.opening import serve_opening
 from relay.router.probe import storage_pairs
 from relay.router.queue.held import Held
@@ -19,6 +20,7 @@ from relay.router.queue.state import Queue
 from relay.signalling import messages
 from tests.router.fakes import CT, IMPLICIT, JPEG, MR, TwoHospitals, two_hospitals
 from tests.router.queue.parts import parts_of
+from tests.waiting import until
 
 Pair = tuple[str, str]
 
@@ -112,13 +114,6 @@ async def knowing(
         yield it
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    """Return once it holds."""
-    with trio.fail_after(10):
-        while not condition():
-            await trio.sleep(0.001)
-
-
 async def learn(it: Knowing, calling: str = "WS") -> Held | None:
     """What A is told, asking anew each time."""
     return await it.a.acceptance.learn(it.both.a, "PACS", calling, anew=True)
@@ -127,6 +122,27 @@ async def learn(it: Knowing, calling: str = "WS") -> Held | None:
 async def told(it: Knowing, calling: str = "WS") -> Held:
     held = await learn(it, calling)
     assert held is not None
+    return held
+
+
+async def told_in_line(it: Knowing) -> Held | None:
+    """What WS2 is told while the device is probed for WS0, and WS1 waits for that to end."""
+    for number in range(3):
+        await it.both.a.put_device(Device(f"WS{number}", "127.0.0.1"))
+    go_on = trio.Event()
+
+    async def slow(request: AAssociateRQ) -> None:
+        await go_on.wait()
+
+    it.device.before = slow
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(learn, it, "WS0")
+        await until(lambda: it.device.open == 1)
+        nursery.start_soon(learn, it, "WS1")
+        await until(lambda: len(it.both.b.live) == 2)
+        held = await learn(it, "WS2")
+        go_on.set()
+    assert set(it.device.calling) == {"WS0", "WS1"}
     return held
 
 

@@ -232,11 +232,6 @@ class Sending:
         self.clock.now += seconds
         self.queue.couriers.wake("PACS")
 
-    async def until(self, holds: Callable[[], bool]) -> None:
-        with trio.fail_after(15):
-            while not holds():
-                await trio.sleep(0.002)
-
     def restart_far(self) -> None:
         """B's Router dies, and is there again with the receipts that it had written."""
         for entry in self.both.b.live:

@@ -1,6 +1,6 @@
 """What is held of another hospital's device: how it is learned, refused, renewed and lost."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from relay.router.queue.held import Held
 from relay.router.queue.pauses import Pauses
 from relay.tunnel.notes import Knowledge
 from tests.router.fakes import CT, IMPLICIT, JPEG, MR, hospital, listing, publication
+from tests.waiting import until
 
 WEEK = 7 * 86400
 PAIRS = Pairs.of([(CT, IMPLICIT), (CT, JPEG)])
@@ -327,12 +328,6 @@ async def running(world: World) -> AsyncIterator[DestinationTable]:
         nursery.start_soon(world.held.run, world.node, table)
         yield table
         nursery.cancel_scope.cancel()
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    with trio.fail_after(20):
-        while not condition():
-            await trio.sleep(0.001)
 
 
 async def test_what_a_destination_needs_is_learned_when_it_is_added(world: World) -> None:

@@ -35,6 +35,7 @@ from tests.router.queue.committing import (
 )
 from tests.router.queue.queues import NOW, batch_of, becomes, keep
 from tests.spool.requests import open_of, requests_of
+from tests.waiting import until
 
 ONE = "1.2.1"
 
@@ -109,12 +110,6 @@ async def reaches(world: World, stage: Stage) -> Transaction:
         while (found := await the(world)).stage is not stage:
             await trio.sleep(0.01)
     return found
-
-
-async def until(condition: Callable[[], object]) -> None:
-    with trio.fail_after(10):
-        while not condition():
-            await trio.sleep(0.01)
 
 
 def awaited(world: World) -> Commitment:

@@ -16,6 +16,7 @@ from relay.spool.items import Hold, Pause, Selection, State
 from relay.spool.segments import SEGMENT
 from tests.router.fakes import CT, IMPLICIT, MR
 from tests.router.queue.sending import Archive, Instead, Sending, objects, sending
+from tests.waiting import until
 
 LARGE = random.Random(0).randbytes(2 * SEGMENT)  # two segments
 
@@ -46,7 +47,7 @@ async def test_a_batch_goes_in_order_over_one_association(tmp_path: Path) -> Non
     async with sending(tmp_path) as it:
         await it.left(*wanted)
         await it.becomes(delivered=150)
-        await it.until(lambda: it.archive.released == 1)
+        await until(lambda: it.archive.released == 1)
         assert it.queue.statistics.delivered == 150
         assert it.queue.spool.objects.space.used == 0
     assert it.archive.associations == [wanted]
@@ -63,7 +64,7 @@ async def test_a_batch_goes_out_while_its_association_is_open(tmp_path: Path) ->
         await it.becomes(delivered=3)
         assert it.archive.released == 0
         await it.close(batch)
-        await it.until(lambda: it.archive.released == 1)
+        await until(lambda: it.archive.released == 1)
     assert it.archive.associations == [[first, second, third]]
 
 
@@ -87,7 +88,7 @@ async def test_the_far_router_is_told_to_forget(tmp_path: Path) -> None:
     async with sending(tmp_path) as it:
         await it.left(*objects(5))
         await it.becomes(delivered=5)
-        await it.until(lambda: it.queue.couriers.sessions("PACS") == 0)
+        await until(lambda: it.queue.couriers.sessions("PACS") == 0)
         assert await it.queue.spool.items.unforgotten(it.both.b.identity.public, 10) == []
         assert len(it.far.spool.receipts) == 5  # for HORIZON
 
@@ -100,11 +101,11 @@ async def test_what_was_not_told_is_told_in_the_next_session(tmp_path: Path) -> 
         await it.becomes(delivered=2, waiting=1)
         it.lose_tunnels()
         peer = it.both.b.identity.public
-        await it.until(lambda: it.queue.couriers.sessions("PACS") == 0)
+        await until(lambda: it.queue.couriers.sessions("PACS") == 0)
         assert len(await it.queue.spool.items.unforgotten(peer, 10)) == 2
         gate.opened.set()
         await it.becomes(delivered=3, hurry=True)
-        await it.until(lambda: it.queue.couriers.sessions("PACS") == 0)
+        await until(lambda: it.queue.couriers.sessions("PACS") == 0)
         assert await it.queue.spool.items.unforgotten(peer, 10) == []
     assert it.archive.seen == wanted
 
@@ -141,8 +142,8 @@ async def test_no_room_ends_the_session_and_pauses_the_lane(tmp_path: Path) -> N
     async with sending(tmp_path, archive) as it:
         batch = it.batch()
         await it.bring(batch, first)
-        await it.until(lambda: it.archive.released == 1)  # though the batch is open
-        await it.until(lambda: it.queue.couriers.trouble("PACS") != "")
+        await until(lambda: it.archive.released == 1)  # though the batch is open
+        await until(lambda: it.queue.couriers.trouble("PACS") != "")
         assert "A700" in it.queue.couriers.trouble("PACS")
         await it.bring(batch, second)
         assert it.archive.seen == [first]
@@ -183,11 +184,11 @@ async def test_not_authorized_stops_the_destination_until_a_person_acts(tmp_path
     status = [0x0124]
     async with sending(tmp_path, Archive(answer=lambda content: status[0])) as it:
         await it.left(*objects(3))
-        await it.until(lambda: it.queue.warnings.standing(Kind.PAUSED) == {"PACS"})
+        await until(lambda: it.queue.warnings.standing(Kind.PAUSED) == {"PACS"})
         (pause,) = await it.queue.spool.items.pauses()
         assert not pause.by_person
         assert "0124" in pause.reason
-        await it.until(lambda: it.queue.couriers.sessions("PACS") == 0)
+        await until(lambda: it.queue.couriers.sessions("PACS") == 0)
         await it.left(b"another")
         it.hurry()
         await trio.sleep(0.05)
@@ -226,7 +227,7 @@ async def test_a_persons_retry_of_a_duplicate_is_no_delivery(tmp_path: Path) -> 
         await it.becomes(failed=1)
         await it.queue.spool.items.retry(Selection())
         it.hurry()
-        await it.until(lambda: len(it.archive.seen) == 2)
+        await until(lambda: len(it.archive.seen) == 2)
         await it.becomes(failed=1)
 
 
@@ -238,7 +239,7 @@ async def test_a_permanent_rejection_stops_the_destination(tmp_path: Path) -> No
     archive = Archive(on_request=lambda request: rejected[0] if rejected else None)
     async with sending(tmp_path, archive) as it:
         await it.left(*objects(2))
-        await it.until(lambda: it.queue.warnings.standing(Kind.PAUSED) == {"PACS"})
+        await until(lambda: it.queue.warnings.standing(Kind.PAUSED) == {"PACS"})
         rejected.clear()
         await it.queue.resume("PACS")
         await it.becomes(delivered=2)
@@ -331,7 +332,7 @@ async def test_of_several_under_way_those_in_the_devices_window_are_suspect(
 
     async with sending(tmp_path, Archive(answer=answer, window=3)) as it:
         await it.left(*wanted)
-        await it.until(lambda: len(it.archive.associations) == 2)
+        await until(lambda: len(it.archive.associations) == 2)
         rows = await it.items()
         assert rows[0].alone
         assert rows[2].alone
@@ -356,7 +357,7 @@ async def test_a_lost_tunnel_costs_no_object_and_no_order(tmp_path: Path, at: in
         await it.left(*wanted)
         await gate.reached.wait()
         it.lose_tunnels()
-        await it.until(lambda: it.queue.couriers.sessions("PACS") == 0)
+        await until(lambda: it.queue.couriers.sessions("PACS") == 0)
         rows = await it.queue.spool.items.select(Selection(state=State.WAITING))
         assert {row.attempts for row in rows} == {0}
         gate.opened.set()  # the far Router has the answer, and nobody to tell it to
@@ -375,7 +376,7 @@ async def test_a_far_router_that_restarts_costs_no_object_and_no_order(
     async with sending(tmp_path, Archive(before=gate)) as it:
         await it.left(*wanted)
         await gate.reached.wait()
-        await it.until(lambda: len(it.far.spool.receipts) == at)
+        await until(lambda: len(it.far.spool.receipts) == at)
         it.restart_far()
         gate.opened.set()
         await it.becomes(delivered=10, hurry=True)
@@ -392,7 +393,7 @@ async def test_a_lost_tunnel_in_the_middle_of_an_object(tmp_path: Path) -> None:
     async with sending(tmp_path) as it:
         it.both.store.delay = 0.02
         await it.left(large, b"behind it")
-        await it.until(lambda: it.both.store.puts > 2)
+        await until(lambda: it.both.store.puts > 2)
         it.lose_tunnels()
         await it.becomes(delivered=2, hurry=True)
     assert it.archive.seen == [large, b"behind it"]
@@ -471,8 +472,8 @@ async def test_discarded_under_way(tmp_path: Path) -> None:
         gone = await spool.items.discard(Selection(numbers=(1, 3)), "not wanted", it.clock())
         await spool.objects.remove(gone)
         gate.opened.set()
-        await it.until(lambda: it.archive.released == 1)
-        await it.until(lambda: it.queue.couriers.sessions("PACS") == 0)
+        await until(lambda: it.archive.released == 1)
+        await until(lambda: it.queue.couriers.sessions("PACS") == 0)
         states = [item.state for item in await it.items()]
         assert states[1] is State.DELIVERED
         assert states[2] in (State.DISCARDED, State.DELIVERED)  # it was on its way already
@@ -505,7 +506,7 @@ async def test_paused_under_way(tmp_path: Path) -> None:
         await it.close(batch)
         gate.opened.set()
         await it.becomes(delivered=1, waiting=1)
-        await it.until(lambda: it.archive.released == 1)
+        await until(lambda: it.archive.released == 1)
         it.hurry()
         await trio.sleep(0.05)
         assert it.archive.seen == [first]
@@ -538,7 +539,7 @@ async def test_cut_off_when_the_router_does_not_wait(tmp_path: Path) -> None:
         it.queue.couriers.finish()
         it.both.a.live.end_all()
         await it.both.a.live.wait_empty()
-        await it.until(lambda: it.queue.couriers.sessions("PACS") == 0)
+        await until(lambda: it.queue.couriers.sessions("PACS") == 0)
         rows = await it.items()
         assert [row.state for row in rows] == [State.DELIVERED, State.WAITING, State.WAITING]
         assert rows[1].doubtful
@@ -557,7 +558,7 @@ async def test_a_device_that_is_divided_among(tmp_path: Path) -> None:
     async with sending(tmp_path, Archive(before=slow), split=3) as it:
         await it.left(*wanted)
         await it.becomes(delivered=120)
-        await it.until(lambda: it.archive.released == 3)
+        await until(lambda: it.archive.released == 3)
     assert it.archive.most == 3
     assert sorted(it.archive.seen) == sorted(wanted)
     places = {content: place for place, content in enumerate(wanted)}
@@ -571,7 +572,7 @@ async def test_a_title_that_nobody_publishes_keeps_no_other_waiting(tmp_path: Pa
         await it.left(*objects(3), called="NOBODY")
         await it.left(*objects(3))
         await it.becomes(delivered=3, waiting=3)
-        await it.until(lambda: it.queue.couriers.trouble("NOBODY") != "")
+        await until(lambda: it.queue.couriers.trouble("NOBODY") != "")
         assert it.queue.couriers.trouble("PACS") == ""
 
 
@@ -579,7 +580,7 @@ async def test_without_the_bridge_nothing_is_tried_and_nothing_lost(tmp_path: Pa
     async with sending(tmp_path) as it:
         it.both.bridge.cut(it.both.bridge.caller)
         await it.left(*objects(3))
-        await it.until(lambda: it.queue.couriers.trouble("PACS") != "")
+        await until(lambda: it.queue.couriers.trouble("PACS") != "")
         assert it.deliveries == []
         it.both.bridge.restore(it.both.bridge.caller)
         it.queue.couriers.wake()

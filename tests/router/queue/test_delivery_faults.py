@@ -33,6 +33,7 @@ from relay.tunnel.session import TunnelAssociation, accept_tunnel
 from tests.router.fakes import NETWORK, acceptance
 from tests.router.queue.sending import Sending, objects, sending
 from tests.router.queue.test_delivery import LARGE
+from tests.waiting import until
 
 
 class GoneError(Exception):
@@ -150,8 +151,8 @@ def notes_of(record: Record) -> object:
 
 async def ended(it: Sending, sessions: int = 1) -> list[Item]:
     """The items, when so many sessions have ended."""
-    await it.until(lambda: len(it.deliveries) >= sessions)
-    await it.until(lambda: it.queue.couriers.sessions("PACS") == 0)
+    await until(lambda: len(it.deliveries) >= sessions)
+    await until(lambda: it.queue.couriers.sessions("PACS") == 0)
     return await it.items()
 
 
@@ -475,13 +476,13 @@ async def test_a_wait_for_more_of_a_batch_is_no_silence(
 async def test_a_large_object_on_a_slow_line_is_no_silence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(delivery, "RESULT_WAIT", 0.4)
+    monkeypatch.setattr(delivery, "RESULT_WAIT", 1.0)
     async with scripted(tmp_path, takes_all) as it:
-        it.both.store.delay = 0.3
+        it.both.store.delay = 0.6
         await it.left(LARGE * 8)
         begun = trio.current_time()
         await it.becomes(delivered=1)
-        assert trio.current_time() - begun > 0.4
+        assert trio.current_time() - begun > delivery.RESULT_WAIT  # or it would show nothing
     assert len(it.deliveries) == 1
 
 
@@ -503,7 +504,7 @@ async def test_results_that_cannot_be_noted_are_asked_for_again(
 
         monkeypatch.setattr(items, "settle", settle)
         await it.left(*objects(3))
-        await it.until(lambda: it.queue.couriers.trouble("PACS") != "")
+        await until(lambda: it.queue.couriers.trouble("PACS") != "")
         await trio.sleep(0.2)
         assert await it.counts() == {State.WAITING: 3}
         assert len(it.deliveries) <= 2  # it pauses

@@ -47,6 +47,7 @@ from tests.router.fakes import (
 )
 from tests.router.openings import opening
 from tests.router.queue.consignments import consigned, data_set, item, object_id
+from tests.waiting import until
 
 LARGE = bytes(range(256)) * 12_000  # more than a chunk
 
@@ -135,11 +136,6 @@ class Delivery:
         ) as near:
             yield near
 
-    async def until(self, holds: Callable[[], bool]) -> None:
-        with trio.fail_after(10):
-            while not holds():
-                await trio.sleep(0.001)
-
 
 @asynccontextmanager
 async def deliveries(
@@ -206,7 +202,7 @@ async def test_a_delivery_from_its_opening_to_its_release(tmp_path: Path) -> Non
                 assert results == [result(n) for n in range(5)]
                 await send(near, notes.encode(Forget((object_id(0),))), AReleaseRQ())
                 assert await heard(near) == [AReleaseRP()]
-            await delivery.until(lambda: bool(delivery.over))
+            await until(lambda: bool(delivery.over))
         (asked, *_), last = pacs.heard[0], pacs.last
         assert isinstance(asked, AAssociateRQ)
         windows = find(asked.user_items, AsynchronousOperationsWindow)
@@ -261,10 +257,10 @@ async def test_sessions_one_after_the_other_are_one_association_where_it_lingers
                 await accepted(near)
                 await send(near, *consigned(number), AReleaseRQ())
                 assert await heard(near) == [result(number), AReleaseRP()]
-            await delivery.until(lambda: len(delivery.both.b.lingering) == 1)
+            await until(lambda: len(delivery.both.b.lingering) == 1)
         async with delivery.near() as near:  # one that only looks in, and leaves without a word
             await accepted(near)
-        await delivery.until(lambda: len(delivery.both.b.lingering) == 1)
+        await until(lambda: len(delivery.both.b.lingering) == 1)
         assert len(delivery.pacs.heard) == 1
         assert delivery.pacs.objects() == [data_set(n) for n in range(3)]
 
@@ -303,7 +299,7 @@ async def test_a_device_that_says_no_or_nothing(pacs: PACS, answer: Atom, tmp_pa
     async with deliveries(tmp_path, pacs, answer_wait=0.2) as delivery:
         async with delivery.near() as near:
             assert await heard(near) == [answer]
-        await delivery.until(lambda: bool(delivery.over))
+        await until(lambda: bool(delivery.over))
         assert len(delivery.both.b.places) == 0
 
 
@@ -325,7 +321,7 @@ async def test_an_answer_that_cannot_be_read_ends_it(tmp_path: Path) -> None:
     pacs = PACS(window=UserItem(AsynchronousOperationsWindow.TYPE, b"\0"))
     async with deliveries(tmp_path, pacs) as delivery, delivery.near() as near:
         assert isinstance((await heard(near))[-1], AAbort)
-        await delivery.until(lambda: isinstance(pacs.last, AAbort))
+        await until(lambda: isinstance(pacs.last, AAbort))
 
 
 async def test_who_speaks_before_its_turn_is_not_waited_for(tmp_path: Path) -> None:
@@ -334,10 +330,10 @@ async def test_who_speaks_before_its_turn_is_not_waited_for(tmp_path: Path) -> N
     async with deliveries(tmp_path, None, **limits) as delivery, delivery.near() as first:
         await accepted(first)
         async with delivery.near() as second:
-            await delivery.until(lambda: delivery.both.b.places.waiting == 1)
+            await until(lambda: delivery.both.b.places.waiting == 1)
             await send(second, notes.encode(Question(())))
             assert isinstance((await heard(second))[-1], AAbort | AAssociateRJ)
-        await delivery.until(lambda: delivery.both.b.places.waiting == 0)
+        await until(lambda: delivery.both.b.places.waiting == 0)
 
 
 # --- how it ends ----------------------------------------------------------------------------------
@@ -350,7 +346,7 @@ async def test_a_device_that_aborts_ends_it_behind_what_it_has_answered(tmp_path
                 await accepted(near)
                 await send(near, *consigned(0), *consigned(1), *consigned(2), *consigned(3))
                 *results, ended, last = await heard(near)
-            await delivery.until(lambda: bool(delivery.over))
+            await until(lambda: bool(delivery.over))
         assert results == [result(0), result(1)]
         assert isinstance(ended, Ended)
         assert (ended.by, ended.source, ended.reason) == (EndedBy.DEVICE, 0, 0)
@@ -369,7 +365,7 @@ async def test_a_changed_object_ends_it_and_the_device_is_aborted(tmp_path: Path
         assert isinstance(ended, Ended)
         assert ended.by is EndedBy.ROUTER
         assert last == AReleaseRP()
-        await delivery.until(lambda: isinstance(delivery.pacs.last, AAbort))
+        await until(lambda: isinstance(delivery.pacs.last, AAbort))
         assert delivery.pacs.last == AAbort(2, 0)  # the device has done nothing wrong
         assert delivery.pacs.objects() == [data_set(0)]
 
@@ -390,7 +386,7 @@ async def test_a_near_router_out_of_turn_ends_it_and_hears_so(tmp_path: Path) ->
         assert isinstance(ended, Ended)
         assert (ended.by, ended.source, ended.reason) == (EndedBy.ROUTER, 2, 2)
         assert last == AReleaseRP()
-        await delivery.until(lambda: delivery.pacs.last == AAbort(2, 0))
+        await until(lambda: delivery.pacs.last == AAbort(2, 0))
 
 
 @pytest.mark.parametrize("quiet", [True, False])
@@ -403,9 +399,9 @@ async def test_a_near_router_that_goes_away(quiet: bool, tmp_path: Path) -> None
             if not quiet:
                 before = len(delivery.pacs.heard[0])
                 await send(near, *consigned(1)[:-1])
-                await delivery.until(lambda: len(delivery.pacs.heard[0]) > before)
-        await delivery.until(lambda: bool(delivery.over))
-        await delivery.until(lambda: isinstance(delivery.pacs.last, AReleaseRQ | AAbort))
+                await until(lambda: len(delivery.pacs.heard[0]) > before)
+        await until(lambda: bool(delivery.over))
+        await until(lambda: isinstance(delivery.pacs.last, AReleaseRQ | AAbort))
         assert isinstance(delivery.pacs.last, AReleaseRQ if quiet else AAbort)
         assert len(delivery.both.b.places) == 0
 
@@ -416,7 +412,7 @@ async def test_taking_back_ends_it_within_five_seconds(what: str, tmp_path: Path
         b = delivery.both.b
         await accepted(near)
         await send(near, *consigned(0)[:-1])
-        await delivery.until(lambda: len(delivery.pacs.heard[0]) > 1)
+        await until(lambda: len(delivery.pacs.heard[0]) > 1)
         with trio.fail_after(5):
             if what == "grant":
                 await b.remove_grant(next(iter(b.grants)).id)
@@ -426,7 +422,7 @@ async def test_taking_back_ends_it_within_five_seconds(what: str, tmp_path: Path
                 b.live.end_all()
             assert isinstance((await heard(near))[-1], AAbort)
             await b.live.wait_empty()
-        await delivery.until(lambda: isinstance(delivery.pacs.last, AAbort))
+        await until(lambda: isinstance(delivery.pacs.last, AAbort))
         assert delivery.pacs.objects() == []
         await delivery.recorder.wait_free(delivery.both.a.identity.public, [object_id(0)])
 

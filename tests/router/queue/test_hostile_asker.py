@@ -3,12 +3,10 @@
 from pathlib import Path
 
 import pytest
-import trio
 
-from relay.dicom.pdu import AAssociateRQ
 from relay.router.devices import Device
 from relay.router.queue import knowledge
-from tests.router.queue.knowing import TAKEN, knowing, learn, told, until
+from tests.router.queue.knowing import TAKEN, knowing, learn, told, told_in_line
 
 
 async def test_titles_that_a_peer_makes_up_do_not_have_a_device_probed_all_day(
@@ -42,20 +40,5 @@ async def test_one_hospital_is_not_the_whole_line_for_a_probe(
 ) -> None:
     monkeypatch.setattr(knowledge, "MAXIMUM_WAITING_OF_ONE", 1)
     async with knowing(tmp_path, TAKEN) as it:
-        for number in range(3):
-            await it.both.a.put_device(Device(f"WS{number}", "127.0.0.1"))
-        go_on = trio.Event()
-
-        async def slow(request: AAssociateRQ) -> None:
-            await go_on.wait()
-
-        it.device.before = slow
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(learn, it, "WS0")
-            await until(lambda: it.device.open == 1)
-            nursery.start_soon(learn, it, "WS1")
-            await until(lambda: len(it.both.b.live) == 2)
-            assert await learn(it, "WS2") is None
-            go_on.set()
-        assert set(it.device.calling) == {"WS0", "WS1"}
+        assert await told_in_line(it) is None
         assert await learn(it, "WS2") is not None

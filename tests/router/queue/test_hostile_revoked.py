@@ -12,6 +12,7 @@ from relay.spool.items import Hold, Selection, State
 from tests.router.queue.calls import calling, taking
 from tests.router.queue.sending import Archive, objects, sending
 from tests.router.queue.test_delivery import Gate
+from tests.waiting import until
 
 
 async def test_a_device_that_is_removed_brings_nothing_more(tmp_path: Path) -> None:
@@ -25,7 +26,7 @@ async def test_a_device_that_is_removed_brings_nothing_more(tmp_path: Path) -> N
             await sender.over.wait()
         # What it was answered 0000 for is delivered all the same.
         await it.becomes(delivered=1)
-        await it.until(lambda: len(it.both.a.live) == 0)
+        await until(lambda: len(it.both.a.live) == 0)
 
 
 async def test_a_title_that_changes_hands_takes_nothing_more_and_gets_nothing(
@@ -67,12 +68,13 @@ async def test_what_is_taken_away_while_an_object_is_under_way_loses_none(
         (device,) = b.devices
         await it.left(first, second, third)
         await gate.reached.wait()
+        await it.becomes(delivered=1, waiting=2)
         if what == "grant":
             await b.remove_grant(grant.id)
         else:
             await b.remove_device("PACS")
         gate.opened.set()
-        await it.until(lambda: it.queue.couriers.sessions("PACS") == 0)
+        await until(lambda: it.queue.couriers.sessions("PACS") == 0)
         one, two, three = await it.items()
         assert (one.state, two.state, three.state) == (
             State.DELIVERED,
@@ -90,7 +92,7 @@ async def test_what_is_taken_away_while_an_object_is_under_way_loses_none(
         if what == "device":
             await b.put_device(device)
         await b.add_grant(attrs.evolve(grant, id=0))
-        await it.until(lambda: it.queue.couriers.sessions("PACS") == 0)
+        await until(lambda: it.queue.couriers.sessions("PACS") == 0)
         await it.queue.resume("PACS")
         await it.becomes(delivered=3, hurry=True)
         # The second may be there twice: its answer was never recorded.

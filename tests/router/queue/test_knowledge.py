@@ -28,8 +28,9 @@ from tests.router.queue.knowing import (
     knowing,
     learn,
     told,
-    until,
+    told_in_line,
 )
+from tests.waiting import until
 
 
 async def age(it: Knowing, seconds: int) -> None:
@@ -234,22 +235,7 @@ async def test_the_line_of_those_who_wait_has_an_end(
 ) -> None:
     monkeypatch.setattr(knowledge, "MAXIMUM_WAITING", 1)
     async with knowing(tmp_path, TAKEN) as it:
-        for number in range(3):
-            await it.both.a.put_device(Device(f"WS{number}", "127.0.0.1"))
-        go_on = trio.Event()
-
-        async def slow(request: AAssociateRQ) -> None:
-            await go_on.wait()
-
-        it.device.before = slow
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(learn, it, "WS0")
-            await until(lambda: it.device.open == 1)
-            nursery.start_soon(learn, it, "WS1")
-            await until(lambda: len(it.both.b.live) == 2)
-            assert await learn(it, "WS2") is None
-            go_on.set()
-        assert set(it.device.calling) == {"WS0", "WS1"}
+        assert await told_in_line(it) is None
 
 
 @pytest.mark.parametrize("wait", [0.01, 5.0])

@@ -33,6 +33,7 @@ from relay.spool.segments import SEGMENT
 from tests.router.fakes import CT, IMPLICIT, MR, command, data, echo_rq, proposal, read
 from tests.router.queue.calls import asked, calling, files, stored, taking, without
 from tests.router.queue.sending import Archive
+from tests.waiting import until
 
 # --- objects --------------------------------------------------------------------------------------
 
@@ -63,7 +64,7 @@ async def test_and_is_delivered_while_more_comes(tmp_path: Path) -> None:
             await it.becomes(delivered=number)
         assert it.archive.released == 0
         await sender.release()
-        await it.until(lambda: it.archive.released == 1)
+        await until(lambda: it.archive.released == 1)
         assert it.archive.associations == [[b"object 1", b"object 2", b"object 3"]]
 
 
@@ -313,7 +314,7 @@ async def test_a_sender_that_goes_before_the_answer_is_served_all_the_same(
         await sender.over.wait()
         await it.becomes(delivered=len(await it.items()))
         assert set(it.archive.seen) <= {b"content!"}
-        await it.until(lambda: files(it) == 0)
+        await until(lambda: files(it) == 0)
 
 
 async def test_an_association_that_ends_while_the_router_stops(tmp_path: Path) -> None:
@@ -356,7 +357,7 @@ async def test_a_batch_whose_end_cannot_be_noted(
         assert await sender.status() == (1, 0)
         monkeypatch.setattr(it.queue.spool.items, "close_batch", fails)
         await sender.release()
-        await it.until(lambda: it.archive.released == 1)
+        await until(lambda: it.archive.released == 1)
 
 
 # --- C-ECHO ---------------------------------------------------------------------------------------
@@ -391,7 +392,7 @@ async def test_echoes_go_one_by_one_and_end_with_their_association(tmp_path: Pat
     async with taking(tmp_path, archive, couriers=False) as it, calling(it, request) as (sender, _):
         for number in range(5):
             await sender.say(command(3, echo_rq(number)))
-        await it.until(lambda: archive.open == 1)
+        await until(lambda: archive.open == 1)
         await trio.sleep(0.05)
         assert archive.most == 1
         await sender.association.abort()

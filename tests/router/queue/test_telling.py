@@ -25,8 +25,8 @@ from tests.router.queue.knowing import (
     knowing,
     learn,
     told,
-    until,
 )
+from tests.waiting import until
 
 
 async def refused(it: Knowing, calling: str = "WS") -> Refusal:

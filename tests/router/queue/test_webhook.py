@@ -2,7 +2,7 @@
 
 import json
 import ssl
-from collections.abc import AsyncIterator, Callable, MutableMapping
+from collections.abc import AsyncIterator, MutableMapping
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -14,6 +14,7 @@ import trustme
 
 from relay.router.queue.pauses import Pauses
 from relay.router.queue.webhook import MAXIMUM_WAITING, TRIES, Webhook
+from tests.waiting import until
 
 Logs = list[MutableMapping[str, Any]]
 AT_ONCE = Pauses(first=0.001, factor=1, cap=0.001)
@@ -98,12 +99,6 @@ async def posting(
         nursery.start_soon(webhook.run)
         yield webhook
         nursery.cancel_scope.cancel()
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    with trio.fail_after(20):
-        while not condition():
-            await trio.sleep(0.01)
 
 
 def failures(logs: Logs) -> list[Any]:
