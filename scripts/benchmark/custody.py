@@ -136,7 +136,7 @@ async def relay(directory: Path, objects: list[Loaded], keepers: int) -> float:
 
 
 async def _keep(spool: Spool, todo: Iterator[Loaded]) -> None:
-    """One keeper: the steps of relay.router.queue.intake, without what is around them."""
+    """One keeper: the steps of relay.router.queue.taking, without what is around them."""
     batch = Batch(peer=bytes(32), called="PACS", calling="CT", device="CT", opened=time.time())
     for number, (image, data) in enumerate(todo, start=1):
         context = AcceptedContext(1, image.sop_class, image.transfer_syntax)

@@ -53,6 +53,7 @@ async def serve_delivery(
 
 
 async def _serve(call: IncomingCall, recorder: Recorder, reached: Reached) -> None:
+    """Negotiate with the device, and hand over what comes."""
     window = await _negotiate(call, reached)
     if window is None:
         return
