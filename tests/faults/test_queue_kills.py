@@ -20,7 +20,7 @@ from tests.providers.seaweed import seaweed
 
 pytestmark = [pytest.mark.interop]
 
-SEED = int(os.environ.get("RELAY_TEST_SEED", "1"))
+SEED = int(os.environ.get("RELAY_TEST_SEED", "8"))
 
 # One that takes its time, one that is full now and then and has few places, and a good one.
 DEVICES = {
@@ -46,7 +46,7 @@ def routers_and_bridge(world: World) -> dict[str, Victim]:
 
 @pytest.mark.timeout(240)
 async def test_six_kills(tmp_path: Path, figure: Callable[[str], None]) -> None:
-    plan = kills(SEED, 6, WEIGHTS)
+    plan = kills(SEED, 6, WEIGHTS, objects=8)
     two = {name: DEVICES[name] for name in ("PACS1", "PACS2")}
     async with queued_hospitals(tmp_path, two) as world:
         chaos = Chaos(routers_and_bridge(world))

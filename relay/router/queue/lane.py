@@ -275,8 +275,10 @@ class Lane:
                 await self._spool.items.hold_batch(errand.batch, Hold.MOVED, report.reason)
 
     def _failed(self, reason: str) -> None:
-        self.failures += 1
         self.reason = reason
+        if trio.current_time() < self._until:
+            return  # sessions that broke together are one failure
+        self.failures += 1
         self._until = trio.current_time() + self._pauses.next(self.failures)
 
 

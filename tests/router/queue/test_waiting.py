@@ -96,7 +96,7 @@ async def test_what_is_not_there_any_more_was_not_delivered(
 
 
 async def test_it_is_looked_at_from_time_to_time(
-    queue: Queue, autojump_clock: trio.testing.MockClock
+    queue: Queue, patient_clock: trio.testing.MockClock
 ) -> None:
     move = held(queue)
     (item,) = await taken(queue, move)
