@@ -168,7 +168,8 @@ async def test_pauses_grow_and_one_goes_ahead(
         assert it.queue.couriers.trouble("PACS") == "the line is down"
         assert it.deliveries.most == PARALLEL
         later = it.deliveries.at[PARALLEL:]
-        assert later[0] - it.deliveries.at[0] <= 1  # all that broke together are one failure
+        # All that broke together, after a second, are one failure.
+        assert later[0] - it.deliveries.at[0] <= 2
         pauses = [after - before for before, after in pairwise(later)]
         assert all(pause >= 100 for pause in pauses[-3:])
         it.deliveries.most = it.deliveries.running
