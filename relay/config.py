@@ -330,9 +330,9 @@ class RouterConfig:
         Path | None,
         Key(
             FILE,
-            "32 random bytes that the waiting objects are locked with, for example a systemd"
-            " credential. Without it the Router makes spool.key in its data_dir. Whoever loses it"
-            " loses what waits.",
+            "The path of a file with 32 random bytes (head -c 32 /dev/urandom > FILE) that the"
+            " waiting objects are locked with, for example a systemd credential. Without it the"
+            " Router makes spool.key in its data_dir. Whoever loses it loses what waits.",
             example='"/etc/relay/spool.key"',
         ),
     ]

@@ -44,11 +44,14 @@ class How(Enum):
 @attrs.frozen(slots=True)
 class Delivery:
     """What became of what was sent: those that will not be delivered by themselves, with SOP
-    Instance UID and why; and how many wait still."""
+    Instance UID and why, `held` ones apart; how many wait still, and who has to resume those,
+    empty unless their destination is paused."""
 
     how: How
     undelivered: list[tuple[str, str]]
     waiting: int
+    held: list[tuple[str, str]] = attrs.Factory(list)
+    paused: str = ""
 
 
 @attrs.frozen(slots=True)
@@ -92,8 +95,8 @@ class Way:
         except KeyboardInterrupt:
             how = How.INTERRUPTED
         ours = frozenset(instances)
-        undelivered = [
-            (item["sop_instance"], f"{item['state']}: {item['reason']}".removesuffix(": "))
+        found = [
+            (state, item["sop_instance"], _why(item))
             for state in OVER
             if counts.get(state.word)
             for item in self._items(query | {"state": state.word})
@@ -101,7 +104,14 @@ class Way:
         ]
         # Another command may have sent to the same device at the same time.
         waiting = counts.get(State.WAITING.word, 0) if counts else len(instances)
-        return Delivery(how, undelivered, min(waiting, len(instances) - len(undelivered)))
+        waiting = min(waiting, len(instances) - len(found))
+        return Delivery(
+            how,
+            [(instance, why) for state, instance, why in found if state is not State.HELD],
+            waiting,
+            [(instance, why) for state, instance, why in found if state is State.HELD],
+            self._paused() if waiting else "",
+        )
 
     def _looks(
         self, query: dict[str, str], timeout: float, tell: Callable[[str], None]
@@ -134,14 +144,20 @@ class Way:
 
     def _in_the_way(self) -> str:
         """Why nothing goes to the destination now; empty if nothing is known to be in the way."""
-        for place in self.control.get("/v1/queue")["destinations"]:
-            if place["called"] == self.called:
-                if (pause := place["paused"]) is not None:
-                    who = "a person" if pause["by"] == "person" else "its own answer"
-                    words = f"paused by {who}, {pause['reason']}".removesuffix(", ")
-                    return f"{words}; `relay queue resume {place['local']}` lets it go on"
-                return str(place["trouble"] or "")
-        return ""
+        place = self._place()
+        return paused_in_words(place) or str(place.get("trouble") or "")
+
+    def _paused(self) -> str:
+        """That the destination is paused, and by whom; also empty where the Router is away."""
+        try:
+            return paused_in_words(self._place())
+        except RelayError:  # what was heard of it before is told already
+            return ""
+
+    def _place(self) -> dict[str, Any]:
+        """How the destination stands; empty if nothing is known of it."""
+        places = self.control.get("/v1/queue")["destinations"]
+        return next((place for place in places if place["called"] == self.called), {})
 
     def _items(self, query: dict[str, str]) -> Iterator[dict[str, Any]]:
         after: int | None = int(query["after"])
@@ -151,6 +167,23 @@ class Way:
             )
             yield from page["items"]
             after = page["next"]
+
+
+def _why(item: dict[str, Any]) -> str:
+    if item["state"] == State.HELD.word and item["reason"]:
+        return str(item["reason"])
+    return f"{item['state']}: {item['reason']}".removesuffix(": ")
+
+
+def paused_in_words(place: dict[str, Any]) -> str:
+    """By whom and why a destination of GET /v1/queue is paused, and what lets it go on; empty if
+    it is not."""
+    pause = place.get("paused")
+    if pause is None:
+        return ""
+    who = "a person" if pause["by"] == "person" else "its own answer"
+    words = f"paused by {who}, {pause['reason']}".removesuffix(", ")
+    return f"{words}; `relay queue resume {place['local']}` lets it go on"
 
 
 def way_to(invocation: Invocation, ae_title: str) -> Way | None:

@@ -5,10 +5,11 @@ from typing import Any
 import click
 
 from relay.cli.context import Group, Invocation, json_option
-from relay.cli.output import print_json, print_table, quoted, say
+from relay.cli.output import objects, print_json, print_table, quoted, say
 from relay.cli.router import both_titles, control
 from relay.router.queue.destinations import Mixed, Mode
-from relay.spool.items import Priority
+from relay.router.services import Service
+from relay.spool.items import Priority, State
 
 
 @click.group(cls=Group)
@@ -70,6 +71,11 @@ def destination_add(
     say(f"{_way(answer)}: {_how(answer)}")
     if answer["peer"] is None:
         say(f"nobody publishes {answer['called']} now: see `relay peer list`")
+    elif answer["mode"] == Mode.QUEUED.value and Service.STORE not in answer["granted"]:
+        say(
+            f"{answer['name']} has not granted this Router to store there yet, and nothing is"
+            f" accepted until it has: ask with `relay grant ask {answer['local']} --services store`"
+        )
 
 
 @destination.command("list")
@@ -99,6 +105,11 @@ def destination_list(invocation: Invocation, as_json: bool) -> None:
         " `relay destination add AE_TITLE` changes that for one",
     )
     for row in rows:
+        for calling, kinds in row["refused"].items():
+            say(
+                f"from {calling} {row['called']} is known to take all that it said but for"
+                f" {', '.join(kinds)}, which it refused at a delivery"
+            )
         for calling, why in row["unknown"].items():
             if calling not in row["known"] and row["calling"] in ("", calling):
                 say(f"nothing is accepted from {calling} for {row['called']} yet: {why}")
@@ -113,8 +124,15 @@ def destination_remove(invocation: Invocation, ae_title: str, calling: str) -> N
 
     What is queued for it already is delivered.
     """
-    answer = control(invocation).delete(f"/v1/destinations/{quoted(ae_title)}", calling=calling)
+    process = control(invocation)
+    answer = process.delete(f"/v1/destinations/{quoted(ae_title)}", calling=calling)
     say(f"{_way(answer)}: no destination any more, confirmed from now on")
+    for place in process.get("/v1/queue")["destinations"]:
+        if place["called"] == answer["called"] and place[State.WAITING.word]:
+            say(
+                f"{objects(place[State.WAITING.word])} for {answer['called']} waiting: still"
+                " delivered, see `relay queue list`"
+            )
 
 
 def _way(row: dict[str, Any]) -> str:

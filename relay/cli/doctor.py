@@ -239,6 +239,7 @@ async def _running(control: Control, status: Mapping[str, Any]) -> AsyncIterator
     try:
         devices = control.get("/v1/devices")
         refusals = control.get("/v1/refusals")
+        warnings = control.get("/v1/warnings")
         grants, asks = control.get("/v1/grants"), control.get("/v1/asks")
         known = doctor_calls.Known(
             devices,
@@ -250,6 +251,11 @@ async def _running(control: Control, status: Mapping[str, Any]) -> AsyncIterator
         return
     for origin, why in status.get("store", {}).get("failing", {}).items():
         yield Finding(f"object store {origin}", False, _store_advice(origin, why))
+    for warning in warnings:
+        about = f" about {warning['destination'] or warning['device'] or ''}".removesuffix(
+            " about "
+        )
+        yield Finding(f"warning{about}: {warning['warning']}", False, warning["words"])
     for finding in doctor_calls.titles(devices):
         yield finding
     async for finding in doctor_calls.recent(refusals, known, time.time()):

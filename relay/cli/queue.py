@@ -12,6 +12,7 @@ from relay.cli.context import Failure, Group, Invocation, json_option
 from relay.cli.control import Control
 from relay.cli.output import objects, print_json, say
 from relay.cli.queue_tables import (
+    paused,
     show_destinations,
     show_item,
     show_items,
@@ -169,9 +170,36 @@ def queue_retry(
     stays so until `queue resume`.
     """
     selection = _selection(numbers, to, sender, study, state, everything)
-    count = control(invocation).post("/v1/queue/retry", selection)["items"]
-    _check_all_there(selection, count, "tried again")
-    say(f"{objects(count)} to be tried again now" if count else "nothing is there to be tried")
+    answer = control(invocation).post("/v1/queue/retry", selection)
+    count, before = answer["items"], answer["before"]
+    if count or not answer["paused"]:
+        _check_all_there(selection, count, "tried again", _not_tried(before, count))
+    if count and not answer["paused"]:
+        say(f"{objects(count)} to be tried again now")
+    elif count:
+        say(f"{objects(count)} to be tried again")
+    elif not answer["paused"]:
+        say(f"nothing is there to be tried: {_not_tried(before, 0)}".removesuffix(": "))
+    for place in answer["paused"]:
+        say(
+            f"{to_whom(place)} is {paused(place['paused'])}; what waits for it goes on with"
+            f" `relay queue resume {place['local']}`"
+        )
+
+
+def _not_tried(before: dict[str, int], tried: int) -> str:
+    """Why objects that were meant, and stood so before, are not tried; empty if all are."""
+    words = []
+    for state in (State.DELIVERED, State.DISCARDED):
+        if number := before[state.word]:
+            words.append(f"{'it is' if number == 1 else f'{number} are'} {state.word}")
+    if (left := sum(before[state.word] for state in KEPT) - tried) > 0:
+        ways = [
+            "waits for its first attempt" if before[State.WAITING.word] else "",
+            "is locked with another spool key" if before[State.HELD.word] else "",
+        ]
+        words.append(f"{left} not, since it {' or '.join(filter(None, ways))}")
+    return ", ".join(words)
 
 
 @queue.command("discard")
@@ -214,12 +242,14 @@ def _count(process: Control, selection: dict[str, Any]) -> tuple[int, int]:
     return sum(counts[state.word] for state in KEPT), counts["last"]
 
 
-def _check_all_there(selection: dict[str, Any], count: int, what: str) -> None:
+def _check_all_there(selection: dict[str, Any], count: int, what: str, why: str = "") -> None:
     """Who names objects by number means each of them."""
     wanted = len(selection.get("numbers", ()))
     if count < wanted:
+        why = f"{why}; " if why else ""
         raise Failure(
-            f"{count} of {wanted} {what}: `relay queue show NUMBER` says how the others stand", 1
+            f"{count} of {wanted} {what}: {why}`relay queue show NUMBER` says how the others stand",
+            1,
         )
 
 

@@ -3,7 +3,6 @@
 Times are as people here read them, reasons are in words.
 """
 
-import time
 from typing import Any
 
 from pydicom.uid import UID
@@ -47,17 +46,21 @@ def to_whom(row: dict[str, Any]) -> str:
 def _how_it_stands(place: dict[str, Any]) -> str:
     words = []
     if place["paused"] is not None:
-        words.append(_paused(place["paused"]))
+        words.append(paused(place["paused"]))
     elif place["sessions"]:
         words.append("sending")
     if place["trouble"]:
         words.append(place["trouble"])
+    if place["again"]:
+        words.append(f"tried again at {local_time(place['again'])}")
+    words += [state.word for state in (State.HELD, State.FAILED) if place[state.word]]
     if not place["queued"]:
         words.append("no destination any more")
     return "; ".join(words)
 
 
-def _paused(pause: dict[str, Any]) -> str:
+def paused(pause: dict[str, Any]) -> str:
+    """By whom, since when and why nothing goes out."""
     whose = "by a person" if pause["by"] == "person" else "by its own answer"
     words = f"paused {whose} since {local_time(pause['since'])}"
     return f"{words}: {pause['reason']}" if pause["reason"] else words
@@ -83,22 +86,35 @@ def show_items(answer: dict[str, Any]) -> None:
         empty="no such objects",
     )
     if answer["next"] is not None:
-        say(f"there may be more: `--until {answer['next']}` shows them")
+        say(f"there are more: `--until {answer['next']}` shows them")
 
 
 def _why(item: dict[str, Any]) -> str:
     """Why it is not delivered, and when it is tried again."""
-    words = str(item["reason"])
-    if item["state"] == State.WAITING.word and item["due"] and item["due"] > time.time():
-        again = f"again at {local_time(item['due'])}"
-        return f"{words}; {again}" if words else again
-    return words
+    words = [str(item["reason"])]
+    if item["paused"] is not None:
+        words.append(paused(item["paused"]))
+    elif item["trouble"] and item["trouble"] != item["reason"]:
+        words.append(item["trouble"])
+    if item["again"]:
+        words.append(f"again at {local_time(item['again'])}")
+    return "; ".join(filter(None, words))
 
 
 def show_studies(rows: list[dict[str, Any]]) -> None:
     """What GET /v1/queue/studies says."""
     print_table(
-        ("study", "to", "accepted", "delivered", "failed", "waiting", "since", "until"),
+        (
+            "study",
+            "to",
+            "accepted",
+            "delivered",
+            "failed",
+            "waiting",
+            "discarded",
+            "since",
+            "until",
+        ),
         (
             (
                 row["study"] or "not known",
@@ -107,6 +123,7 @@ def show_studies(rows: list[dict[str, Any]]) -> None:
                 row["delivered"],
                 row["failed"],
                 row["waiting"],
+                row["discarded"],
                 local_time(row["since"]),
                 local_time(row["until"]) if row["until"] is not None else None,
             )

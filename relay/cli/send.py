@@ -42,7 +42,7 @@ class Outcome:
     """What became of the files.
 
     `count` is how many there were. `sent`: stored by the device, or accepted for delivery where
-    that is `queued`. `delivered` and `waiting` are for who waited for that.
+    that is `queued`. `delivered`, `waiting`, `held` and `paused` are for who waited for that.
     """
 
     count: int = 0
@@ -54,6 +54,8 @@ class Outcome:
     waiting: int = 0
     warnings: list[tuple[Path, str]] = attrs.Factory(list)
     failures: list[tuple[Path, str]] = attrs.Factory(list)
+    held: list[tuple[Path, str]] = attrs.Factory(list)
+    paused: str = ""
     paths: dict[str, list[Path]] = attrs.Factory(dict)  # of what was sent, by SOP Instance UID
 
     def to_json(self) -> dict[str, Any]:
@@ -66,6 +68,7 @@ class Outcome:
             "waiting": self.waiting,
             "warnings": [{"path": str(path), "why": why} for path, why in self.warnings],
             "failures": [{"path": str(path), "why": why} for path, why in self.failures],
+            "held": [{"path": str(path), "why": why} for path, why in self.held],
         }
 
 
@@ -124,7 +127,7 @@ def send(
         _report(outcome, ae_title)
         if outcome.waiting:
             _say_waiting(outcome, ae_title, how)
-    if outcome.failures or outcome.waiting or not outcome.sent:
+    if outcome.failures or outcome.held or outcome.waiting or not outcome.sent:
         ctx.exit(1)
 
 
@@ -157,15 +160,21 @@ def _wait(
 
 
 def _settle(outcome: Outcome, delivery: Delivery) -> None:
-    for instance, why in delivery.undelivered:
-        paths = outcome.paths[instance]
-        outcome.failures.append((paths.pop() if len(paths) > 1 else paths[0], why))
-    outcome.waiting = delivery.waiting
-    outcome.delivered = outcome.sent - len(delivery.undelivered) - delivery.waiting
+    ended = ((outcome.failures, delivery.undelivered), (outcome.held, delivery.held))
+    for rows, instances in ended:
+        for instance, why in instances:
+            paths = outcome.paths[instance]
+            rows.append((paths.pop() if len(paths) > 1 else paths[0], why))
+    outcome.waiting, outcome.paused = delivery.waiting, delivery.paused
+    over = len(delivery.undelivered) + len(delivery.held)
+    outcome.delivered = outcome.sent - over - delivery.waiting
 
 
 def _say_waiting(outcome: Outcome, ae_title: str, how: How) -> None:
     why = "" if how is How.INTERRUPTED else " when the time was over"
+    if outcome.paused:
+        output.say(f"{outcome.waiting} waited still{why}: {ae_title} is {outcome.paused}")
+        return
     output.say(
         f"{outcome.waiting} waited still{why}: the queue goes on by itself;"
         f" `relay queue list --to {ae_title}` shows how"
@@ -301,6 +310,10 @@ def _report(outcome: Outcome, ae_title: str) -> None:
         output.say(f"`relay queue list --to {ae_title}` shows what becomes of them")
     else:
         output.say(f"sent {outcome.sent} {which}, {size}")
-    for title, rows in (("warning", outcome.warnings), ("failed", outcome.failures)):
+    for title, rows in (
+        ("warning", outcome.warnings),
+        ("failed", outcome.failures),
+        ("held", outcome.held),
+    ):
         if rows:
             output.print_table((title, "why"), rows, empty="")

@@ -41,6 +41,8 @@ def _for_people(answer: dict[str, Any]) -> dict[str, Any]:
             shown[name] = f"{value:.1f} s"
         elif name == "queue":
             shown[name] = _queue(value)
+            if value["limit"] is not None:
+                shown["bandwidth"] = f"{value['limit'] * 8 / 1e6:g} Mbit/s at most, now"
         elif name == "warnings":
             for number, words in enumerate(value, start=1):
                 shown[f"warning {number}"] = words

@@ -21,6 +21,7 @@ from relay.database import open_database
 from relay.errors import RelayError
 from relay.identity import load_identity
 from relay.patience import Timeouts
+from relay.router import membership
 from relay.router.aliases import AliasTable
 from relay.router.api import make_app
 from relay.router.asks import AskTable
@@ -207,8 +208,11 @@ async def _queue(node: Node, spool: Spool, settings: QueueSettings, outside: Out
         else None
     )
 
+    joined = await membership.load(node.database)
+
     def name() -> str:
-        return node.network.membership.name if node.network is not None else node.ae_title
+        known = node.network.membership if node.network is not None else joined
+        return known.name if known is not None else node.ae_title
 
     queue = Queue(
         node=node,

@@ -25,7 +25,6 @@ from relay.errors import (
     AbortSource,
     AssociationAborted,
     AssociationRejected,
-    Refusal,
     RemoteProtocolError,
     SignallingError,
 )
@@ -47,10 +46,8 @@ from relay.router.passthrough import Ending, How, join
 from relay.router.places import Claim, Place
 from relay.router.queue import intake
 from relay.router.queue.state import Queue
-from relay.router.refusals import ABORTED, NO_DEVICE, NOTHING_GRANTED, PEER_OFFLINE
+from relay.router.refusals import ABORTED, DEVICE_BUSY, NO_DEVICE, NOTHING_GRANTED, explained
 from relay.scu import respond_to_echo
-from relay.signalling.messages import EndReason
-from relay.tunnel.verdict import words
 
 log = structlog.get_logger()
 
@@ -254,22 +251,9 @@ async def _relay(node: Node, near: TCPAssociation, call: OutgoingCall, said: AAs
 def _cause(call: OutgoingCall, ending: Ending, title: str) -> str:
     """Why the far hospital does not take the call to `title`, and what can be done."""
     name = call.route.peer.name
-    # What the Bridge or the far Router says; a rejection that crossed the tunnel has none.
-    said = ending.why.rpartition(": ")[2]
-    if said == words(EndReason.NOT_GRANTED):
-        return f"{name} {NOTHING_GRANTED} {title}: ask with `relay grant ask {title} --services …`"
-    if said == words(EndReason.CALLEE_OFFLINE):
-        return f"{name}{PEER_OFFLINE}: is it switched on, and is its network up?"
-    if said == words(Refusal.UNTRUSTED_PEER):
-        return f"{name} has not verified this Router: give them the contact of `relay status`"
-    if said == words(Refusal.AMBIGUOUS_CALLING):
-        return (
-            f"{name} has another device of the AE title {call.request.calling}: give this one"
-            f" another title in the network with `relay device add … --as AE_TITLE`, or have them"
-            f" name it there with `relay alias add LOCAL {call.request.calling}`"
-        )
-    if said == words(Refusal.BUSY):
-        return f"{title} of {name} is busy or does not answer its Router: try again later"
+    # A rejection that crossed the tunnel has no word of theirs.
+    if why := explained(ending.why, name, title, call.request.calling):
+        return f"{why}: try again later" if why.endswith(DEVICE_BUSY) else why
     if ending.why:
         return f"{title} of {name}: {ending.why}"
     rejection = AAssociateRJ(*ending.numbers)

@@ -172,6 +172,7 @@ class NetworkSide:
         self._node.live.recheck()
         if self._queue is not None:
             self._queue.couriers.network_changed()
+            self._queue.acceptance.network_changed()
 
     async def _on_ask(self, message: messages.Ask) -> None:
         try:

@@ -16,6 +16,7 @@ from relay.dicom import uids
 from relay.dicom.pdu import is_uid
 from relay.errors import Refused
 from relay.router.services import may_be_stored, service_of
+from relay.router.storage import STORAGE_SOP_CLASSES
 from relay.tunnel.notes import MAXIMUM_SOP_CLASSES, MAXIMUM_TRANSFER_SYNTAXES, Group
 
 Pair = tuple[str, str]
@@ -23,6 +24,15 @@ Pair = tuple[str, str]
 # Of what a person declares of one device, as it travels: less than a note holds
 # (relay.tunnel.records.MAXIMUM_NOTE), so that what was entered can also be told.
 MAXIMUM_DECLARED = 96 * 1024
+
+
+def in_words(pair: Pair) -> str:
+    """What kind of object it is, for people; a UID where there is no name."""
+    sop_class, syntax = pair
+    return (
+        f"{STORAGE_SOP_CLASSES.get(sop_class, sop_class)} in"
+        f" {uids.TRANSFER_SYNTAXES.get(syntax, syntax)}"
+    )
 
 
 @attrs.frozen(slots=True)

@@ -11,6 +11,10 @@ from typing import Any
 
 import attrs
 
+from relay.errors import Refusal as Word
+from relay.signalling.messages import EndReason
+from relay.tunnel.verdict import words
+
 # What a person looks for was refused a moment ago; older causes are in the log.
 MAXIMUM_REFUSALS = 64
 
@@ -24,6 +28,35 @@ PEER_OFFLINE = "'s Router is not connected to the Bridge"
 # What those begin with that befell a call which had come about: a C-MOVE in it, and all of it.
 REFUSED_DESTINATION = "Move Destination"
 ABORTED = "the association was aborted"
+# A device that is switched off, or full: its Router says no more than that to another hospital.
+DEVICE_BUSY = "is busy or does not answer its Router"
+
+
+def explained(cause: str, hospital: str, called: str, calling: str, services: str = "…") -> str:
+    """What the Bridge or the far Router says against a call, and what can be done about it.
+
+    `cause` is the tunnel's, which ends with their word; `called` is of `hospital`, `services`
+    are those to ask for. Empty where it is no such word.
+    """
+    said = cause.rpartition(": ")[2]
+    if said == words(EndReason.NOT_GRANTED):
+        return (
+            f"{hospital} {NOTHING_GRANTED} {called}: ask with `relay grant ask {called}"
+            f" --services {services}`"
+        )
+    if said == words(EndReason.CALLEE_OFFLINE):
+        return f"{hospital}{PEER_OFFLINE}: is it switched on, and is its network up?"
+    if said == words(Word.UNTRUSTED_PEER):
+        return f"{hospital} has not verified this Router: give them the contact of `relay status`"
+    if said == words(Word.AMBIGUOUS_CALLING):
+        return (
+            f"{hospital} has another device of the AE title {calling}: give this one another title"
+            " in the network with `relay device add … --as AE_TITLE`, or have them name it there"
+            f" with `relay alias add LOCAL {calling}`"
+        )
+    if said == words(Word.BUSY):
+        return f"{called} of {hospital} {DEVICE_BUSY}"
+    return ""
 
 
 @attrs.frozen(slots=True)

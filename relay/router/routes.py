@@ -23,6 +23,7 @@ from relay.router.devices import Device
 from relay.router.entries import Entry
 from relay.router.grants import Grant, parse_calling
 from relay.router.node import Node, unix_time
+from relay.router.pairs import in_words
 from relay.router.queue import destinations, snapshot
 from relay.router.queue.destinations import Destination
 from relay.router.queue.state import Queue
@@ -255,8 +256,23 @@ class Routes:
                 "device": device.ae_title if device is not None else row.calling,
                 "known": self.queue.acceptance.callers(self.node, row.called, unix_time()),
                 "unknown": self.queue.acceptance.unknown(row.called),
+                "refused": self._refused(row),
+                "granted": list(services.ordered(self._granted(row.called))),
             }
         )
+
+    def _refused(self, row: Destination) -> dict[str, list[str]]:
+        """What the device has refused at deliveries, in words, by the calling title."""
+        acceptance = self.queue.acceptance
+        return {
+            calling: list(map(in_words, acceptance.refused(row.called, calling)))
+            for called, calling in acceptance.refusing(self.node, unix_time())
+            if called == row.called and row.calling in ("", calling)
+        }
+
+    def _granted(self, published: str) -> frozenset[str]:
+        network = self.node.network
+        return network.directory.granted(published) if network is not None else frozenset()
 
     def _owner(self, published: str) -> dict[str, Any]:
         network = self.node.network

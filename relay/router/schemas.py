@@ -62,7 +62,8 @@ DESTINATION_ENTRY = dict(
 ) | {"required": ["called"]}
 # Published titles; `local` and `device` are the same here, `device` empty for any. `known`: of
 # which calling AE titles it is known what the device there takes; `unknown`: of which it could not
-# be learned, and why.
+# be learned, and why; `refused`: what kinds it has refused at a delivery, by calling AE title;
+# `granted`: the services that its owner grants this hospital.
 DESTINATION = record(
     **DESTINATION_ENTRY["properties"],
     local=TEXT,
@@ -71,6 +72,8 @@ DESTINATION = record(
     name=TEXT,
     known=listed(TEXT),
     unknown={"type": "object", "additionalProperties": TEXT},
+    refused={"type": "object", "additionalProperties": listed(TEXT)},
+    granted=listed(TEXT),
 )
 # `granted`: the services that its owner grants this hospital, as the Bridge says.
 TITLE = record(

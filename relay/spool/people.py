@@ -21,7 +21,17 @@ from relay.spool.segments import StoredObject
 # One answer to a person, and one transaction of a person's change: objects are accepted meanwhile.
 PAGE = 1000
 
-_STUDY = ("study", "called", "accepted", "delivered", "failed", "waiting", "since", "until")
+_STUDY = (
+    "study",
+    "called",
+    "accepted",
+    "delivered",
+    "failed",
+    "waiting",
+    "discarded",
+    "since",
+    "until",
+)
 
 
 class People(Rows):
@@ -82,12 +92,12 @@ class People(Rows):
         where, values = condition(selection)
         rows = await self._rows(
             "SELECT item.study, item.called, count(*), sum(item.state = 4),"
-            " sum(item.state = 3), sum(item.state IN (1, 2)), min(item.accepted),"
-            f" max(item.ended), max(item.number) FROM item {where}"
+            " sum(item.state = 3), sum(item.state IN (1, 2)), sum(item.state = 5),"
+            f" min(item.accepted), max(item.ended), max(item.number) FROM item {where}"
             # The latest studies are found in their index: only these studies' rows are read.
             f" AND item.study IN (SELECT item.study FROM item {where} GROUP BY item.study"
             " ORDER BY max(item.number) DESC LIMIT ?)"
-            " GROUP BY item.study, item.called ORDER BY 9 DESC LIMIT ?",
+            " GROUP BY item.study, item.called ORDER BY 10 DESC LIMIT ?",
             (*values, *values, limit, limit),
         )
         return [dict(zip(_STUDY, row, strict=False)) for row in rows]

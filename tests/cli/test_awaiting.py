@@ -120,9 +120,9 @@ def test_each_object_that_will_not_be_delivered_is_named_with_its_reason(clock: 
     delivery, _ = wait(router, ("1.2.1", "1.2.2", "1.2.3", "1.2.4"))
     assert sorted(delivery.undelivered) == [
         ("1.2.1", "failed: A900, does not match"),
-        ("1.2.2", "held: not accepted any more"),
         ("1.2.3", "discarded"),
     ]
+    assert delivery.held == [("1.2.2", "not accepted any more")]
     assert (delivery.how, delivery.waiting) == (How.SETTLED, 0)
 
 
@@ -130,6 +130,15 @@ def test_the_time_is_over(clock: FakeTime) -> None:
     delivery, _ = wait(FakeRouter([{"waiting": 2}], place=place()), timeout=30)
     assert delivery == Delivery(How.TIMEOUT, [], 2)
     assert clock.now == 30
+
+
+def test_a_destination_that_is_paused_when_the_time_is_over(clock: FakeTime) -> None:
+    paused = {"by": "person", "reason": "it moves", "since": 1.0}
+    delivery, _ = wait(FakeRouter([{"waiting": 2}], place=place(paused)), timeout=30)
+    assert (delivery.how, delivery.waiting, clock.now) == (How.TIMEOUT, 2, 30)
+    assert delivery.paused == (
+        "paused by a person, it moves; `relay queue resume PACS_S` lets it go on"
+    )
 
 
 def test_a_person_goes(clock: FakeTime) -> None:

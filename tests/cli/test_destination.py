@@ -19,6 +19,8 @@ ROW: dict[str, Any] = {
     "name": "South Hospital",
     "known": ["CT_N"],
     "unknown": {"CT_N": "a while ago", "MR_N": "no answer within 60 s"},
+    "refused": {},
+    "granted": ["store"],
 }
 EXCEPTION = ROW | {"calling": "CT_N", "device": "CT", "mode": "confirmed", "priority": "high"}
 NOBODYS = ROW | {
@@ -40,6 +42,25 @@ def test_a_destination_is_added(router: FakeProcess) -> None:
         "PACS_S (published as PACS): queued, priority normal\n",
     )
     assert router.asked[-1][2] == {"called": "PACS_S", "calling": ""}
+
+
+def test_what_is_not_granted_yet_is_said(router: FakeProcess) -> None:
+    router.will("GET", "/v1/destinations", [])
+    router.will("POST", "/v1/destinations", ROW | {"granted": ["query"]})
+    shown = router.relay("destination", "add", "PACS_S").stdout
+    assert "South Hospital has not granted" in shown
+    assert "`relay grant ask PACS_S --services store`" in shown
+    router.will("POST", "/v1/destinations", EXCEPTION | {"granted": []})
+    assert "grant" not in router.relay("destination", "add", "PACS_S", "--confirmed").stdout
+
+
+def test_what_was_refused_is_listed(router: FakeProcess) -> None:
+    kinds = {"CT_N": ["CT in JPEG Baseline", "MR in JPEG Baseline"]}
+    router.will("GET", "/v1/destinations", [ROW | {"refused": kinds}])
+    assert (
+        "from CT_N PACS is known to take all that it said but for CT in JPEG Baseline, MR in JPEG"
+        " Baseline, which it refused at a delivery"
+    ) in router.relay("destination", "list").stdout
 
 
 @pytest.mark.parametrize("titles", [("PACS_S", "CT"), ("PACS", "CT_N")])
@@ -104,8 +125,16 @@ def test_destinations_are_listed(router: FakeProcess) -> None:
 
 def test_a_destination_is_removed(router: FakeProcess) -> None:
     router.will("DELETE", "/v1/destinations/A%2FB?calling=CT+1", EXCEPTION)
+    router.will("GET", "/v1/queue", {"destinations": [{"called": "OTHER", "waiting": 9}]})
     result = router.relay("destination", "remove", "A/B", "--calling", "CT 1")
     assert result.stdout == (
         "PACS_S (published as PACS) from CT (published as CT_N): no destination any more, confirmed"
         " from now on\n"
     )
+
+
+def test_what_waits_for_a_removed_destination_is_said(router: FakeProcess) -> None:
+    router.will("DELETE", "/v1/destinations/PACS_S?calling=", ROW)
+    router.will("GET", "/v1/queue", {"destinations": [{"called": ROW["called"], "waiting": 7}]})
+    shown = router.relay("destination", "remove", "PACS_S").stdout
+    assert "7 objects for PACS waiting: still delivered, see `relay queue list`" in shown

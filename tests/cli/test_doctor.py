@@ -43,12 +43,14 @@ def knows(
     connected: bool = True,
     devices: object = (),
     refusals: object = (),
+    warnings: object = (),
     **more: Any,
 ) -> None:
     """What the running Router answers."""
     router.will("GET", "/v1/status", {"connected": connected, "enrolled": True} | more)
     router.will("GET", "/v1/devices", devices)
     router.will("GET", "/v1/refusals", refusals)
+    router.will("GET", "/v1/warnings", warnings)
     router.will("GET", "/v1/grants", [])
     router.will("GET", "/v1/asks", [])
     router.will("GET", "/v1/directory", [])
@@ -222,6 +224,18 @@ async def test_what_only_the_running_router_knows(router: FakeProcess) -> None:
     assert "--as OTHER" in found["device PACS is published"].advice
     assert found["CT called PACS, and was refused, just now"].advice.startswith(f"{why}; if")
     assert found["device PACS is published, and granted to nobody"].ok
+
+
+async def test_what_stands_in_the_queue_is_not_well(router: FakeProcess) -> None:
+    await fill(router)
+    row = {"key": "PACS", "since": 1.0, "device": None, "count": 3}
+    waiting = {"warning": "waiting", "words": "objects for PACS wait", "destination": "PACS"}
+    full = {"warning": "spool_full", "words": "no room", "destination": None}
+    knows(router, warnings=[row | waiting, row | full])
+    found = await findings(router)
+    assert found["warning about PACS: waiting"].advice == "objects for PACS wait"
+    assert found["warning: spool_full"].advice == "no room"
+    assert not found["warning about PACS: waiting"].ok
 
 
 async def test_a_router_that_answers_half_is_no_crash(router: FakeProcess) -> None:

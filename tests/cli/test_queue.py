@@ -8,6 +8,7 @@ from relay.cli.output import local_time
 from tests.cli.conftest import FakeProcess
 from tests.cli.test_queue_tables import ITEM, PLACE, overview, standing
 
+BEFORE = {"waiting": 0, "held": 0, "failed": 0, "delivered": 0, "discarded": 0}
 COUNTS = {"waiting": 3, "held": 1, "failed": 2, "delivered": 90, "discarded": 4, "last": 100}
 
 
@@ -45,17 +46,17 @@ def test_a_filter_shows_objects_and_why(router: FakeProcess) -> None:
 
 def test_objects_come_in_pages(router: FakeProcess) -> None:
     router.will("GET", "/v1/queue/items?limit=100&latest=true", {"items": [ITEM], "next": 7})
-    assert "`--until 7` shows them" in shown(router, "list", "--items")
+    assert "there are more: `--until 7` shows them" in shown(router, "list", "--items")
     router.will("GET", "/v1/queue/items?until=7&limit=100&latest=true", {"items": [], "next": None})
     assert shown(router, "list", "--items", "--until", "7") == "no such objects\n"
 
 
 def test_studies_are_counted(router: FakeProcess) -> None:
     study = PLACE | {"study": "1.2.3", "accepted": 120, "delivered": 100, "failed": 2}
-    study |= {"waiting": 18, "since": 1_780_300_000.0, "until": None}
+    study |= {"waiting": 17, "discarded": 1, "since": 1_780_300_000.0, "until": None}
     router.will("GET", "/v1/queue/studies?called=PACS_S&limit=100", [study, study | {"study": ""}])
     table = shown(router, "list", "--studies", "--to", "PACS_S")
-    assert table.splitlines()[1].split()[:6] == ["1.2.3", "PACS_S", "120", "100", "2", "18"]
+    assert table.splitlines()[1].split()[:7] == ["1.2.3", "PACS_S", "120", "100", "2", "17", "1"]
     assert "not known" in table
 
 
@@ -97,8 +98,12 @@ def test_one_object_is_shown_whole(router: FakeProcess) -> None:
 # --- retry and discard ----------------------------------------------------------------------------
 
 
+def retried(count: int, **before: int) -> dict[str, object]:
+    return {"items": count, "before": BEFORE | before, "paused": []}
+
+
 def test_a_retry_is_of_what_is_named(router: FakeProcess) -> None:
-    router.will("POST", "/v1/queue/retry", {"items": 2})
+    router.will("POST", "/v1/queue/retry", retried(2, failed=2))
     assert shown(router, "retry", "--to", "PACS_S", "--state", "failed") == (
         "2 objects to be tried again now\n"
     )
@@ -110,15 +115,31 @@ def test_a_retry_is_of_what_is_named(router: FakeProcess) -> None:
 
 
 def test_who_names_numbers_means_each(router: FakeProcess) -> None:
-    router.will("POST", "/v1/queue/retry", {"items": 1})
+    router.will("POST", "/v1/queue/retry", retried(1, failed=1, delivered=1))
     result = router.relay("queue", "retry", "7", "8")
     assert result.exit_code == 1
-    assert result.stderr.startswith("relay: 1 of 2 tried again: `relay queue show NUMBER`")
+    assert result.stderr.startswith("relay: 1 of 2 tried again: it is delivered; `relay queue")
 
 
 def test_nothing_to_do_is_no_failure_where_none_was_named(router: FakeProcess) -> None:
-    router.will("POST", "/v1/queue/retry", {"items": 0})
+    router.will("POST", "/v1/queue/retry", retried(0))
     assert shown(router, "retry", "--all") == "nothing is there to be tried\n"
+    router.will("POST", "/v1/queue/retry", retried(0, delivered=3, waiting=2))
+    assert shown(router, "retry", "--all") == (
+        "nothing is there to be tried: 3 are delivered, 2 not, since it waits for its first"
+        " attempt\n"
+    )
+
+
+def test_a_retry_for_a_paused_destination_says_how_it_goes_on(router: FakeProcess) -> None:
+    pause = {"by": "person", "reason": "moves house", "since": 1.0}
+    for count, first in ((0, ""), (2, "2 objects to be tried again\n")):
+        answer = retried(count, waiting=7) | {"paused": [PLACE | {"paused": pause}]}
+        router.will("POST", "/v1/queue/retry", answer)
+        assert shown(router, "retry", "--to", "PACS_S") == (
+            f"{first}PACS_S (published as PACS) is paused by a person since {local_time(1.0)}:"
+            " moves house; what waits for it goes on with `relay queue resume PACS_S`\n"
+        )
 
 
 @pytest.mark.parametrize("command", ["retry", "discard"])

@@ -34,6 +34,9 @@ ITEM = PLACE | {
     "device": "CT",
     "batch": 3,
     "priority": "normal",
+    "paused": None,
+    "trouble": None,
+    "again": None,
 }
 
 
@@ -43,7 +46,7 @@ def standing(**others: Any) -> dict[str, Any]:
         | {"waiting": 3, "held": 0, "failed": 0, "delivered": 90, "discarded": 0}
         | {"bytes": {"waiting": 3 * 2**20, "delivered": 90 * 2**20}}
         | {"queued": True, "oldest": 1_780_300_000.0, "sessions": 0}
-        | {"paused": None, "trouble": None}
+        | {"paused": None, "trouble": None, "again": None}
         | others
     )
 
@@ -69,6 +72,11 @@ def out(capsys: pytest.CaptureFixture[str]) -> str:
             f"paused by its own answer since {local_time(1.0)}: 0124, not authorized",
         ),
         ({"sessions": 1, "trouble": "the last one was cut off"}, "sending; the last one was cut"),
+        (
+            {"trouble": "South is away", "again": 4_000_000_000.0},
+            f"South is away; tried again at {local_time(4_000_000_000.0)}",
+        ),
+        ({"held": 1, "failed": 2}, "held; failed"),
         ({"queued": False}, "no destination any more"),
         ({"name": "", "peer": None}, "nobody now"),
     ],
@@ -89,13 +97,26 @@ def test_an_empty_queue_says_how_to_have_one(capsys: pytest.CaptureFixture[str])
 
 def test_what_waits_for_its_time_says_when(capsys: pytest.CaptureFixture[str]) -> None:
     later = 4_000_000_000.0
-    item = ITEM | {"state": "waiting", "due": later, "reason": "A700, no room"}
-    show_items({"items": [item, item | {"reason": ""}, item | {"due": 1.0}], "next": None})
+    item = ITEM | {"state": "waiting", "again": later, "reason": "A700, no room"}
+    show_items({"items": [item, item | {"reason": ""}, item | {"again": None}], "next": None})
     _, first, second, third = (line.rstrip() for line in out(capsys).splitlines())
     again = f"again at {local_time(later)}"
     assert first.endswith(f"A700, no room; {again}")
     assert second.endswith(f"  {again}")
     assert third.endswith("A700, no room")
+
+
+def test_what_waits_says_what_its_destination_waits_for(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    item = ITEM | {"state": "waiting", "reason": "", "trouble": "South is away"}
+    pause = {"by": "person", "reason": "moves house", "since": 1.0}
+    show_items({"items": [item, item | {"paused": pause}], "next": None})
+    _, away, stopped = (line.rstrip() for line in out(capsys).splitlines())
+    assert away.endswith("5      South is away")
+    assert stopped.endswith(f"5      paused by a person since {local_time(1.0)}: moves house")
+    show_item(item | {"reason": "South is away"})
+    assert out(capsys).count("South is away") == 1
 
 
 def test_what_is_not_known_is_said(capsys: pytest.CaptureFixture[str]) -> None:
@@ -109,7 +130,8 @@ def test_what_is_not_known_is_said(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_study_without_an_end(capsys: pytest.CaptureFixture[str]) -> None:
-    study = PLACE | {"study": "", "accepted": 2, "delivered": 0, "failed": 0, "waiting": 2}
+    study = PLACE | {"study": "", "accepted": 2, "delivered": 0, "failed": 0, "waiting": 1}
+    study |= {"discarded": 1}
     show_studies([study | {"since": 1.0, "until": None}])
     row = out(capsys).splitlines()[1]
     assert row.startswith("not known  PACS_S  2         0")

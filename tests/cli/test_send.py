@@ -213,6 +213,25 @@ def test_a_wait_that_takes_too_long_says_that_the_queue_goes_on(
     assert "SOUTH_PACS: South is away" in result.stderr
 
 
+def test_a_wait_for_a_paused_destination_says_who_lets_it_go_on(
+    queued: FakeProcess, behind: Behind, tmp_path: Path
+) -> None:
+    queued.will("GET", f"/v1/queue/count?{RANGE}", COUNTS | {"waiting": 1})
+    pause = {"by": "person", "reason": "it moves", "since": 1.0}
+    place = {"called": "PACS", "local": "SOUTH_PACS", "paused": pause, "trouble": None}
+    queued.will("GET", "/v1/queue", {"destinations": [place]})
+    path = str(write(tmp_path, "1.dcm"))
+    with behind(Device()):
+        result = queued.relay("send", "SOUTH_PACS", path, "--wait", "--timeout", "0.01")
+    assert (result.exit_code, result.stdout.splitlines()[1:]) == (
+        1,
+        [
+            "1 waited still when the time was over: SOUTH_PACS is paused by a person, it moves;"
+            " `relay queue resume SOUTH_PACS` lets it go on"
+        ],
+    )
+
+
 def test_a_wait_that_a_person_ends_says_that_the_queue_goes_on(
     queued: FakeProcess, behind: Behind, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,6 +15,7 @@ QUEUE: dict[str, Any] = {
     "oldest": None,
     "paused": [],
     "refusing": None,
+    "limit": None,
 }
 
 
@@ -58,6 +59,8 @@ def test_a_queue_is_one_line(router: FakeProcess) -> None:
     since = local_time(1_780_300_000.0)
     words = f"3 waiting since {since}, 1 held, 2 failed, 1.0 MiB, paused: PACS PACS2, "
     assert router.relay("status").stdout == f"queue  {words}no more accepted: the disk is full\n"
+    router.will("GET", "/v1/status", {"queue": QUEUE | {"limit": 2.5e6}, "warnings": []})
+    assert "bandwidth  20 Mbit/s at most, now" in router.relay("status").stdout
 
 
 def test_a_router_that_is_down_is_status_1(stopped: FakeProcess) -> None:

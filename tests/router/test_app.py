@@ -1,5 +1,6 @@
 """Two Routers and a Bridge in one process, from the invitation to the released association."""
 
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -19,13 +20,17 @@ from relay.dicom.negotiation import accepted_contexts
 from relay.dicom.pdu import AAbort, AAssociateAC, AAssociateRJ
 from relay.errors import AssociationAborted, RelayError
 from relay.invitation import Contact
-from relay.router import device_tls
+from relay.router import app, device_tls, membership
 from relay.router.app import CONTROL_SOCKET, DICOM_SOCKET, run_router
+from relay.router.network import Outside
 from relay.router.node import Node
+from relay.router.peers import Trust
+from relay.router.queue.settings import QueueSettings
 from relay.scu import echo, negotiate, release, store
+from relay.spool.spool import open_spool
 from tests.certificates import Authority
 from tests.interop.peers import free_port
-from tests.router.fakes import CT, proposal, yes_to_all
+from tests.router.fakes import CT, hospital, proposal, yes_to_all
 
 
 @attrs.define
@@ -307,3 +312,24 @@ async def test_a_bad_ca_file_is_named(tmp_path: Path) -> None:
             ca_file=wrong,
             stopping=trio.Event(),
         )
+
+
+async def test_warnings_have_the_hospitals_name_before_the_bridge_is_there(tmp_path: Path) -> None:
+    posted: list[dict[str, Any]] = []
+    async with hospital(tmp_path) as node, open_spool(tmp_path, space=1, reserve=0) as spool:
+        joined = node.joined().membership
+        node.network = None
+        outside = Outside(
+            ssl_context=ssl.create_default_context(),
+            proxy=None,
+            allowed_origins=(),
+            trust=Trust.FIRST_USE,
+        )
+        settings = QueueSettings(webhook="https://alerts.example/")
+        for saved, name in ((False, "RELAY"), (True, joined.name)):
+            if saved:
+                await membership.save(node.database, joined)
+            queue = await app._queue(node, spool, settings, outside)
+            queue.warnings._webhook.post = posted.append  # type: ignore[union-attr, method-assign]
+            queue.warn_failed("PACS", 1)
+            assert posted[-1]["router"] == name

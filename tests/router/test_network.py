@@ -4,6 +4,7 @@ import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import attrs
@@ -143,6 +144,18 @@ async def test_a_full_disk_does_not_end_signalling(
         ("directory not kept", "disk full"),
         ("ask not kept", "disk full"),
     ]
+
+
+async def test_the_queue_hears_of_each_grant(tmp_path: Path) -> None:
+    heard: list[str] = []
+    queue: Any = SimpleNamespace(
+        couriers=SimpleNamespace(network_changed=lambda: heard.append("couriers")),
+        acceptance=SimpleNamespace(network_changed=lambda: heard.append("acceptance")),
+    )
+    async with side(tmp_path) as (node, made, _):
+        made._queue = queue
+        await made._on_directory(node.joined(), messages.Granted((), 0))
+    assert heard == ["couriers", "acceptance"]
 
 
 def invitation(network: bytes, number: int) -> Invitation:

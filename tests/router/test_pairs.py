@@ -7,7 +7,7 @@ import pytest
 
 from relay.dicom import uids
 from relay.errors import Refused
-from relay.router.pairs import MAXIMUM_DECLARED, Pairs
+from relay.router.pairs import MAXIMUM_DECLARED, Pairs, in_words
 from relay.router.storage import STORAGE_SOP_CLASSES
 from relay.tunnel.notes import Knowledge, encode
 from relay.tunnel.records import MAXIMUM_NOTE
@@ -37,6 +37,11 @@ def test_what_is_in_it() -> None:
     assert ("1.2.3", IMPLICIT) not in PAIRS
     assert (len(PAIRS), len(Pairs())) == (3, 0)
     assert PAIRS.only(CT.__eq__) == Pairs.of([(CT, IMPLICIT), (CT, JPEG)])
+
+
+def test_people_read_names_where_there_are_any() -> None:
+    assert in_words((CT, IMPLICIT)) == "CT in Implicit VR Little Endian"
+    assert in_words((PRIVATE_CLASS, "1.2.3")) == f"{PRIVATE_CLASS} in 1.2.3"
 
 
 def test_a_class_in_several_groups_has_the_syntaxes_of_all() -> None:

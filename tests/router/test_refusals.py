@@ -1,4 +1,4 @@
-from relay.router.refusals import MAXIMUM_REFUSALS, Refusals
+from relay.router.refusals import DEVICE_BUSY, MAXIMUM_REFUSALS, Refusals, explained
 
 
 def test_the_newest_come_first_and_the_oldest_go() -> None:
@@ -18,3 +18,13 @@ def test_what_has_succeeded_since_is_forgotten() -> None:
     assert len(list(refusals)) == 3
     refusals.forget("WS", "PACS")
     assert [refusal.called for refusal in refusals] == ["OTHER"]
+
+
+def test_what_the_far_router_says_is_explained_with_what_can_be_done() -> None:
+    for said, words in (
+        ("not granted", "`relay grant ask PACS --services …`"),
+        ("callee offline", "South's Router is not connected to the Bridge"),
+        ("busy", f"PACS of South {DEVICE_BUSY}"),
+    ):
+        assert words in explained(f"the far Router refuses: {said}", "South", "PACS", "CT")
+    assert explained("no answer within 60 s", "South", "PACS", "CT") == ""

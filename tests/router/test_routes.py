@@ -100,6 +100,8 @@ async def test_destinations(tmp_path: Path) -> None:
             "name": north.contact.name,
             "known": [],
             "unknown": {},
+            "refused": {},
+            "granted": [],
         }
         one = {"called": "MR", "calling": "PACS", "mode": "confirmed"}
         other = await call("POST", "/destinations", one)

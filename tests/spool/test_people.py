@@ -94,6 +94,7 @@ async def test_studies_are_counted_the_latest_first(rows: Rows) -> None:
         "delivered": 1,
         "failed": 1,
         "waiting": 2,
+        "discarded": 0,
         "since": 4.0,
         "until": 9.0,
     }

@@ -6,53 +6,48 @@ until it expires. What is unknown is refused.
 
     destination -> learn -> held -> accepted -> renewed a day before it expires
                                   \\-> refused at a delivery: not accepted any more, asked anew
+                                      until a later answer, or a delivery, says that it is taken
 
 Both titles are published ones. What a peer has said counts while the title is that peer's.
 """
 
-from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from typing import Any, TypeVar
 
 import attrs
 import structlog
 import trio
 
 from relay.database import Database
-from relay.errors import DatabaseError, Refused, RelayError, RemoteProtocolError
+from relay.errors import (
+    DatabaseError,
+    Refused,
+    RelayError,
+    RemoteProtocolError,
+    SignallingError,
+)
 from relay.router.node import Node, unix_time
 from relay.router.pairs import Pair, Pairs
 from relay.router.queue.asking import ask
-from relay.router.queue.destinations import DestinationTable, Mode
+from relay.router.queue.destinations import DestinationTable
 from relay.router.queue.held import Held, Key, read, write
-from relay.router.queue.pauses import Pauses
+from relay.router.queue.renewing import Renewal
 from relay.router.schema import change
 from relay.tunnel.notes import Knowledge
 
 log = structlog.get_logger()
 
+T = TypeVar("T")
+
 # From the opening of a knowledge session to its end: a Router that has to probe its device first
 # says within this that it does not know yet (relay.router.queue.knowledge.ANSWER_WAIT).
 DEADLINE = 60.0
 
-# Seconds before it expires that knowledge is asked for again: a weekend's outage of the network
-# begins on a Friday, and what is known then should last.
-RENEWAL = 86400
-
 # Each is a way that images go, from one device to another. The pairs of each take some 20 KiB of
 # memory where a peer's devices are all different, and next to nothing where they are the same.
 MAXIMUM_HELD = 1024
-
-# Called titles that are asked for at the same time. More only hurry where all are new.
-AT_ONCE = 8
-
-# Between two looks at what is due, where nothing has changed.
-LOOK = 30.0
-
-# After a failure to learn: a far Router that is away comes back within the hour, and a device that
-# is probed costs its hospital forty associations each time.
-PAUSES = Pauses(first=60.0, factor=2.0, cap=3600.0)
 
 
 @attrs.define(slots=True, eq=False)
@@ -65,14 +60,6 @@ class _Asking:
     completed: int = 0  # the number of the last one that was
 
 
-@attrs.frozen(slots=True)
-class _Failure:
-    """Asking in vain: how often in a row, and when to ask again, by trio's clock."""
-
-    count: int
-    again: float
-
-
 class Acceptance:
     """What is held, kept in SQLite and looked up in memory. Made by `load`."""
 
@@ -80,10 +67,12 @@ class Acceptance:
         self._database = database
         self._held: dict[Key, Held] = {}
         self._asking: dict[Key, _Asking] = {}
-        self._failures: dict[Key, _Failure] = {}
-        self._why: dict[Key, str] = {}  # it could not be learned, the newest last
-        self._busy: set[str] = set()  # called titles
-        self._news = trio.Event()
+        self._why: dict[Key, RelayError] = {}  # it could not be learned, the newest last
+        # What was granted when it was last asked for, the newest last.
+        self._granted: dict[Key, frozenset[str]] = {}
+        # What was delivered though the answer of that serial says that it is not taken.
+        self._proven: dict[Key, tuple[int, frozenset[Pair]]] = {}
+        self._renewal = Renewal(self)
         self._writing = trio.Lock()
         for key, held in rows:
             self._held[key] = self._sharing(held)
@@ -136,14 +125,14 @@ class Acceptance:
     async def refuse(self, called: str, calling: str, pair: Pair) -> None:
         """The device did not take `pair`: it is not accepted from now on, whatever was said.
 
-        Until a later answer has another serial: then the device was asked again. That is done by
-        `run`. Raises DatabaseError; it holds for this run of the Router all the same.
+        Until a later answer, of another serial, says that it is taken, or `lift`. It is asked for
+        by `run`. Raises DatabaseError; it holds for this run of the Router all the same.
         """
-        held = self._held.get((called, calling))
-        if held is None or pair not in held.pairs or pair in held.refused:
+        key = called, calling
+        held = self._held.get(key)
+        if held is None or pair in held.refused:
             return
-        refused = Pairs.of([*held.refused, pair])
-        self._held[called, calling] = attrs.evolve(held, refused=refused)
+        self._held[key] = attrs.evolve(held, refused=Pairs.of([*held.refused, pair]))
         log.warning(
             "not accepted any more",
             called=called,
@@ -151,18 +140,58 @@ class Acceptance:
             sop_class=pair[0],
             transfer_syntax=pair[1],
         )
-        self._failures.pop((called, calling), None)
-        self._news.set()
-        async with self._writing:
-            now = self._held.get((called, calling))
-            if now is not None:
-                await self._database.run(partial(write, key=(called, calling), held=now))
+        self.ask_soon(called)
+        await self._rewrite(key)
+
+    async def lift(self, called: str, calling: str, pairs: Collection[Pair]) -> bool:
+        """The device has taken objects of `pairs`: they are accepted, if they were refused.
+
+        Whether any was. Raises DatabaseError; it holds for this run of the Router all the same.
+        """
+        key = called, calling
+        held = self._held.get(key)
+        lifted = frozenset(pair for pair in pairs if held is not None and pair in held.refused)
+        if held is None or not lifted:
+            return False
+        serial, proven = self._proven.get(key, (held.serial, frozenset()))
+        self._proven[key] = held.serial, (proven if serial == held.serial else frozenset()) | lifted
+        refused = Pairs.of(pair for pair in held.refused if pair not in lifted)
+        self._held[key] = self._with_proven(key, attrs.evolve(held, refused=refused))
+        log.info("accepted again after a delivery", called=called, calling=calling)
+        await self._rewrite(key)
+        return True
+
+    def refused(self, called: str, calling: str) -> Pairs:
+        """What the device has refused at deliveries, and is not known to take again."""
+        held = self._held.get((called, calling))
+        return held.refused if held is not None else Pairs()
+
+    def refusing(self, node: Node, now: int) -> list[Key]:
+        """Of whom anything is refused that could be accepted else. `now` is Unix seconds."""
+        return sorted(
+            key for key, held in self._held.items() if held.refused and self.known(node, *key, now)
+        )
+
+    def ask_soon(self, called: str | None = None) -> None:
+        """What is not known of `called` (None: of any), or refused, is asked for without a pause:
+        a person has mended something."""
+        self._renewal.ask_soon(called)
+
+    def network_changed(self) -> None:
+        """The Bridge has said who is there, or what is granted."""
+        self._renewal.look()
 
     async def forget(self, called: str, calling: str) -> None:
         """A destination is gone, and with it what is held for it; `calling` empty: for any."""
         for key in [k for k in self._held if k[0] == called and calling in ("", k[1])]:
             await self._drop(key)
-        for tried in (self._why, self._failures):
+        by_key: list[dict[Key, Any]] = [
+            self._why,
+            self._renewal.failures,
+            self._granted,
+            self._proven,
+        ]
+        for tried in by_key:
             for key in [k for k in tried if k[0] == called and calling in ("", k[1])]:
                 del tried[key]
 
@@ -176,7 +205,23 @@ class Acceptance:
 
     def unknown(self, called: str) -> dict[str, str]:
         """Why it could not be learned what `called` takes, by calling title; for people."""
-        return {calling: why for (title, calling), why in self._why.items() if title == called}
+        return {calling: str(why) for (title, calling), why in self._why.items() if title == called}
+
+    def holds(self, called: str, calling: str) -> bool:
+        """Whether anything was ever said of it, expired or not."""
+        return (called, calling) in self._held
+
+    def granted(self, called: str, calling: str) -> frozenset[str] | None:
+        """What was granted when this run of the Router last asked for it; None: it has not."""
+        return self._granted.get((called, calling))
+
+    def why(self, called: str, calling: str) -> RelayError | None:
+        """Why it could not be learned, the last time that it was tried."""
+        return self._why.get((called, calling))
+
+    async def run(self, node: Node, destinations: DestinationTable) -> None:
+        """Learn what destinations need, and renew it in time, for ever."""
+        await self._renewal.run(node, destinations)
 
     # --- keeping ------------------------------------------------------------------------------
 
@@ -201,9 +246,10 @@ class Acceptance:
                     f"knowledge {said.serial} is older than {before.serial}, which is held"
                 )
             await self._make_room(key, now)
-            await self._database.run(partial(write, key=key, held=_refusing(held, before)))
-            # What was refused meanwhile waits to be written.
-            self._held[key] = _refusing(held, self._held.get(key))
+            held = self._with_proven(key, held)
+            await self._database.run(partial(write, key=key, held=held.after(before)))
+            # What was refused, or taken, meanwhile waits to be written.
+            self._held[key] = self._with_proven(key, held).after(self._held.get(key))
         log.info(
             "knowledge held",
             called=key[0],
@@ -219,6 +265,19 @@ class Acceptance:
             if other.pairs == held.pairs:
                 return attrs.evolve(held, pairs=other.pairs)
         return held
+
+    def _with_proven(self, key: Key, held: Held) -> Held:
+        """`held` with what the device has taken since the same was said."""
+        serial, proven = self._proven.get(key, (held.serial, frozenset()))
+        if serial != held.serial or all(pair in held.pairs for pair in proven):
+            return held
+        return attrs.evolve(held, pairs=Pairs.of([*held.pairs, *proven]))
+
+    async def _rewrite(self, key: Key) -> None:
+        async with self._writing:
+            now = self._held.get(key)
+            if now is not None:
+                await self._database.run(partial(write, key=key, held=now))
 
     async def _make_room(self, key: Key, now: int) -> None:
         if key in self._held or len(self._held) < MAXIMUM_HELD:
@@ -250,102 +309,28 @@ class Acceptance:
     async def _ask(self, node: Node, key: Key) -> None:
         called, calling = key
         self._why.pop(key, None)
+        if node.network is not None:
+            _remember(self._granted, key, node.network.directory.granted(called))
+        why: RelayError
         try:
             with trio.fail_after(DEADLINE):
                 peer, said = await ask(node, called, calling, DEADLINE)
             await self._keep(key, peer, said)
         except trio.TooSlowError:
-            why = f"no answer within {DEADLINE:g} s"
+            why = SignallingError(f"no answer within {DEADLINE:g} s")
         except DatabaseError:
             raise
         except RelayError as error:
-            why = str(error)
+            why = error
         else:
             return
-        log.info("knowledge not learned", called=called, calling=calling, why=why)
-        self._why[key] = why
-        if len(self._why) > MAXIMUM_HELD:
-            del self._why[next(iter(self._why))]
-
-    # --- in the background --------------------------------------------------------------------
-
-    async def run(self, node: Node, destinations: DestinationTable) -> None:
-        """Learn what destinations need, and renew it in time, for ever.
-
-        The callers of one destination one after the other: each may have its device probed.
-        """
-        async with trio.open_nursery() as nursery:
-            while True:
-                changed, self._news = destinations.changed, trio.Event()
-                for called, callings in self._due(node, destinations).items():
-                    if called not in self._busy and len(self._busy) < AT_ONCE:
-                        self._busy.add(called)
-                        nursery.start_soon(self._renew, node, called, callings)
-                with trio.move_on_after(LOOK):
-                    await _either(changed, self._news)
-
-    def _due(self, node: Node, destinations: DestinationTable) -> dict[str, list[str]]:
-        """The calling titles to be asked for, by the called one."""
-        due: defaultdict[str, list[str]] = defaultdict(list)
-        if node.network is None or not node.network.client.connected:
-            return due
-        ours = [device.published for device in node.devices]
-        for row in destinations:
-            # The command line calls as the Router itself: it is asked for once that was used.
-            itself = [node.ae_title] if (row.called, node.ae_title) in self._held else []
-            for calling in [row.calling] if row.calling else [*ours, *itself]:
-                holds = (
-                    row.mode is Mode.QUEUED and destinations.for_call(row.called, calling) is row
-                )
-                failure = self._failures.get((row.called, calling))
-                if (
-                    holds
-                    and self._is_due(node, row.called, calling)
-                    and (failure is None or failure.again <= trio.current_time())
-                ):
-                    due[row.called].append(calling)
-        return due
-
-    def _is_due(self, node: Node, called: str, calling: str) -> bool:
-        held = self.known(node, called, calling, unix_time() + RENEWAL)
-        return held is None or bool(held.refused)
-
-    async def _renew(self, node: Node, called: str, callings: list[str]) -> None:
-        try:
-            for calling in callings:
-                await self._renew_one(node, called, calling)
-        except Exception:  # it would end this Router, and with it all that others wait for
-            log.exception("knowledge not learned", called=called)
-        finally:
-            self._busy.discard(called)
-
-    async def _renew_one(self, node: Node, called: str, calling: str) -> None:
-        key = called, calling
-        try:
-            await self.learn(node, called, calling, anew=True)
-        except DatabaseError as error:  # a full disk: may be better the next time
-            log.error("knowledge not kept", called=called, calling=calling, why=str(error))
-        if self._is_due(node, called, calling):
-            count = self._failures[key].count + 1 if key in self._failures else 1
-            self._failures[key] = _Failure(count, trio.current_time() + PAUSES.next(count))
-        else:
-            self._failures.pop(key, None)
+        log.info("knowledge not learned", called=called, calling=calling, why=str(why))
+        _remember(self._why, key, why)
 
 
-def _refusing(held: Held, before: Held | None) -> Held:
-    """`held` less what the device has refused since the same was said `before`."""
-    if before is None or (before.peer, before.serial) != (held.peer, held.serial):
-        return held
-    return attrs.evolve(held, refused=before.refused)
-
-
-async def _either(*events: trio.Event) -> None:
-    """Return once one of them is set."""
-    async with trio.open_nursery() as nursery:
-
-        async def watch(event: trio.Event) -> None:
-            await event.wait()
-            nursery.cancel_scope.cancel()
-
-        for event in events:
-            nursery.start_soon(watch, event)
+def _remember(table: dict[Key, T], key: Key, value: T) -> None:
+    """Put it last; without the first, where there are too many."""
+    table.pop(key, None)
+    table[key] = value
+    if len(table) > MAXIMUM_HELD:
+        del table[next(iter(table))]

@@ -50,6 +50,7 @@ _OVERVIEW = record(
             sessions=COUNT,
             paused=_PAUSE_OR_NULL,
             trouble=TEXT_OR_NULL,
+            again=SECONDS_OR_NULL,
         )
     ),
     room=record(used=COUNT, maximum=COUNT, free=COUNT, reserve=COUNT, refusing=TEXT_OR_NULL),
@@ -75,6 +76,10 @@ _ITEM = record(
     device=TEXT,
     batch=COUNT,
     priority=TEXT,
+    # Of one that waits:
+    paused=_PAUSE_OR_NULL,
+    trouble=TEXT_OR_NULL,
+    again=SECONDS_OR_NULL,
 )
 _STUDY = record(
     **_DESTINATION,
@@ -83,6 +88,7 @@ _STUDY = record(
     delivered=COUNT,
     failed=COUNT,
     waiting=COUNT,
+    discarded=COUNT,
     since=SECONDS,
     until=SECONDS_OR_NULL,
 )
@@ -96,6 +102,11 @@ _SELECTION: dict[str, Schema] = {
     "until": COUNT,
 }
 _CHANGED = record(items=COUNT)
+_RETRIED = record(
+    items=COUNT,
+    before=record(**{word: COUNT for word in STATES}),
+    paused=listed(record(**_DESTINATION, paused=_PAUSE)),
+)
 _WARNING = record(
     warning={"enum": [kind.value for kind in Kind]},
     key=TEXT,
@@ -158,8 +169,9 @@ def queue_operations(queue: Queue) -> list[Operation]:
             "POST",
             "/v1/queue/retry",
             do.retry,
-            "Try what has failed, is held or waits for its time now.",
-            _CHANGED,
+            "Try what has failed, is held or waits for its time now. `before` is how what was meant"
+            " stood; `paused` are the destinations for which it still waits for a person.",
+            _RETRIED,
             body=options(**_SELECTION, all=FLAG),
             refusals=(400, 404),
         ),

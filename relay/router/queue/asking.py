@@ -9,6 +9,7 @@ from relay.dicom.rejection import CALLING_AE_TITLE_NOT_RECOGNIZED, in_words, rej
 from relay.errors import AssociationAborted, RemoteProtocolError
 from relay.router.node import Node
 from relay.router.outgoing import prepare, tunnel
+from relay.router.refusals import explained
 from relay.tunnel import notes
 from relay.tunnel.handshake import Purpose
 from relay.tunnel.notes import Knowledge
@@ -33,8 +34,11 @@ async def ask(node: Node, called: str, calling: str, deadline: float) -> tuple[b
             CALLING_AE_TITLE_NOT_RECOGNIZED, f"{calling!r} is no device of this Router any more"
         )
     call = prepare(node, device, request, called, Purpose.KNOWLEDGE)
+    title, hospital = node.names.local(called) or called, call.route.peer.name
     async with tunnel(node, call, answer=deadline) as far:
-        said = _knowledge(await far.receive_record(), far.cause)
+        record = await far.receive_record()
+        why = explained(far.cause, hospital, title, calling, services="store") or far.cause
+        said = _knowledge(record, why)
         if not isinstance(await far.receive_record(), AReleaseRP):
             raise RemoteProtocolError("knowledge session goes on behind the knowledge")
     return call.peer, said

@@ -32,6 +32,10 @@ class Throttle:
         self._rate = limit.rate(clock())
         self._filled = trio.current_time()
 
+    def limit_now(self) -> float | None:
+        """Bytes a second that hold at this moment; None: no limit."""
+        return self._limit.rate(self._clock())
+
     async def take(self, size: int) -> None:
         """Return once `size` bytes may be sent; the caller sends them now.
 

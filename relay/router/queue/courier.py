@@ -94,6 +94,12 @@ class Couriers:
         lane = self._lanes.get(called)
         return lane.reason if lane is not None else ""
 
+    def again(self, called: str) -> float | None:
+        """When this destination is tried again after trouble, in Unix seconds; None: no need."""
+        lane = self._lanes.get(called)
+        left = lane.left if lane is not None else 0.0
+        return self._queue.spool.clock() + left if left else None
+
     def _lane(self, called: str) -> Lane:
         lane = self._lanes.get(called)
         if lane is None:

@@ -36,6 +36,7 @@ from relay.router.queue.ledger import How, Ledger, Report
 from relay.router.queue.operations import window_of
 from relay.router.queue.state import Queue
 from relay.router.queue.statuses import Verdict, judge_rejection
+from relay.router.refusals import explained
 from relay.scu import negotiated
 from relay.signalling.messages import EndReason
 from relay.spool.items import Item
@@ -155,8 +156,12 @@ class _Session:
         judgement = judge_rejection(error.result, error.source, error.reason)
         said_there = far.ended_for in (None, EndReason.FINISHED)
         pause = judgement.verdict is Verdict.PAUSE and said_there
-        why = far.cause if far.cause and not pause else judgement.reason
+        why = judgement.reason if pause else self._why(far.cause) or judgement.reason
         self._ledger.trouble(why, How.PAUSE if pause else How.TROUBLE)
+
+    def _why(self, cause: str) -> str:
+        peer, request = self._call.route.peer, self._call.request
+        return explained(cause, peer.name, self._batch.called, request.calling) or cause
 
     def _negotiated(self, answer: AAssociateAC) -> None:
         accepted = accepted_contexts(self._call.request, answer).values()

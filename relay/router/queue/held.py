@@ -14,7 +14,7 @@ _COLUMNS = "called, calling, peer, serial, expires, split, window, commitment, p
 @attrs.frozen(slots=True)
 class Held:
     """What `peer` has said of its device. `expires` is Unix seconds; `refused` are the pairs that
-    the device did not take all the same."""
+    the device did not take at a delivery, and is not known to take since."""
 
     peer: bytes
     serial: int
@@ -33,6 +33,17 @@ class Held:
     def takes_class(self, sop_class: str) -> bool:
         """Whether the device takes objects of this class in any transfer syntax."""
         return any(self.takes(sop_class, syntax) for syntax in self.pairs.taken.get(sop_class, ()))
+
+    def after(self, before: "Held | None") -> "Held":
+        """This, less what the device has refused while the same peer's `before` was held.
+
+        A later serial, which says that it takes that, counts; the same one was said before.
+        """
+        if before is None or before.peer != self.peer:
+            return self
+        later = before.serial != self.serial
+        refused = (pair for pair in before.refused if not (later and pair in self.pairs))
+        return attrs.evolve(self, refused=Pairs.of(refused))
 
     def choose(self, context: PresentationContext) -> str | None:
         """The first of the transfer syntaxes proposed that the device takes; None: it takes none.

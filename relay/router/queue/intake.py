@@ -7,9 +7,14 @@ nothing is taken that could not be given away again.
 """
 
 from relay.association import Association
-from relay.dicom.pdu import AAssociateRQ
-from relay.dicom.rejection import LOCAL_LIMIT_EXCEEDED, TEMPORARY_CONGESTION, rejected
-from relay.errors import AbortSource, DatabaseError, SpoolError
+from relay.dicom.pdu import AAssociateRJ, AAssociateRQ
+from relay.dicom.rejection import (
+    LOCAL_LIMIT_EXCEEDED,
+    PERMANENT,
+    TEMPORARY_CONGESTION,
+    rejected,
+)
+from relay.errors import AbortSource, AssociationRejected, DatabaseError, SpoolError
 from relay.router.devices import Device
 from relay.router.queue.admission import Intake, check_share, live_entry
 from relay.router.queue.destinations import Destination, Mixed, Mode
@@ -58,10 +63,7 @@ async def serve(
     except DatabaseError as error:
         raise rejected(TEMPORARY_CONGESTION, str(error)) from error
     if held is None:
-        raise rejected(
-            TEMPORARY_CONGESTION,
-            f"what {called} takes is not known yet: its Router has to be reached once",
-        )
+        raise _unknown(queue, called, calling)
     if not node.joined().directory.permits(called, held.peer):
         raise rejected(
             TEMPORARY_CONGESTION, f"{called} is no longer the AE title that it was known as"
@@ -85,3 +87,15 @@ async def serve(
         await Taking(intake, near).run()
     if entry.scope.cancelled_caught:  # no longer permitted, or this Router stops
         await near.abort(AbortSource.SERVICE_PROVIDER)
+
+
+def _unknown(queue: Queue, called: str, calling: str) -> AssociationRejected:
+    """What a device is told where it is not known what `called` takes of it.
+
+    Where nothing is granted, or it is not published, that is what a confirmed call would be told.
+    """
+    why = queue.acceptance.why(called, calling)
+    if isinstance(why, AssociationRejected) and why.result == PERMANENT:
+        return rejected(AAssociateRJ(why.result, why.source, why.reason), str(why))
+    cause = str(why or "its Router has to be reached once")
+    return rejected(TEMPORARY_CONGESTION, f"what {called} takes is not known yet: {cause}")

@@ -74,6 +74,11 @@ class Lane:
         """How many run now."""
         return len(self._running)
 
+    @property
+    def left(self) -> float:
+        """Seconds until it is tried again after trouble; 0: it may be now."""
+        return max(0.0, self._until - trio.current_time())
+
     # --- what happens to it -----------------------------------------------------------------------
 
     def arrived(self, batch: Batch, accepted: frozenset[tuple[str, str]]) -> None:

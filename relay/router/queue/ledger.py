@@ -18,6 +18,7 @@ import trio
 
 from relay.dicom.status import Status
 from relay.errors import RelayError
+from relay.router.pairs import Pair
 from relay.router.queue.pauses import ALONE, Pauses
 from relay.router.queue.state import Queue
 from relay.router.queue.statuses import (
@@ -89,6 +90,7 @@ class Ledger:
         self._changes: list[tuple[Item, Change]] = []
         self._known: list[bytes] = []  # delivered, and the far Router need not remember it
         self._told: list[bytes] = []  # it has been told so
+        self._taken: set[Pair] = set()  # of what the device has stored in this session
 
     # --- the session ------------------------------------------------------------------------------
 
@@ -206,13 +208,15 @@ class Ledger:
 
     def answered(self, item: Item, outcome: Outcome, status: int) -> None:
         """The Result of an item has come, or an Answer that says the same."""
-        self.outstanding.pop(item.id, None)
+        here = self.outstanding.pop(item.id, None) is not None
         match outcome:
             case Outcome.ANSWERED | Outcome.REFUSED:
                 # A person has seen that the device has another one of this name, and tries again.
                 seen = item.status == Status.DUPLICATE_SOP_INSTANCE
                 # Only an attempt without an answer may have stored it, not one that was refused.
                 judgement = judge(status, attempted_before=item.doubtful and not seen)
+                if here and judgement.verdict is Verdict.DELIVERED:
+                    self._taken.add(item.pair)
                 self._judged(item, judgement, status=status)
             case Outcome.CONFLICT:
                 reason = "the far Router knows another object by this one's id"
@@ -295,6 +299,8 @@ class Ledger:
             # What a person has discarded is not counted, nor is its file given back, twice.
             self._queue.settled(self._batch, [c for _, c in changes if c.number in noted])
             await self._spool.objects.remove(i.stored for i in delivered if i.number in noted)
+            taken, self._taken = self._taken, set()
+            await self._queue.taken(self._batch, taken)
         self.changed.unpark_all()
 
 

@@ -63,9 +63,10 @@ class QueueRoutes:
         entry = Entry(fields)
         limit, latest = entry.whole("limit", DEFAULT_LIMIT, 1, PAGE), entry.flag("latest", False)
         selected = await selecting.selection(self.queue, fields, "limit", "latest")
-        found = await self.queue.spool.items.select(selected, limit, latest=latest)
+        found = await self.queue.spool.items.select(selected, limit + 1, latest=latest)
         following = None
-        if len(found) == limit:
+        if len(found) > limit:
+            found = found[:limit]
             following = found[-1].number - (1 if latest else 0)
         return JSONResponse({"items": await self._items(found), "next": following})
 
@@ -117,11 +118,34 @@ class QueueRoutes:
     async def retry(self, request: Request) -> Response:
         selected = await self._chosen(request)
         items = self.queue.spool.items
+        before = await items.count(selected)
         count = await items.retry(selected)
+        self.queue.acceptance.ask_soon(selected.called)
         for called in [selected.called] if selected.called else await items.destinations():
             self.queue.couriers.wake(called)
         self._log("objects to be tried again", selected, count)
-        return JSONResponse({"items": count})
+        return JSONResponse(
+            {
+                "items": count,
+                "before": {state.word: before.get(state, 0) for state in State},
+                "paused": [
+                    self._destination(pause.called) | {"paused": snapshot.pause_json(pause)}
+                    for pause in await self._in_the_way(selected)
+                ],
+            }
+        )
+
+    async def _in_the_way(self, selected: Selection) -> list[Pause]:
+        """The pauses that keep what is meant, and waits, from being tried."""
+        items = self.queue.spool.items
+        found = []
+        for pause in await items.pauses():
+            if selected.called not in (None, pause.called) or selected.state is State.DELIVERED:
+                continue
+            waiting = attrs.evolve(selected, called=pause.called, state=State.WAITING)
+            if (await items.count(waiting)).get(State.WAITING):
+                found.append(pause)
+        return found
 
     async def discard(self, request: Request) -> Response:
         """Page by page: one page's rows and files go together, whatever becomes of the asker."""
@@ -173,7 +197,14 @@ class QueueRoutes:
 
     async def _items(self, items: Sequence[Item]) -> list[dict[str, Any]]:
         batches = await self.queue.spool.items.batches(item.batch for item in items)
-        return [self._item(item, batches[item.batch]) for item in items]
+        waiting = any(item.state is State.WAITING for item in items)
+        pauses = await self.queue.spool.items.pauses() if waiting else []
+        paused = {pause.called: pause for pause in pauses}
+        return [
+            self._item(item, batches[item.batch])
+            | snapshot.outlook(self.queue, item, paused.get(item.called))
+            for item in items
+        ]
 
     def _item(self, item: Item, batch: Batch) -> dict[str, Any]:
         return (

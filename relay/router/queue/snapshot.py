@@ -12,7 +12,7 @@ from relay.errors import SpoolError
 from relay.router.queue.destinations import Mode
 from relay.router.queue.metrics import DestinationFigures, Snapshot
 from relay.router.queue.state import Queue
-from relay.spool.items import KEPT, Pause, State, Tally
+from relay.spool.items import KEPT, Item, Pause, State, Tally
 
 
 @attrs.frozen(slots=True, kw_only=True)
@@ -21,7 +21,8 @@ class Standing:
 
     `queued`: what is sent there is queued, from one device at least; else it was once. `oldest` is
     when the oldest object that waits was accepted, in Unix seconds. `trouble` is why the last
-    session came to nothing, empty if it did not.
+    session came to nothing, empty if it did not; `again` when the next one is tried, in Unix
+    seconds, if that is not now.
     """
 
     called: str
@@ -31,6 +32,7 @@ class Standing:
     sessions: int
     pause: Pause | None
     trouble: str
+    again: float | None = None
 
     def items(self, state: State) -> int:
         """How many objects are in this state."""
@@ -52,6 +54,7 @@ class Standing:
             "sessions": self.sessions,
             "paused": pause_json(self.pause) if self.pause is not None else None,
             "trouble": self.trouble or None,
+            "again": self.again,
         }
 
 
@@ -64,6 +67,30 @@ def pause_json(pause: Pause) -> dict[str, Any]:
     }
 
 
+def outlook(queue: Queue, item: Item, pause: Pause | None) -> dict[str, Any]:
+    """What an item that waits has before it: its destination's pause or trouble, and when it is
+    tried again, in Unix seconds, if that is known. All null for one that does not wait."""
+    waits = item.state is State.WAITING
+    trouble = queue.couriers.trouble(item.called) if waits else ""
+    moments = [item.due, queue.couriers.again(item.called) or 0.0]
+    again = max(moments) if waits and pause is None else 0.0
+    return {
+        "paused": pause_json(pause) if waits and pause is not None else None,
+        "trouble": trouble or None,
+        "again": again if again > queue.spool.clock() else None,
+    }
+
+
+async def _again(queue: Queue, called: str) -> float | None:
+    """When a destination that has something waiting is tried next, in Unix seconds; None: now, or
+    it is not known."""
+    lane = queue.couriers.again(called)
+    if lane is not None:
+        return lane
+    first = await queue.spool.items.next_due(called)
+    return first if first is not None and first > queue.spool.clock() else None
+
+
 async def standings(queue: Queue) -> list[Standing]:
     """All destinations: those that are set, and those that anything is kept or known of."""
     tallies: dict[str, dict[State, Tally]] = {}
@@ -74,16 +101,20 @@ async def standings(queue: Queue) -> list[Standing]:
     found = []
     for called in sorted(queued | tallies.keys() | pauses.keys()):
         known = tallies.get(called, {})
-        oldest = await queue.spool.items.oldest(called) if State.WAITING in known else None
+        waits = State.WAITING in known
+        oldest = await queue.spool.items.oldest(called) if waits else None
+        sessions, pause = queue.couriers.sessions(called), pauses.get(called)
+        idle = waits and not sessions and pause is None
         found.append(
             Standing(
                 called=called,
                 queued=called in queued,
                 tallies=known,
                 oldest=oldest,
-                sessions=queue.couriers.sessions(called),
-                pause=pauses.get(called),
+                sessions=sessions,
+                pause=pause,
                 trouble=queue.couriers.trouble(called),
+                again=await _again(queue, called) if idle else None,
             )
         )
     return found
@@ -122,6 +153,7 @@ async def summary(queue: Queue) -> dict[str, Any]:
             if place.pause is not None
         ],
         "refusing": room(queue)["refusing"],
+        "limit": queue.throttle.limit_now(),
     }
 
 

@@ -7,7 +7,7 @@ The parts that act (relay.router.queue.intake, courier, delivery, commitment) ar
 below it is the spool, which knows no network, and `Node`, which knows no queue.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from math import inf
 from typing import TYPE_CHECKING, Protocol
 
@@ -15,8 +15,9 @@ import attrs
 import structlog
 import trio
 
-from relay.errors import SpoolBroken, SpoolError
+from relay.errors import DatabaseError, SpoolBroken, SpoolError
 from relay.router.node import Node
+from relay.router.pairs import in_words
 from relay.router.queue.acceptance import Acceptance
 from relay.router.queue.bandwidth import Throttle
 from relay.router.queue.destinations import DestinationTable
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
     from relay.router.queue.commitment import Commitments
 
 log = structlog.get_logger()
+
+# Kinds of objects that a warning names: what fits a line or two.
+NAMED = 5
 
 
 class Couriers(Protocol):
@@ -53,6 +57,8 @@ class Couriers(Protocol):
     def sessions(self, called: str) -> int: ...
 
     def trouble(self, called: str) -> str: ...
+
+    def again(self, called: str) -> float | None: ...
 
     async def run(self) -> None: ...
 
@@ -115,12 +121,21 @@ class Queue:
         failed = sum(change.state is State.FAILED for change in changes)
         if failed:
             self.statistics.failed += failed
-            self.warn_failed(batch.called)
+            known = self.warnings.count(Kind.FAILED, batch.called) or 0
+            self.warn_failed(batch.called, known + failed)
 
     async def refused(self, batch: Batch, pair: tuple[str, str]) -> None:
         """The device refused what it was known to take: nothing of that kind is accepted now."""
         await self.acceptance.refuse(batch.called, batch.calling, pair)
-        self.warn_refused(batch.called, batch.calling, pair)
+        refused = self.acceptance.refused(batch.called, batch.calling)
+        self.warn_refused(batch.called, batch.calling, {*refused, pair})
+
+    async def taken(self, batch: Batch, pairs: Collection[tuple[str, str]]) -> None:
+        """The device has taken objects of these kinds: what it refused of them it takes again."""
+        try:
+            await self.acceptance.lift(batch.called, batch.calling, pairs)
+        except DatabaseError as error:  # known until this Router is started anew
+            log.error("knowledge not kept", called=batch.called, why=str(error))
 
     async def pause(self, pause: Pause) -> None:
         """Stop a destination, durably. Raises DatabaseError."""
@@ -149,16 +164,26 @@ class Queue:
             count=count,
         )
 
-    def warn_refused(self, called: str, calling: str, pair: tuple[str, str]) -> str:
-        """A device does not take what it took; the warning's key."""
-        key = f"{called} {calling} {pair[0]} {pair[1]}"
+    def warn_refused(
+        self,
+        called: str,
+        calling: str,
+        pairs: Collection[tuple[str, str]],
+        count: int | None = None,
+    ) -> str:
+        """A device does not take what it took; the warning's key. `count` objects are held."""
+        key = f"{called} {calling}"
+        words = sorted(map(in_words, pairs))
+        more = f" and {len(words) - NAMED} more kinds" if len(words) > NAMED else ""
         self.warnings.begin(
             Kind.REFUSED,
             key,
-            f"{called} does not accept {pair[0]} in {pair[1]} from {calling} any more: such objects"
-            " are held until it does, and not accepted meanwhile",
+            f"{called} does not accept {', '.join(words[:NAMED])}{more} from {calling} any more:"
+            " such objects are held until it does, and not accepted meanwhile; once it is mended,"
+            f" `relay queue retry --to {called} --state held` has it asked at once",
             destination=called,
             device=calling,
+            count=count,
         )
         return key
 

@@ -14,7 +14,12 @@ from types import MappingProxyType
 import attrs
 
 from relay.dicom.atoms import AAssociateRJ
-from relay.dicom.rejection import PERMANENT, in_words
+from relay.dicom.rejection import (
+    CALLED_AE_TITLE_NOT_RECOGNIZED,
+    CALLING_AE_TITLE_NOT_RECOGNIZED,
+    PERMANENT,
+    in_words,
+)
 from relay.dicom.status import Status, is_warning
 
 # How often an object is tried alone that a device answers with a failure of its own. With the
@@ -195,14 +200,25 @@ def _row(status: int, attempted_before: bool) -> _Row:
     return _UNKNOWN
 
 
+# Who can mend what a device rejects for good.
+_AT_THE_DEVICE = "the far hospital has to mend that at its device"
+_TO_MEND = {
+    CALLED_AE_TITLE_NOT_RECOGNIZED: "the device's own AE title is another than the far hospital's"
+    " Router has for it: its entry of the device has to be mended there",
+    CALLING_AE_TITLE_NOT_RECOGNIZED: "the device does not know the calling AE title: the far"
+    " hospital has to enter it there",
+}
+
+
 def judge_rejection(result: int, source: int, reason: int) -> Judgement:
     """What follows from an A-ASSOCIATE-RJ (PS3.8 Table 9-21), the device's or its Router's.
 
     It is about everything that waits for the device, not about one object.
     """
-    words = f"the association was {in_words(AAssociateRJ(result, source, reason))}"
+    rejection = AAssociateRJ(result, source, reason)
+    words = f"the association was {in_words(rejection)}"
     if result == PERMANENT:
-        return Judgement(Verdict.PAUSE, f"{words}; mend that")
+        return Judgement(Verdict.PAUSE, f"{words}; {_TO_MEND.get(rejection, _AT_THE_DEVICE)}")
     return Judgement(Verdict.RETRY, words)
 
 

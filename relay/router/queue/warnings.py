@@ -142,6 +142,12 @@ class Warnings:
         """The keys that have this trouble now."""
         return frozenset(key for of, key in self._standing if of is kind)
 
+    def count(self, kind: Kind, key: str) -> int | None:
+        """How many objects the warning that stands is about; None: it does not say, or none
+        stands."""
+        warned = self._standing.get((kind, key))
+        return warned.count if warned is not None else None
+
     def counts(self) -> Mapping[str, int]:
         """How many stand of each kind, all kinds named."""
         counts = {kind.value: 0 for kind in Kind}

@@ -7,9 +7,10 @@ import structlog
 import trio
 
 from relay.errors import RelayError, SpoolBroken, SpoolError
+from relay.router.queue.destinations import Mode
 from relay.router.queue.state import Queue
 from relay.router.queue.warnings import Kind
-from relay.spool.items import Hold, State, Tally
+from relay.spool.items import Hold, Pause, State, Tally
 from relay.spool.table import PAGE
 
 log = structlog.get_logger()
@@ -47,8 +48,10 @@ async def look(queue: Queue) -> None:
     """Warn of what waits too long, is held or has failed; let go what is accepted again."""
     await _release(queue)
     tallies = await queue.spool.items.counts()
-    for called in {tally.called for tally in tallies} | queue.warnings.standing(Kind.WAITING):
-        await _waiting(queue, called)
+    waiting = {tally.called: tally.items for tally in tallies if tally.state is State.WAITING}
+    pauses = {pause.called: pause for pause in await queue.spool.items.pauses()}
+    for called in waiting.keys() | queue.warnings.standing(Kind.WAITING):
+        await _waiting(queue, called, waiting.get(called), pauses.get(called))
     _failed(queue, tallies)
     await _held(queue)
     await _paused(queue)
@@ -62,12 +65,16 @@ async def expire(queue: Queue) -> None:
     await queue.spool.receipts.expire(int(queue.spool.clock()))
 
 
-async def _waiting(queue: Queue, called: str) -> None:
+async def _waiting(queue: Queue, called: str, count: int | None, pause: Pause | None) -> None:
     oldest = await queue.spool.items.oldest(called)
     if oldest is None or queue.spool.clock() - oldest < queue.settings.warn_after:
         queue.warnings.over(Kind.WAITING, called)
         return
     why = queue.couriers.trouble(called)
+    if pause is not None:
+        who = "a person" if pause.by_person else "its own answer"
+        why = f"paused by {who}, {pause.reason}".removesuffix(", ")
+        why += f"; `relay queue resume {called}` lets it go on"
     queue.warnings.begin(
         Kind.WAITING,
         called,
@@ -75,6 +82,7 @@ async def _waiting(queue: Queue, called: str) -> None:
         + (f": {why}" if why else ""),
         since=oldest,
         destination=called,
+        count=count,
     )
 
 
@@ -90,7 +98,8 @@ _STUCK = {
     Hold.DOUBTFUL: (
         Kind.DOUBTFUL,
         "are from before this Router was restored, and may have been delivered: `relay queue list"
-        " --state held` shows them, `relay queue retry` sends them, `relay queue discard` does not",
+        " --state held` shows them, `relay queue retry --state held` sends what the far device has"
+        " not got, `relay queue discard --state held` gives them up",
     ),
     Hold.MOVED: (
         Kind.MOVED,
@@ -107,12 +116,14 @@ _STUCK = {
 async def _held(queue: Queue) -> None:
     held = await queue.spool.items.held()
     stuck = {hold: Counter[str]() for hold in _STUCK}
-    refused = set()
+    refused = {key: set(queue.acceptance.refused(*key)) for key in _refusing(queue)}
+    counts_refused = Counter[tuple[str, str]]()
     for called, calling, hold, pair, count in held:
         if hold in stuck:
             stuck[hold][called] += count
         elif hold is Hold.NOT_ACCEPTED:
-            refused.add(queue.warn_refused(called, calling, pair))
+            refused.setdefault((called, calling), set()).add(pair)
+            counts_refused[called, calling] += count
     for hold, counts in stuck.items():
         kind, words = _STUCK[hold]
         for called, count in counts.items():
@@ -120,7 +131,24 @@ async def _held(queue: Queue) -> None:
                 kind, called, f"objects for {called} {words}", destination=called, count=count
             )
         _end_others(queue, kind, counts)
-    _end_others(queue, Kind.REFUSED, refused)
+    warned = {
+        queue.warn_refused(*key, pairs, counts_refused[key] or None)
+        for key, pairs in refused.items()
+    }
+    _end_others(queue, Kind.REFUSED, warned)
+
+
+def _refusing(queue: Queue) -> list[tuple[str, str]]:
+    """Titles of which something is refused, and that somebody here could send by the queue."""
+    now = int(queue.spool.clock())
+    node, destinations = queue.node, queue.destinations
+    return [
+        (called, calling)
+        for called, calling in queue.acceptance.refusing(node, now)
+        if (row := destinations.for_call(called, calling)) is not None
+        and row.mode is Mode.QUEUED
+        and (calling == node.ae_title or node.names.own(calling) is not None)
+    ]
 
 
 async def _paused(queue: Queue) -> None:
@@ -144,7 +172,10 @@ async def _release(queue: Queue) -> None:
             continue
         now = int(queue.spool.clock())
         known = queue.acceptance.known(queue.node, called, calling, now)
-        if known is not None and known.takes(*pair):
+        if known is not None and not known.takes(*pair):
+            # Also what was refused before it was known anew, so that it is asked for until it is.
+            await queue.acceptance.refuse(called, calling, pair)
+        elif known is not None:
             count = await queue.spool.items.release(called, calling, pair)
             log.info("accepted again", called=called, calling=calling, objects=count)
             queue.couriers.wake(called)

@@ -25,6 +25,7 @@ class FakeCouriers:
     told: list[tuple[str, str]] = attrs.Factory(list)
     running: dict[str, int] = attrs.Factory(dict)
     troubles: dict[str, str] = attrs.Factory(dict)
+    tried_again: dict[str, float] = attrs.Factory(dict)
 
     def arrived(self, batch: Batch, accepted: frozenset[tuple[str, str]]) -> None:
         self.told.append(("arrived", batch.called))
@@ -52,6 +53,9 @@ class FakeCouriers:
 
     def trouble(self, called: str) -> str:
         return self.troubles.get(called, "")
+
+    def again(self, called: str) -> float | None:
+        return self.tried_again.get(called)
 
     async def run(self) -> None:
         await trio.sleep_forever()

@@ -83,7 +83,7 @@ async def test_who_cannot_be_asked(tmp_path: Path) -> None:
         with pytest.raises(AssociationRejected, match="'NOBODY' is not published"):
             await ask(a, "NOBODY", "WS", 10)
         assert not it.sessions
-        with pytest.raises(AssociationRejected, match="grant"):
+        with pytest.raises(AssociationRejected, match="relay grant ask PACS --services store"):
             await ask(a, "PACS", "WS", 10)
         assert len(it.sessions) == 1
 

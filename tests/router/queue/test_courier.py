@@ -26,7 +26,27 @@ async def test_each_destination_has_its_lane(
         await it.done("ONE", "TWO")
         assert it.queue.couriers.sessions("ONE") == it.queue.couriers.sessions("NOBODY") == 0
         assert it.queue.couriers.trouble("NOBODY") == ""
+        assert it.queue.couriers.again("ONE") is it.queue.couriers.again("NOBODY") is None
     assert sorted(called for _, called in it.deliveries.errands) == ["ONE", "TWO"]
+
+
+async def test_after_trouble_it_is_known_when_it_is_tried_again(
+    tmp_path: Path, patient_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def no_line(errand: Errand) -> Report:
+        await trio.sleep(1)
+        return Report(How.TROUBLE, "nobody listens")
+
+    async with lanes(tmp_path, monkeypatch, no_line) as it:
+        await it.left(1)
+        it.start()
+        await trio.sleep(1.2)
+        again = it.queue.couriers.again("PACS")
+        assert again is not None
+        assert 0 < again - it.queue.spool.clock() <= 1
+        it.deliveries.instead = None
+        await it.done()
+        assert it.queue.couriers.again("PACS") is None
 
 
 async def test_what_was_stopped_stays_so_after_a_start(

@@ -11,9 +11,12 @@ import trio
 from relay.dicom.pdu import AAssociateRJ, AAssociateRQ
 from relay.router.pairs import Pairs
 from relay.router.queue import watch
+from relay.router.queue.acceptance import Acceptance
+from relay.router.queue.destinations import Destination
 from relay.router.queue.warnings import Kind
 from relay.spool.items import Hold, Pause, Selection, State
 from relay.spool.segments import SEGMENT
+from tests.interop.peers import free_port
 from tests.router.fakes import CT, IMPLICIT, MR
 from tests.router.queue.sending import Archive, Instead, Sending, objects, sending
 from tests.waiting import until
@@ -261,6 +264,15 @@ async def test_a_transient_rejection_passes(tmp_path: Path, said: AAssociateRJ |
         assert {item.attempts for item in await it.items()} == {1}
 
 
+async def test_a_device_that_is_switched_off_is_said_to_be(tmp_path: Path) -> None:
+    async with sending(tmp_path) as it:
+        (device,) = it.both.b.devices
+        await it.both.b.put_device(attrs.evolve(device, port=free_port()))
+        await it.left(*objects(1))
+        words = "PACS of Hospital RELAY_B is busy or does not answer its Router"
+        await until(lambda: it.queue.couriers.trouble("PACS") == words)
+
+
 async def test_what_is_refused_is_held_until_it_is_accepted_again(tmp_path: Path) -> None:
     ct, mr = objects(2)
     archive = Archive(takes={(CT, IMPLICIT)})
@@ -286,6 +298,32 @@ async def test_what_is_refused_is_held_until_it_is_accepted_again(tmp_path: Path
         await watch.look(it.queue)
         await it.becomes(delivered=2)
         assert not it.queue.warnings.standing(Kind.REFUSED)
+
+
+async def test_a_delivery_lifts_the_refusal(tmp_path: Path) -> None:
+    archive = Archive(takes={(CT, IMPLICIT)})
+    async with sending(tmp_path, archive) as it:
+        await it.queue.destinations.put(Destination("PACS"))
+        await it.left(*objects(2), pair=(MR, IMPLICIT))
+        await it.becomes(held=2)
+        await watch.look(it.queue)
+        (warning,) = it.queue.warnings.to_json()
+        assert "MR in Implicit VR Little Endian" in warning["words"]
+        assert warning["count"] == 2
+
+        # One is tried again by a person, and the device is mended.
+        archive.takes = None
+        first, _ = await it.items()
+        await it.queue.spool.items.retry(Selection(numbers=(first.number,)))
+        it.queue.couriers.wake("PACS")
+        await it.becomes(held=1, delivered=1)
+        for acceptance in (it.queue.acceptance, await Acceptance.load(it.both.a.database)):
+            known = acceptance.known(it.both.a, "PACS", "WS", int(it.clock()))
+            assert known is not None
+            assert known.takes(MR, IMPLICIT)
+        await watch.look(it.queue)  # the other one goes by itself
+        await it.becomes(delivered=2)
+        assert not it.queue.warnings.to_json()
 
 
 async def test_everything_refused_is_one_association(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import attrs
 import pytest
 
 from relay.database import open_database
@@ -46,6 +47,15 @@ def test_the_first_that_is_taken_is_chosen(
     sop_class: str, proposed: tuple[str, ...], chosen: str | None
 ) -> None:
     assert HELD.choose(PresentationContext(1, sop_class, proposed)) == chosen
+
+
+def test_what_was_refused_stands_until_a_later_serial_has_it() -> None:
+    said = attrs.evolve(HELD, refused=Pairs())
+    assert said.after(None) == said
+    assert said.after(HELD) == HELD
+    later = attrs.evolve(said, serial=8, pairs=Pairs.of([(CT, IMPLICIT), (CT, JPEG)]))
+    assert later.after(HELD).refused == Pairs.of([(MR, IMPLICIT)])
+    assert attrs.evolve(said, peer=b"s" * 32).after(HELD).refused == Pairs()
 
 
 async def test_rows_are_kept(tmp_path: Path) -> None:

@@ -13,8 +13,13 @@ from relay.dicom.pdu import (
     ContextResult,
     PresentationContext,
 )
-from relay.errors import DatabaseError
-from relay.router.queue import intake
+from relay.dicom.rejection import (
+    CALLING_AE_TITLE_NOT_RECOGNIZED,
+    TEMPORARY_CONGESTION,
+    rejected,
+)
+from relay.errors import DatabaseError, RelayError, SignallingError
+from relay.router.queue import acceptance, intake
 from relay.router.queue.destinations import Destination, Mixed, Mode
 from tests.router.fakes import CT, IMPLICIT, JPEG, proposal
 from tests.router.queue.calls import calling, taking
@@ -112,6 +117,44 @@ async def test_unknown_is_refused_for_now(tmp_path: Path, monkeypatch: pytest.Mo
         it.both.bridge.cut(it.both.bridge.callee)
         async with calling(it) as (_, answer):
             assert answer == AAssociateRJ(2, 3, 1)
+
+
+@pytest.mark.parametrize(
+    ("error", "answer", "words"),
+    [
+        (
+            rejected(CALLING_AE_TITLE_NOT_RECOGNIZED, "South has granted this Router nothing"),
+            CALLING_AE_TITLE_NOT_RECOGNIZED,
+            "South has granted this Router nothing",
+        ),
+        (
+            rejected(TEMPORARY_CONGESTION, "PACS is busy"),
+            TEMPORARY_CONGESTION,
+            "what PACS takes is not known yet: PACS is busy",
+        ),
+        (
+            SignallingError("the line is down"),
+            TEMPORARY_CONGESTION,
+            "what PACS takes is not known yet: the line is down",
+        ),
+    ],
+)
+async def test_what_cannot_be_known_is_refused_as_a_confirmed_call_is(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    error: RelayError,
+    answer: AAssociateRJ,
+    words: str,
+) -> None:
+    async def fails(*arguments: object) -> None:
+        raise error
+
+    monkeypatch.setattr(acceptance, "ask", fails)
+    async with taking(tmp_path, known=False) as it:
+        async with calling(it) as (_, said):
+            assert said == answer
+        (noted,) = it.both.a.refusals
+        assert noted.why == words
 
 
 async def test_a_title_that_is_anothers_by_now_is_refused_for_now(

@@ -94,6 +94,23 @@ async def test_who_asks_again_was_refused_something(
         assert (third.serial > second.serial, third.pairs) == (True, second.pairs)
 
 
+async def test_what_was_refused_is_probed_until_the_device_is_mended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(knowledge, "AGAIN", 0)
+    async with knowing(tmp_path, TAKEN) as it:
+        await told(it)
+        it.device.pairs = {(CT, IMPLICIT)}
+        await it.a.acceptance.refuse("PACS", "WS", (CT, JPEG))
+        for probes in (2, 3):
+            assert not (await told(it)).takes(CT, JPEG)
+            assert it.probes == probes
+            assert (CT, JPEG) in it.a.acceptance.refused("PACS", "WS")
+        it.device.pairs = set(TAKEN)
+        assert (await told(it)).takes(CT, JPEG)
+        assert not it.a.acceptance.refused("PACS", "WS")
+
+
 async def test_a_changed_device_is_probed_at_once(tmp_path: Path) -> None:
     async with knowing(tmp_path, TAKEN) as it:
         await told(it)

@@ -101,6 +101,20 @@ async def test_an_item_says_everything_but_what_is_in_it(tmp_path: Path) -> None
     assert not item.keys() & {"key", "sha256", "command"}
 
 
+async def test_what_waits_says_what_is_in_its_way(tmp_path: Path) -> None:
+    async with client(tmp_path) as call:
+        *_, other = await fill(call)
+        await call("POST", "/queue/pause", {"called": "PACS", "reason": "it moves"})
+        couriers_of(call.queue).troubles["OTHER"] = "nobody listens"
+        couriers_of(call.queue).tried_again["OTHER"] = NOW + 30
+        shown = {i["number"]: i for i in (await call("GET", "/queue/items"))["items"]}
+        one = await call("GET", f"/queue/items/{other.number}")
+    assert shown[1]["paused"] == {"by": "person", "reason": "it moves", "since": NOW}
+    assert (one["trouble"], one["again"], one["paused"]) == ("nobody listens", NOW + 30, None)
+    for settled in (2, 3, 4):
+        assert {shown[settled][name] for name in ("paused", "trouble", "again")} == {None}
+
+
 async def test_items_come_in_pages(tmp_path: Path) -> None:
     async with client(tmp_path) as call:
         await fill(call)
@@ -117,6 +131,7 @@ async def test_items_come_in_pages(tmp_path: Path) -> None:
             seen += numbers(page)
             until = page["next"]
         assert seen == [5, 4, 3, 2, 1]
+        assert (await call("GET", "/queue/items?limit=5"))["next"] is None  # there is no more
         for wrong in ("limit=0", "limit=1001", "limit=many", "latest=yes"):
             await call("GET", f"/queue/items?{wrong}", status=400)
 
@@ -126,8 +141,13 @@ async def test_studies_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         await fill(call)
         other, study = await call("GET", "/queue/studies")
         assert (other["study"], other["called"], other["waiting"]) == ("1.2.9", "OTHER", 1)
-        counts = [study[name] for name in ("accepted", "delivered", "failed", "waiting")]
-        assert (study["study"], counts) == (STUDY, [4, 1, 1, 2])
+        counts = [
+            study[name] for name in ("accepted", "delivered", "failed", "waiting", "discarded")
+        ]
+        assert (study["study"], counts) == (STUDY, [4, 1, 1, 2, 0])
+        await call("POST", "/queue/discard", {"numbers": [1]})
+        _, study = await call("GET", "/queue/studies")
+        assert (study["waiting"], study["discarded"]) == (1, 1)
         (failed,) = await call("GET", "/queue/studies?state=failed")
         assert failed["accepted"] == 1
         # Among the last so many objects, unless somebody asks for more.
@@ -196,12 +216,40 @@ async def test_what_failed_or_is_held_is_tried_again_and_its_couriers_know(tmp_p
     async with client(tmp_path) as call:
         await fill(call)
         answer = await call("POST", "/queue/retry", {"called": "PACS", "state": "failed"})
-        assert answer == {"items": 1}
+        before = {"waiting": 0, "held": 0, "failed": 1, "delivered": 0, "discarded": 0}
+        assert answer == {"items": 1, "before": before, "paused": []}
         assert couriers_of(call.queue).told[-1:] == [("wake", "PACS")]
-        assert await call("POST", "/queue/retry", {"all": True}) == {"items": 2}
+        assert await call("POST", "/queue/retry", {"all": True}) == {
+            "items": 2,
+            "before": {"waiting": 3, "held": 1, "failed": 0, "delivered": 1, "discarded": 0},
+            "paused": [],
+        }
         assert {("wake", "OTHER"), ("wake", "PACS")} <= set(couriers_of(call.queue).told[1:])
         waiting = await call("GET", "/queue/items?state=waiting")
         assert numbers(waiting) == [1, 2, 3, 5]
+
+
+async def test_a_retry_says_which_pauses_are_in_its_way(tmp_path: Path) -> None:
+    async with client(tmp_path) as call:
+        await fill(call)
+        await call("POST", "/queue/pause", {"called": "PACS", "reason": "it moves"})
+        for body in ({"called": "PACS"}, {"numbers": [1]}, {"all": True}):
+            (paused,) = (await call("POST", "/queue/retry", body))["paused"]
+            assert (paused["local"], paused["paused"]["reason"]) == ("PACS", "it moves")
+        for body in ({"called": "OTHER"}, {"numbers": [4, 5]}):
+            assert (await call("POST", "/queue/retry", body))["paused"] == []
+
+
+async def test_a_retry_has_the_device_asked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str | None] = []
+    async with client(tmp_path) as call:
+        await fill(call)
+        monkeypatch.setattr(call.queue.acceptance, "ask_soon", asked.append)
+        await call("POST", "/queue/retry", {"called": "PACS", "state": "held"})
+        await call("POST", "/queue/retry", {"all": True})
+    assert asked == ["PACS", None]
 
 
 @pytest.mark.parametrize("action", ["retry", "discard"])

@@ -10,7 +10,7 @@ from relay.router.queue.metrics import render
 from relay.router.queue.snapshot import figures, room, standings, summary
 from relay.router.queue.state import Queue
 from relay.router.queue.warnings import Kind
-from relay.spool.items import Pause, State
+from relay.spool.items import Change, Pause, State
 from tests.router.fakes import hospital
 from tests.router.queue.queues import NOW, batch_of, becomes, couriers_of, keep, still_queue
 
@@ -42,6 +42,7 @@ async def test_an_empty_queue(queue: Queue) -> None:
         "oldest": None,
         "paused": [],
         "refusing": None,
+        "limit": None,
     }
 
 
@@ -87,7 +88,24 @@ async def test_the_whole_queue_in_a_few_figures(queue: Queue) -> None:
         "oldest": NOW - 90,
         "paused": ["OTHER"],
         "refusing": None,
+        "limit": None,
     }
+
+
+async def test_when_a_destination_is_tried_again(queue: Queue) -> None:
+    await fill(queue)
+    couriers_of(queue).tried_again["OTHER"] = NOW + 30
+    item = await keep(queue, batch_of("LATER"))
+    later = Change(number=item.number, state=State.WAITING, attempts=1, due=NOW + 60)
+    await queue.spool.items.settle([later])
+
+    async def again() -> dict[str, float | None]:
+        return {place.called: place.to_json()["again"] for place in await standings(queue)}
+
+    assert await again() == {"LATER": NOW + 60, "OTHER": NOW + 30, "PACS": None}
+    await queue.spool.items.pause(Pause("OTHER", True, "", NOW))
+    couriers_of(queue).running["LATER"] = 1
+    assert set((await again()).values()) == {None}
 
 
 async def test_room(queue: Queue) -> None:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from relay.errors import SpoolBroken, SpoolFull
-from relay.router.queue.state import Queue
+from relay.errors import DatabaseError, SpoolBroken, SpoolFull
+from relay.router.queue.state import NAMED, Queue
 from relay.router.queue.warnings import Kind
 from relay.spool.items import Change, Pause, State
 from tests.router.fakes import hospital
@@ -35,6 +35,8 @@ async def test_what_ended_is_counted_and_dead_letters_are_warned_of(queue: Queue
     queue.settled(batch_of(), [change(State.FAILED)])
     assert queue.statistics.failed == 1
     assert queue.warnings.standing(Kind.FAILED) == {"PACS"}
+    queue.settled(batch_of(), [change(State.FAILED)])
+    assert queue.warnings.to_json()[0]["count"] == 2
 
 
 async def test_full_is_not_broken(queue: Queue) -> None:
@@ -61,7 +63,25 @@ async def test_a_persons_own_pause_is_no_warning(queue: Queue) -> None:
     assert not queue.warnings.standing(Kind.PAUSED)
 
 
-async def test_what_the_device_refuses_is_warned_of_by_kind(queue: Queue) -> None:
+async def test_what_the_device_refuses_is_one_warning_in_words(queue: Queue) -> None:
     await queue.refused(batch_of(), (CT, EXPLICIT))
     await queue.refused(batch_of(), (CT, EXPLICIT))
-    assert len(queue.warnings.standing(Kind.REFUSED)) == 1
+    (warning,) = queue.warnings.to_json()
+    assert "PACS does not accept CT in Explicit VR Little Endian from CT_N" in warning["words"]
+    assert (warning["destination"], warning["device"]) == ("PACS", "CT_N")
+    kinds = [(f"1.2.{number}", EXPLICIT) for number in range(NAMED + 2)]
+    queue.warn_refused("PACS", "CT_N", kinds, 3)
+    (warning,) = queue.warnings.to_json()
+    assert "1.2.0 in Explicit VR Little Endian, 1.2.1 in" in warning["words"]
+    assert "and 2 more kinds from CT_N" in warning["words"]
+    assert warning["count"] == 3
+
+
+async def test_a_full_disk_keeps_no_delivery_from_being_noted(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def full(*arguments: object) -> None:
+        raise DatabaseError("database or disk is full")
+
+    monkeypatch.setattr(queue.acceptance, "lift", full)
+    await queue.taken(batch_of(), {(CT, EXPLICIT)})

@@ -115,8 +115,12 @@ def test_what_is_not_tried_alone_is_never_given_up(status: int) -> None:
 @pytest.mark.parametrize(
     ("rejection", "verdict", "words"),
     [
-        (CALLED_AE_TITLE_NOT_RECOGNIZED, PAUSE, "permanently: called AE title not recognized"),
-        (CALLING_AE_TITLE_NOT_RECOGNIZED, PAUSE, "permanently: calling AE title not recognized"),
+        (CALLED_AE_TITLE_NOT_RECOGNIZED, PAUSE, "its entry of the device has to be mended"),
+        (
+            CALLING_AE_TITLE_NOT_RECOGNIZED,
+            PAUSE,
+            "permanently: calling AE title not recognized; the",
+        ),
         (TEMPORARY_CONGESTION, RETRY, "for now: temporary congestion"),
         (LOCAL_LIMIT_EXCEEDED, RETRY, "for now: local limit exceeded"),
     ],

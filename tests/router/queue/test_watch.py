@@ -9,13 +9,25 @@ import trio
 from trio.testing import MockClock
 
 from relay.errors import DatabaseError, SpoolFull
+from relay.router.pairs import Pairs
 from relay.router.queue import watch
+from relay.router.queue.destinations import Destination, Mode
+from relay.router.queue.held import Held
 from relay.router.queue.state import Queue
 from relay.router.queue.warnings import Kind
 from relay.spool.items import Hold, Pause, Selection, State
 from relay.spool.table import HISTORY
 from tests.router.fakes import hospital
-from tests.router.queue.queues import NOW, batch_of, becomes, couriers_of, keep, still_queue
+from tests.router.queue.queues import (
+    CT,
+    EXPLICIT,
+    NOW,
+    batch_of,
+    becomes,
+    couriers_of,
+    keep,
+    still_queue,
+)
 
 
 @pytest.fixture
@@ -35,7 +47,13 @@ async def test_what_waits_too_long_is_warned_of_with_its_cause(queue: Queue) -> 
     assert queue.warnings.standing(Kind.WAITING) == {"OTHER"}
     (warning,) = queue.warnings.to_json()
     assert "the line is down" in warning["words"]
-    assert warning["since"] == NOW - 4000
+    assert (warning["since"], warning["count"]) == (NOW - 4000, 1)
+    await queue.spool.items.pause(Pause("OTHER", True, "it moves", NOW - 5))
+    await watch.look(queue)
+    (warning,) = queue.warnings.to_json()
+    assert warning["words"].endswith(
+        "paused by a person, it moves; `relay queue resume OTHER` lets it go on"
+    )
     await becomes(queue, item, State.DELIVERED)
     await watch.look(queue)
     assert not queue.warnings.standing(Kind.WAITING)
@@ -65,6 +83,47 @@ async def test_what_is_held_and_why(queue: Queue) -> None:
     await queue.spool.items.retry(Selection())
     await watch.look(queue)
     assert queue.warnings.to_json() == []
+
+
+async def test_the_warning_of_a_refusal_stands_as_long_as_that(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node, pair = queue.node, (CT, EXPLICIT)
+    other = node.identity.public
+    held = Held(other, 1, int(NOW) + 10**6, 1, 1, False, Pairs.of([pair]))
+    monkeypatch.setattr(node.joined().directory, "permits", lambda called, peer: peer == other)
+    await queue.destinations.put(Destination("PACS"))
+    item = await keep(queue, batch_of("PACS", calling=node.ae_title))
+    queue.acceptance._held["PACS", node.ae_title] = held
+    await queue.refused(batch_of("PACS", calling=node.ae_title), pair)
+    await becomes(queue, item, State.HELD, hold=Hold.NOT_ACCEPTED)
+    await watch.look(queue)
+    (warning,) = queue.warnings.to_json()
+    assert warning["count"] == 1
+    # A person gives it up: it is not accepted all the same.
+    await queue.spool.items.discard(Selection(), "not wanted", NOW)
+    await watch.look(queue)
+    (warning,) = queue.warnings.to_json()
+    assert (warning["warning"], warning["count"]) == (Kind.REFUSED.value, None)
+    assert await queue.acceptance.lift("PACS", node.ae_title, {pair})
+    await watch.look(queue)
+    assert not queue.warnings.to_json()
+    # And nobody is to see to what nobody sends any more.
+    await queue.refused(batch_of("PACS", calling=node.ae_title), pair)
+    await queue.destinations.put(Destination("PACS", mode=Mode.CONFIRMED))
+    await watch.look(queue)
+    assert not queue.warnings.to_json()
+
+
+async def test_what_is_held_is_asked_for_though_its_refusal_was_forgotten(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = Held(bytes(32), 1, int(NOW) + 10**6, 1, 1, False, Pairs())
+    monkeypatch.setattr(queue.node.joined().directory, "permits", lambda called, peer: True)
+    queue.acceptance._held["PACS", "CT_N"] = held
+    await becomes(queue, await keep(queue, batch_of()), State.HELD, hold=Hold.NOT_ACCEPTED)
+    await watch.look(queue)
+    assert len(list(queue.acceptance.refused("PACS", "CT_N"))) == 1
 
 
 @pytest.mark.parametrize(("hold", "kind"), [(Hold.MOVED, Kind.MOVED), (Hold.LOCKED, Kind.LOCKED)])
