@@ -3,10 +3,8 @@
 DCMTK's run with TCP_NODELAY=1: without it each object costs 46 ms, even on loopback.
 """
 
-import itertools
 import os
 import signal
-import socket
 import subprocess
 import sysconfig
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -17,7 +15,7 @@ from typing import Protocol
 import attrs
 import trio
 
-LOOPBACK = "127.0.0.1"
+from tests.ports import LOOPBACK, Ports
 
 # A cold start of Orthanc on a busy two-core machine takes some 3 s; nothing here needs more.
 START_DEADLINE = 30.0
@@ -106,25 +104,12 @@ class Result:
         return self
 
 
-# Ports that the kernel gives to no connection that is made (its own range begins at 32768), a part
-# of them for each of the processes that run tests side by side.
-FIRST_PORT, PORTS_OF_A_WORKER = 21000, 5000
-_worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-_ports = itertools.cycle(range(PORTS_OF_A_WORKER))
-for _ in range(os.getpid() % PORTS_OF_A_WORKER):  # not where the last run began
-    next(_ports)
+_ports = Ports(21_000, 10_000)
 
 
 def free_port() -> int:
     """A TCP port on loopback that nothing listens on now."""
-    while True:
-        port = FIRST_PORT + _worker % 2 * PORTS_OF_A_WORKER + next(_ports)
-        with socket.socket() as probe:
-            try:
-                probe.bind((LOOPBACK, port))
-            except OSError:
-                continue
-        return port
+    return _ports.free()
 
 
 async def _accepts(port: int) -> bool:

@@ -4,13 +4,12 @@ import json
 import os
 import secrets
 import signal
-import socket
 import ssl
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 import attrs
@@ -18,8 +17,8 @@ import httpx
 import trustme
 
 from relay.providers.s3 import S3Provider, S3Settings
+from tests.ports import LOOPBACK, Ports
 
-LOOPBACK = "127.0.0.1"
 ACCESS_KEY, SECRET_KEY = "AKIDRELAYTEST", "secret/of+the=test"
 # Of another account, which may read and list and nothing else.
 READER_KEY, READER_SECRET = "AKIDREADER", "secret-of-the-reader"
@@ -29,7 +28,7 @@ BUCKET, VERSIONED, SUSPENDED = "relay-test", "versioned", "suspended"
 START_DEADLINE = 60.0
 # weed adds this to each of its ports for gRPC.
 GRPC_OFFSET = 10_000
-FIRST_PORT, PORTS = 10_000, 1_000
+_ports = Ports(10_000, 1_000)
 
 WEED = Path(sys.executable).parent / "weed"
 
@@ -129,23 +128,6 @@ class Seaweed:
         raise RuntimeError(f"weed does not run\n{self.server.output()[-2000:]}")
 
 
-def _port() -> int:
-    """A port that is free, as is the one for gRPC above it, and stays so while it is not used.
-
-    Neither is one that the system gives to connections, nor one of tests.interop.processes: a
-    server that is killed gets its own again.
-    """
-    while True:
-        with closing(socket.socket()) as first, closing(socket.socket()) as second:
-            port = FIRST_PORT + secrets.randbelow(PORTS)
-            try:
-                first.bind((LOOPBACK, port))
-                second.bind((LOOPBACK, port + GRPC_OFFSET))
-            except OSError:
-                continue
-            return port
-
-
 @contextmanager
 def seaweed(folder: Path) -> Iterator[Seaweed]:
     """A server with the buckets named above, killed at the end of the block."""
@@ -156,7 +138,7 @@ def seaweed(folder: Path) -> Iterator[Seaweed]:
     authority.cert_pem.write_to_path(folder / "ca.pem")
     (folder / "s3.json").write_text(json.dumps(_identities()))
     (folder / "data").mkdir()
-    master, volume, filer, s3 = (_port() for _ in range(4))
+    master, volume, filer, s3 = (_ports.free(GRPC_OFFSET) for _ in range(4))
     server = Server(
         folder / "log",
         (

@@ -30,6 +30,7 @@ from relay.router.node import unix_time
 from relay.router.opening import serve_opening
 from relay.router.pairs import Pairs
 from relay.router.queue import held
+from relay.router.queue.acceptance import Acceptance
 from relay.router.queue.courier import Couriers
 from relay.router.queue.held import Held
 from relay.router.queue.knowledge import OwnKnowledge
@@ -225,6 +226,20 @@ class Sending:
             while await self.counts() != states:
                 if hurry:
                     self.hurry()
+                await trio.sleep(0.005)
+
+    async def accepts(self, sop_class: str, transfer_syntax: str) -> None:
+        """Return once this is accepted for PACS from WS, now and after a new start."""
+
+        def accepted_by(acceptance: Acceptance) -> bool:
+            known = acceptance.known(self.both.a, "PACS", "WS", int(self.clock()))
+            return known is not None and known.takes(sop_class, transfer_syntax)
+
+        with trio.fail_after(15):
+            while not (
+                accepted_by(self.queue.acceptance)
+                and accepted_by(await Acceptance.load(self.both.a.database))
+            ):
                 await trio.sleep(0.005)
 
     def hurry(self, seconds: float = 4000.0) -> None:

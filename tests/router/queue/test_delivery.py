@@ -11,7 +11,6 @@ import trio
 from relay.dicom.pdu import AAssociateRJ, AAssociateRQ
 from relay.router.pairs import Pairs
 from relay.router.queue import watch
-from relay.router.queue.acceptance import Acceptance
 from relay.router.queue.destinations import Destination
 from relay.router.queue.warnings import Kind
 from relay.spool.items import Hold, Pause, Selection, State
@@ -317,10 +316,7 @@ async def test_a_delivery_lifts_the_refusal(tmp_path: Path) -> None:
         await it.queue.spool.items.retry(Selection(numbers=(first.number,)))
         it.queue.couriers.wake("PACS")
         await it.becomes(held=1, delivered=1)
-        for acceptance in (it.queue.acceptance, await Acceptance.load(it.both.a.database)):
-            known = acceptance.known(it.both.a, "PACS", "WS", int(it.clock()))
-            assert known is not None
-            assert known.takes(MR, IMPLICIT)
+        await it.accepts(MR, IMPLICIT)
         await watch.look(it.queue)  # the other one goes by itself
         await it.becomes(delivered=2)
         assert not it.queue.warnings.to_json()
