@@ -140,7 +140,7 @@ async def run_router(
         node.listening = _names([*sockets, *tls_sockets])
         async with trio.open_nursery() as nursery:
             for task in (
-                spool.custody.run,
+                spool.objects.run,
                 delivery.warnings.run,
                 delivery.couriers.run,
                 delivery.waiting.run,

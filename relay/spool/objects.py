@@ -7,8 +7,9 @@ its content alone. What is in a file is relay.spool.segments' concern.
 """
 
 import os
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Collection, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import TypeVar
 
@@ -37,9 +38,10 @@ T = TypeVar("T")
 # for every tool that lists them.
 FOLDER_FILES = 4096
 
-# Files that are made ahead, and held open: a thirtieth of a sync for each object, and no more
-# descriptors than a few devices take.
+# Files that are made at a time, and held open: a thirtieth of a sync for each object. `run` makes
+# them ahead, from so few on: no more descriptors than a few devices take.
 NAMES = 32
+FEW_NAMES = 16
 
 # Threads that write and read objects. More than a disk's queue gains from gains nothing.
 MAXIMUM_THREADS = 8
@@ -56,7 +58,8 @@ class Objects:
         self._folder = max(self._folders(), default=0)
         self._in_folder = FOLDER_FILES  # a run begins with a folder of its own
         self._making = trio.Lock()
-        self._ready: list[MadeFile] = []
+        self._ready: deque[MadeFile] = deque()
+        self._wanted = trio.Event()
 
     def check(self) -> None:
         """Whether an object could be accepted. Raises SpoolBroken or SpoolFull."""
@@ -65,11 +68,27 @@ class Objects:
     async def begin(self) -> ObjectWriter:
         """A new object with an id of its own. Raises SpoolBroken or SpoolFull."""
         self.check()
-        async with self._making:
-            if not self._ready:
-                self._ready = await self._in_thread(self._make)
-            made = self._ready.pop()
+        if not self._ready:
+            await self._make_ready(1)
+        made = self._ready.popleft()
+        if len(self._ready) < FEW_NAMES:
+            self._wanted.set()
         return ObjectWriter(made, self._files, self.space, self.key, self._limiter)
+
+    async def run(self) -> None:
+        """Have files ready before they are wanted, for ever."""
+        while True:
+            await self._wanted.wait()
+            self._wanted = trio.Event()
+            # What hinders it is said to the sender who needs one and gets none.
+            with suppress(SpoolError):
+                await self._make_ready(FEW_NAMES)
+
+    async def _make_ready(self, least: int) -> None:
+        """Have `least` files at least. Raises SpoolBroken or SpoolFull."""
+        async with self._making:
+            if len(self._ready) < least:
+                self._ready += await self._in_thread(self._make)
 
     def _make(self) -> list[MadeFile]:
         """Files for the next objects, whose names are on the disk."""
@@ -110,7 +129,7 @@ class Objects:
 
     async def close(self) -> None:
         """Remove what was made and is not needed."""
-        made, self._ready = self._ready, []
+        made, self._ready = self._ready, deque()
         with trio.CancelScope(shield=True):
             await self._in_thread(partial(self._unmake, made))
 

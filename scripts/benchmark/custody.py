@@ -125,7 +125,7 @@ async def relay(directory: Path, objects: list[Loaded], keepers: int) -> float:
         open_spool(directory, space=2**50, reserve=0) as spool,
         trio.open_nursery() as running,
     ):
-        running.start_soon(spool.custody.run)
+        running.start_soon(spool.objects.run)
         began = time.perf_counter()
         async with trio.open_nursery() as nursery:
             for _ in range(keepers):
@@ -145,9 +145,11 @@ async def _keep(spool: Spool, todo: Iterator[Loaded]) -> None:
         )
         writer = await spool.objects.begin()
         await writer.write(data)
-        stored = await writer.finish()
-        item = item_of(batch, context, command, stored, accepted=spool.clock())
-        await spool.custody.keep(batch, item)
+        with spool.custody.coming():
+            stored = await writer.finish(soon=False)
+            item = item_of(batch, context, command, stored, accepted=spool.clock())
+            handed = spool.custody.hand_in(batch, item)
+        await spool.custody.wait(handed)
 
 
 # --- the program ----------------------------------------------------------------------------------

@@ -78,12 +78,9 @@ def data_set(source: random.Random) -> bytes:
 
 async def near_side(disk: Disk, promised: Promised, seed: int) -> None:
     """Senders at once, whose objects are taken into custody; some are delivered, some discarded."""
-    async with spool_on(disk) as spool, trio.open_nursery() as nursery:
-        nursery.start_soon(spool.custody.run)
-        async with trio.open_nursery() as senders:
-            for sender in range(SENDERS):
-                senders.start_soon(_send, spool, disk, promised, random.Random(f"{seed} {sender}"))
-        nursery.cancel_scope.cancel()
+    async with spool_on(disk) as spool, trio.open_nursery() as senders:
+        for sender in range(SENDERS):
+            senders.start_soon(_send, spool, disk, promised, random.Random(f"{seed} {sender}"))
 
 
 async def _send(spool: Spool, disk: Disk, promised: Promised, source: random.Random) -> None:
@@ -167,12 +164,10 @@ async def check_near_side(folder: Path, promised: Promised) -> None:
                 assert item.state is promised.settled[id_]
             if item.state in KEPT:
                 assert await _content(spool, item) == content
-        async with trio.open_nursery() as nursery:  # and it goes on
-            nursery.start_soon(spool.custody.run)
-            batch = Batch(peer=bytes(32), called=CALLED, calling="CT", device="CT", opened=4.0)
-            item = await _keep(spool, batch, b"after the cut")
-            assert await _content(spool, item) == b"after the cut"
-            nursery.cancel_scope.cancel()
+        # And it goes on.
+        batch = Batch(peer=bytes(32), called=CALLED, calling="CT", device="CT", opened=4.0)
+        item = await _keep(spool, batch, b"after the cut")
+        assert await _content(spool, item) == b"after the cut"
 
 
 async def _content(spool: Spool, item: Item) -> bytes:

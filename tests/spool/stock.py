@@ -5,8 +5,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import trio
-
 from relay.spool.items import Batch, Change, Item, State
 from relay.spool.spool import Spool, open_spool
 from tests.spool.rows import a_batch, an_item
@@ -14,15 +12,10 @@ from tests.spool.rows import a_batch, an_item
 
 @asynccontextmanager
 async def opened(data_dir: Path, *, key: Path | None = None) -> AsyncIterator[Spool]:
-    """The spool of `data_dir`, which commits."""
+    """The spool of `data_dir`."""
     data_dir.mkdir(exist_ok=True)
-    async with (
-        open_spool(data_dir, key=key, space=2**30, reserve=0) as spool,
-        trio.open_nursery() as nursery,
-    ):
-        nursery.start_soon(spool.custody.run)
+    async with open_spool(data_dir, key=key, space=2**30, reserve=0) as spool:
         yield spool
-        nursery.cancel_scope.cancel()
 
 
 async def keep(spool: Spool, batch: Batch, content: bytes, **more: Any) -> Item:

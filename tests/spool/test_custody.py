@@ -7,7 +7,7 @@ import apsw
 import attrs
 import pytest
 import trio
-from trio.testing import wait_all_tasks_blocked
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from relay.database import Database
 from relay.errors import DatabaseError, SpoolBroken, SpoolError, SpoolFull
@@ -52,10 +52,8 @@ def space(tmp_path: Path) -> Space:
 
 
 @pytest.fixture
-async def custody(gate: Gate, space: Space, nursery: trio.Nursery) -> Custody:
-    custody = Custody(gate, space)  # type: ignore[arg-type]  # a gate in front of one
-    nursery.start_soon(custody.run)
-    return custody
+def custody(gate: Gate, space: Space) -> Custody:
+    return Custody(gate, space)  # type: ignore[arg-type]  # a gate in front of one
 
 
 @attrs.define
@@ -134,7 +132,7 @@ async def test_who_hands_in_need_not_wait_to_have_its_place(
     batch = a_batch()
     handed = [custody.hand_in(batch, an_item()) for _ in range(5)]
     gate.open.set()
-    kept = [await one.kept() for one in reversed(handed)]
+    kept = [await custody.wait(one) for one in reversed(handed)]
     assert [item.number for item in kept] == [5, 4, 3, 2, 1]
     assert [await rows.item(item) for item in kept] == kept
     assert custody.groups == 1
@@ -170,19 +168,45 @@ async def test_a_group_has_its_limit(
     assert custody.groups == 1 + 3
 
 
-async def test_a_keeper_that_is_cancelled_learns_nothing_and_its_object_is_kept(
+async def test_a_keeper_that_is_cancelled_commits_for_the_others(
     custody: Custody, gate: Gate, nursery: trio.Nursery, rows: Rows
 ) -> None:
-    under_way, next_one = await keepers(custody, nursery, 2)
+    under_way, next_one, last = await keepers(custody, nursery, 3)
     under_way.scope.cancel()
     next_one.scope.cancel()
     await wait_all_tasks_blocked()
     assert under_way.kept is next_one.kept is under_way.error is next_one.error is None
     gate.open.set()
     with trio.fail_after(5):
-        while custody.kept < 2:
+        while last.kept is None:
             await trio.sleep(0.01)
-    assert await rows.value("SELECT count(*) FROM item") == 2
+    assert under_way.kept is not None
+    assert next_one.kept is not None
+    assert await rows.value("SELECT count(*) FROM item") == 3
+
+
+async def test_a_group_waits_for_what_is_being_synced(
+    custody: Custody, gate: Gate, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "GATHERING", 60)
+    gate.open.set()
+    with custody.coming():
+        group = await keepers(custody, nursery, 2)
+        assert gate.transactions == 0
+    with trio.fail_after(5):
+        while not all(keeper.kept for keeper in group):
+            await trio.sleep(0.01)
+    assert custody.groups == 1
+
+
+async def test_a_group_does_not_wait_for_long(
+    custody: Custody, gate: Gate, autojump_clock: MockClock
+) -> None:
+    gate.open.set()
+    began = trio.current_time()
+    with custody.coming():
+        await custody.keep(a_batch(), an_item())
+    assert trio.current_time() - began == pytest.approx(module.GATHERING)
 
 
 async def test_a_commit_that_fails_is_told_to_all_and_nothing_more_is_kept(
@@ -227,13 +251,10 @@ async def test_a_database_that_has_no_room_takes_the_next_object(
     assert await rows.value("SELECT count(*) FROM batch") == 1
 
 
-async def test_a_full_database_is_what_sqlite_says_of_it(
-    rows: Rows, space: Space, nursery: trio.Nursery
-) -> None:
+async def test_a_full_database_is_what_sqlite_says_of_it(rows: Rows, space: Space) -> None:
     pages = await rows.value("PRAGMA page_count")
     await rows.value(f"PRAGMA max_page_count = {pages}")
     custody = Custody(rows.database, space)
-    nursery.start_soon(custody.run)
     batch = a_batch()
 
     async def fill() -> None:
@@ -247,31 +268,25 @@ async def test_a_full_database_is_what_sqlite_says_of_it(
     assert await rows.item(kept) == kept
 
 
-async def test_who_waits_is_answered_when_the_router_stops(
-    gate: Gate, space: Space, nursery: trio.Nursery
+async def test_who_waits_is_answered_where_committing_has_a_fault(
+    custody: Custody,
+    gate: Gate,
+    rows: Rows,
+    nursery: trio.Nursery,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Senders wait shielded."""
-    custody = Custody(gate, space)  # type: ignore[arg-type]  # a gate in front of one
-    async with trio.open_nursery() as router:
-        router.start_soon(custody.run)
-        begun, waiting = await keepers(custody, nursery, 2)
-        router.cancel_scope.cancel()
-        gate.open.set()
-    with trio.fail_after(5):
-        await wait_all_tasks_blocked()
-    assert begun.kept is not None
-    assert waiting.kept is not None or isinstance(waiting.error, SpoolFull)
-    with pytest.raises(SpoolFull, match="the Router is stopping"):
-        await custody.keep(a_batch(), an_item())
-
-
-async def test_who_waits_is_answered_where_committing_has_a_fault(gate: Gate, space: Space) -> None:
-    custody = Custody(gate, space)  # type: ignore[arg-type]  # a gate in front of one
+    monkeypatch.setattr(module, "GATHERING", 60)
     gate.fail = ZeroDivisionError("a fault")
-    async with trio.open_nursery() as senders:
-        with pytest.RaisesGroup(ZeroDivisionError):
-            async with trio.open_nursery() as router:
-                router.start_soon(custody.run)
-                group = await keepers(custody, senders, 2)
-                gate.open.set()
-    assert [type(keeper.error) for keeper in group] == [SpoolFull, SpoolFull]
+    gate.open.set()
+    with pytest.RaisesGroup(ZeroDivisionError):
+        async with trio.open_nursery() as leader:
+            with custody.coming():
+                await keepers(custody, leader, 1)
+                (beside,) = await keepers(custody, nursery, 1)
+    with trio.fail_after(5):
+        while beside.error is None:
+            await trio.sleep(0.01)
+    assert isinstance(beside.error, SpoolFull)
+    gate.fail = None
+    kept = await custody.keep(a_batch(), an_item())
+    assert await rows.item(kept) == kept

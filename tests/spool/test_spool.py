@@ -45,15 +45,10 @@ async def running(
     files: Callable[[Path], Files] = Files,
 ) -> AsyncIterator[Spool]:
     data_dir.mkdir(exist_ok=True)
-    async with (
-        open_spool(
-            data_dir, key=key, space=space, reserve=reserve, files=files, clock=lambda: 100.0
-        ) as spool,
-        trio.open_nursery() as nursery,
-    ):
-        nursery.start_soon(spool.custody.run)
+    async with open_spool(
+        data_dir, key=key, space=space, reserve=reserve, files=files, clock=lambda: 100.0
+    ) as spool:
         yield spool
-        nursery.cancel_scope.cancel()
 
 
 async def keep(spool: Spool, content: bytes = b"content", batch: Batch | None = None) -> Item:

@@ -245,17 +245,23 @@ class Taking:
     ) -> int:
         writer, command = message.writer, message.command
         assert writer is not None, "a message without a status has one"
+        custody = self._spool.custody
         try:
-            try:
-                stored = await writer.finish()
-                item = item_of(
-                    self._batch, message.context, command, stored, accepted=self._spool.clock()
-                )
-            finally:
-                await before.wait()  # in the order in which they came, not as their syncs end
-            handed = self._spool.custody.hand_in(self._batch, item)
+            with custody.coming():
+                try:
+                    # Of those that wait, none is read before a session goes.
+                    soon = self._queue.couriers.sessions(self._batch.called) > 0
+                    stored = await writer.finish(soon=soon)
+                    item = item_of(
+                        self._batch, message.context, command, stored, accepted=self._spool.clock()
+                    )
+                finally:
+                    # In the order in which they came, not as their syncs end.
+                    if not before.is_set():
+                        await before.wait()
+                handed = custody.hand_in(self._batch, item)
             handed_in.set()
-            kept = await handed.kept()
+            kept = await custody.wait(handed)
         except SpoolError as error:
             await writer.discard()
             self._no_room(message, error)

@@ -149,6 +149,5 @@ async def lanes(
         queue = await queue_of(node, spool)
         queue.couriers = Couriers(queue)
         deliveries.queue = queue
-        nursery.start_soon(spool.custody.run)
         yield Lanes(queue, deliveries, nursery, offset)
         nursery.cancel_scope.cancel()

@@ -64,15 +64,10 @@ class FakeCouriers:
 @asynccontextmanager
 async def still_queue(node: Node, folder: Path, *, space: int = 2**30) -> AsyncIterator[Queue]:
     """A queue of `node` in which it is NOW, and nothing moves by itself."""
-    async with (
-        open_spool(folder, space=space, reserve=0, clock=lambda: NOW) as spool,
-        trio.open_nursery() as nursery,
-    ):
+    async with open_spool(folder, space=space, reserve=0, clock=lambda: NOW) as spool:
         queue = await queue_of(node, spool)
         queue.couriers = FakeCouriers()
-        nursery.start_soon(spool.custody.run)
         yield queue
-        nursery.cancel_scope.cancel()
 
 
 def couriers_of(queue: Queue) -> FakeCouriers:

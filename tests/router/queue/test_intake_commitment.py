@@ -25,8 +25,8 @@ from relay.router.queue.acceptance import Acceptance
 from relay.router.queue.commitment import Commitments
 from relay.router.queue.held import Held
 from relay.router.queue.reporting import Told
-from relay.spool.custody import Custody
-from relay.spool.items import Batch, Item, Selection
+from relay.spool.custody import Custody, Handed
+from relay.spool.items import Item, Selection
 from tests.router.fakes import (
     CT,
     IMPLICIT,
@@ -129,13 +129,13 @@ async def test_a_request_is_answered_and_waits_for_what_came_before_it(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also of an object that is on its way to the disk still (PS3.7 §D.3.3.3)."""
-    keep = Custody.keep
+    wait = Custody.wait
 
-    async def slowly(custody: Custody, batch: Batch, item: Item) -> Item:
+    async def slowly(custody: Custody, handed: Handed) -> Item:
         await trio.sleep(0.2)
-        return await keep(custody, batch, item)
+        return await wait(custody, handed)
 
-    monkeypatch.setattr(Custody, "keep", slowly)
+    monkeypatch.setattr(Custody, "wait", slowly)
     async with taken_in(world) as (near, _):
         near.say(command(STORE, store_rq(6)), data(STORE), *asks(INSTANCE))
         stored, answer = map(read, await near.got(2))
