@@ -8,10 +8,9 @@ its content alone. What is in a file is relay.spool.segments' concern.
 
 import os
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Collection, Iterable
+from collections.abc import AsyncIterator, Collection, Iterable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
-from typing import TypeVar
 
 import structlog
 import trio
@@ -29,10 +28,9 @@ from relay.spool.segments import (
 )
 from relay.spool.space import Space
 from relay.spool.vault import SpoolKey
+from relay.workers import Workers
 
 log = structlog.get_logger()
-
-T = TypeVar("T")
 
 # Files in one folder: enough that a group of commits seldom has two folders to sync, few enough
 # for every tool that lists them.
@@ -54,7 +52,7 @@ class Objects:
         self.key = key
         self.space = space
         self._files = files
-        self._limiter = trio.CapacityLimiter(MAXIMUM_THREADS)
+        self._workers = Workers(MAXIMUM_THREADS)
         self._folder = max(self._folders(), default=0)
         self._in_folder = FOLDER_FILES  # a run begins with a folder of its own
         self._making = trio.Lock()
@@ -73,7 +71,7 @@ class Objects:
         made = self._ready.popleft()
         if len(self._ready) < FEW_NAMES:
             self._wanted.set()
-        return ObjectWriter(made, self._files, self.space, self.key, self._limiter)
+        return ObjectWriter(made, self._files, self.space, self.key, self._workers)
 
     async def run(self) -> None:
         """Have files ready before they are wanted, for ever."""
@@ -88,7 +86,7 @@ class Objects:
         """Have `least` files at least. Raises SpoolBroken or SpoolFull."""
         async with self._making:
             if len(self._ready) < least:
-                self._ready += await self._in_thread(self._make)
+                self._ready += await self._workers.run(self._make)
 
     def _make(self) -> list[MadeFile]:
         """Files for the next objects, whose names are on the disk."""
@@ -131,18 +129,19 @@ class Objects:
         """Remove what was made and is not needed."""
         made, self._ready = self._ready, deque()
         with trio.CancelScope(shield=True):
-            await self._in_thread(partial(self._unmake, made))
+            await self._workers.run(partial(self._unmake, made))
+        self._workers.close()
 
     @asynccontextmanager
     async def reading(self, stored: StoredObject) -> "AsyncIterator[ObjectReader]":
         """The content of an object. Raises ObjectDamaged, or SpoolError for what may pass."""
         key = self.key.unwrap(stored.key, stored.item)
         try:
-            file = await self._in_thread(partial(self._files.open, stored.name))
+            file = await self._workers.run(partial(self._files.open, stored.name))
         except OSError as error:
             raise unreadable(error) from error
         try:
-            yield ObjectReader(file, stored.length, key, self._limiter)
+            yield ObjectReader(file, stored.length, key, self._workers)
         finally:
             file.close()
 
@@ -152,7 +151,7 @@ class Objects:
         What cannot be removed keeps its space, and is found at the next start.
         """
         with trio.CancelScope(shield=True):  # their rows have changed: this belongs to that
-            removed = await self._in_thread(partial(self._remove, list(stored)))
+            removed = await self._workers.run(partial(self._remove, list(stored)))
         self.space.give_back(removed)
 
     def _remove(self, stored: list[StoredObject]) -> int:
@@ -168,7 +167,7 @@ class Objects:
 
     async def folders(self) -> list[int]:
         """The folders that there are, at the start. Raises SpoolError."""
-        return await self._in_thread(self._folders)
+        return await self._workers.run(self._folders)
 
     async def reconcile(self, folder: int, kept: Collection[bytes]) -> tuple[int, set[bytes]]:
         """Compare a folder with the rows at the start: `kept` are its items.
@@ -176,7 +175,7 @@ class Objects:
         Files that no row knows (their sender was never answered 0000) are removed, and counted;
         the items whose file is missing are returned. Raises SpoolError.
         """
-        return await self._in_thread(partial(self._reconcile, folder_name(folder), set(kept)))
+        return await self._workers.run(partial(self._reconcile, folder_name(folder), set(kept)))
 
     def _reconcile(self, folder: str, missing: set[bytes]) -> tuple[int, set[bytes]]:
         removed = 0
@@ -203,9 +202,6 @@ class Objects:
             return [int(name, 16) for name in self._files.folders() if _is_hex(name, 8)]
         except OSError as error:
             raise SpoolError(f"the spool's folder: {error.strerror}") from error
-
-    async def _in_thread(self, call: Callable[[], T]) -> T:
-        return await trio.to_thread.run_sync(call, limiter=self._limiter)
 
 
 def _is_hex(name: str, length: int) -> bool:

@@ -13,6 +13,7 @@ import hashlib
 import threading
 from collections.abc import AsyncGenerator
 from contextlib import suppress
+from functools import partial
 
 import attrs
 import structlog
@@ -25,6 +26,7 @@ from relay.errors import ObjectDamaged, SpoolError, SpoolFull
 from relay.spool.files import File, Files
 from relay.spool.space import Space
 from relay.spool.vault import SpoolKey, fresh_key
+from relay.workers import Workers
 
 log = structlog.get_logger()
 
@@ -91,14 +93,14 @@ class ObjectWriter:
         files: Files,
         space: Space,
         spool_key: SpoolKey,
-        limiter: trio.CapacityLimiter,
+        workers: Workers,
     ) -> None:
         self.item = made.item
         self.length = 0
         self._files = files
         self._space = space
         self._spool_key = spool_key
-        self._limiter = limiter
+        self._workers = workers
         self._made = made
         self._key = fresh_key()
         self._cipher = AESGCM(self._key)
@@ -163,7 +165,7 @@ class ObjectWriter:
         if self._finished and self._space.broken:
             return
         with trio.CancelScope(shield=True):
-            removed = await trio.to_thread.run_sync(self._discard, limiter=self._limiter)
+            removed = await self._workers.run(self._discard)
         if removed:
             self._space.give_back(self._size)
             self._size = 0
@@ -176,7 +178,7 @@ class ObjectWriter:
         self._size += size
         self.length += length
         # Not abandoned when cancelled: whoever removes the file must not race with its making.
-        await trio.to_thread.run_sync(self._write_segment, parts, last, limiter=self._limiter)
+        await self._workers.run(partial(self._write_segment, parts, last))
 
     def _write_segment(self, parts: list[Buffer], last: bool) -> None:
         """Hash, seal and write a segment; with the last one sync and close."""
@@ -217,11 +219,11 @@ class ObjectWriter:
 class ObjectReader:
     """The data set of one object, from its beginning to its end."""
 
-    def __init__(self, file: File, length: int, key: bytes, limiter: trio.CapacityLimiter) -> None:
+    def __init__(self, file: File, length: int, key: bytes, workers: Workers) -> None:
         self._file = file
         self._length = length
         self._cipher = AESGCM(key)
-        self._limiter = limiter
+        self._workers = workers
 
     async def segments(self) -> AsyncGenerator[bytes, None]:
         """Its content, SEGMENT bytes at a time. Raises ObjectDamaged, or SpoolError for a disk
@@ -230,9 +232,7 @@ class ObjectReader:
         number = 0
         while left or not number:
             size = min(left, SEGMENT)
-            yield await trio.to_thread.run_sync(
-                self._read_segment, number, size, limiter=self._limiter
-            )
+            yield await self._workers.run(partial(self._read_segment, number, size))
             left -= size
             number += 1
 

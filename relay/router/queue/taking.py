@@ -16,7 +16,12 @@ import trio
 from relay.association import Association
 from relay.dicom import uids
 from relay.dicom.dimse import CommandField, CommandReader, CommandSet, Status, Tag, response_to
-from relay.dicom.negotiation import AcceptedContext, accepted_contexts
+from relay.dicom.negotiation import (
+    AcceptedContext,
+    AsynchronousOperationsWindow,
+    accepted_contexts,
+    find,
+)
 from relay.dicom.pdu import PDV, UID_LENGTH, AAbort, AReleaseRP, AReleaseRQ
 from relay.errors import AssociationAborted, DatabaseError, RemoteProtocolError, SpoolError
 from relay.router.moves import HeldMove
@@ -55,6 +60,7 @@ class Taking:
         )
         self._accepted: dict[int, AcceptedContext] = {}
         self._reader = CommandReader()
+        self._overlapping = False  # the sender does not wait for an answer before it goes on
         self._window = trio.CapacityLimiter(WINDOW)
         self._echoing = trio.Lock()
         self._handed_in = trio.Event()  # the last object that came
@@ -91,6 +97,8 @@ class Taking:
         answer = answer_to(self._intake)
         await self._near.send(answer)
         self._accepted = accepted_contexts(self._intake.request, answer)
+        windows = find(answer.user_items, AsynchronousOperationsWindow)
+        self._overlapping = any(window.invoked > 1 for window in windows)
         self._pairs = frozenset(
             (context.abstract_syntax, context.transfer_syntax)
             for context in self._accepted.values()
@@ -228,7 +236,10 @@ class Taking:
                 nursery.start_soon(self._echo, message)
                 return
             before, self._handed_in = self._handed_in, trio.Event()
-            nursery.start_soon(self._keep, message, before, self._handed_in)
+            if self._overlapping:
+                nursery.start_soon(self._keep, message, before, self._handed_in)
+            else:
+                await self._keep(message, before, self._handed_in)
 
     async def _keep(self, message: "_Message", before: trio.Event, handed_in: trio.Event) -> None:
         # Not cancelled: what is whole is kept, also where its sender goes at this moment.

@@ -9,6 +9,7 @@ import trio
 from trio.testing import MockClock
 
 from relay import database
+from relay.workers import Workers
 
 
 @pytest.fixture
@@ -34,4 +35,5 @@ def patient_clock(monkeypatch: pytest.MonkeyPatch) -> MockClock:
 
     monkeypatch.setattr(database, "_in_worker", watching(database._in_worker))
     monkeypatch.setattr(trio.to_thread, "run_sync", watching(trio.to_thread.run_sync))
+    monkeypatch.setattr(Workers, "run", watching(Workers.run))
     return clock
