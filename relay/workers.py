@@ -28,6 +28,11 @@ class Workers:
         self._wanted = 0
         self._work: SimpleQueue[_Work | None] = SimpleQueue()
 
+    @property
+    def busy(self) -> bool:
+        """Whether anybody waits for a call."""
+        return self._wanted > 0
+
     async def run(self, call: Callable[[], T]) -> T:
         """Return `call()`, made in a thread; what it raises arrives here.
 

@@ -73,10 +73,12 @@ async def test_what_was_asked_for_is_waited_for(workers: Workers, nursery: trio.
     scope.cancel()
     await wait_all_tasks_blocked()
     assert not done
+    assert workers.busy
     may_go.set()
     with trio.fail_after(5):
         while not done:
             await trio.sleep(0.001)
+    assert not workers.busy
 
 
 async def test_who_is_cancelled_asks_for_nothing(workers: Workers) -> None:
