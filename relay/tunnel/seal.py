@@ -14,9 +14,9 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from relay.dicom.pdu import Buffer
 from relay.errors import ChunkError, LocalProtocolError
-from relay.tunnel.chunks import (
+from relay.tunnel.chunks import Chunk
+from relay.tunnel.compression import (
     MAXIMUM_CHUNK,
-    Chunk,
     Compression,
     Compressor,
     Decompressor,

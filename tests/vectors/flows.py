@@ -15,7 +15,8 @@ from relay.dicom.pdu import (
     PresentationContextResult,
 )
 from relay.tunnel import notes, records
-from relay.tunnel.chunks import MAXIMUM_CHUNK, Chunk, shuffle
+from relay.tunnel.chunks import Chunk
+from relay.tunnel.compression import MAXIMUM_CHUNK, shuffle
 from relay.tunnel.keys import SessionKeys
 from relay.tunnel.records import Record
 from relay.tunnel.seal import ChunkSealer
