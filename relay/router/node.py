@@ -47,7 +47,7 @@ from relay.signalling import messages
 from relay.signalling.client import SignallingClient
 from relay.spool.spool import Spool
 from relay.tunnel.ask import open_ask, seal_ask
-from relay.tunnel.reader import InLineAllowance
+from relay.tunnel.allowance import Allowance
 from relay.tunnel.store import ObjectClient
 
 log = structlog.get_logger()
@@ -68,7 +68,7 @@ class Network:
     publisher: Publisher
     client: SignallingClient
     objects: ObjectClient
-    allowance: InLineAllowance = attrs.field(factory=InLineAllowance)
+    allowance: Allowance = attrs.field(factory=Allowance)
 
 
 @attrs.define(slots=True, eq=False)

@@ -7,6 +7,7 @@ here waits for another Router: what goes to one is put into its outbox.
 from collections.abc import Awaitable, Sequence
 from typing import TypeVar
 
+import attrs
 import structlog
 import trio
 
@@ -212,9 +213,7 @@ class Dispatcher:
                         self._exchange.end_session(session, EndReason.STORE_UNAVAILABLE)
                     )
                     return
-                message = Announce(
-                    session, message.chunk, message.slot, message.size, (get,), (delete,)
-                )
+                message = attrs.evolve(message, get=(get,), delete=(delete,))
                 frame = encode(message)
             if not target.outbox.put(session, message, frame):
                 await self._violated(session, "more is sent than the credit allows")

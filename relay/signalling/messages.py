@@ -43,6 +43,7 @@ MAXIMUM_REQUEST = 128 * 1024 + 16  # a sealed A-ASSOCIATE-RQ and its tag
 MAXIMUM_OPENING = 4096  # as the tunnel takes them: an opening is 2.6 kB, an answer 1.3 kB
 MAXIMUM_ANSWER = 2048
 MAXIMUM_IN_LINE = 16 * 1024 + 64  # a small chunk's plaintext, its header and its tag
+MAXIMUM_BUNDLED = 64  # chunks that are announced, and stored, together
 MAXIMUM_URL = 4096
 MAXIMUM_PUBLICATIONS = 512  # AE titles that one Router may publish
 MAXIMUM_DIRECTORY_PART = 64  # rows in one Directory message, so that it fits MAXIMUM_MESSAGE
@@ -375,13 +376,15 @@ class InLine(Message):
 
 @_message(25)
 class Announce(Message):
-    """Writer to reader: chunk `chunk` is stored in `slot`, `size` sealed bytes.
+    """Writer to reader: chunk `chunk` and those behind it, `count` in all, are stored in `slot`.
 
-    The writer leaves `get` and `delete` empty; the Bridge fills them in for the reader.
+    `size` is that of the whole object, in bytes. The writer leaves `get` and `delete` empty; the
+    Bridge fills them in for the reader.
     """
 
     session: bytes = _octets(16)
     chunk: int = _unsigned()
+    count: int = _unsigned(MAXIMUM_BUNDLED)
     slot: int = _unsigned()
     size: int = _unsigned(64 * 1024 * 1024)
     get: tuple[Any, ...] = _rows(_is_signed_request, 1)

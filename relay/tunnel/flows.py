@@ -2,12 +2,15 @@
 
 import attrs
 import trio
+from trio.lowlevel import ParkingLot
 
 from relay.signalling.client import SessionPort, SignallingClient
 from relay.signalling.messages import Direction, FlowProgress, Progress
+from relay.tunnel.allowance import Allowance
 from relay.tunnel.keys import SessionKeys
+from relay.tunnel.outbox import Outbox
 from relay.tunnel.pulse import Pulse
-from relay.tunnel.reader import CloudReader, InLineAllowance, ReaderStatistics
+from relay.tunnel.reader import CloudReader, ReaderStatistics
 from relay.tunnel.seal import ChunkOpener, ChunkSealer
 from relay.tunnel.slots import SlotSupply
 from relay.tunnel.store import ObjectClient
@@ -33,17 +36,25 @@ class Flows:
         pulse: Pulse,
         *,
         writes: Direction,
-        allowance: InLineAllowance,
+        allowance: Allowance,
         resume_window: float,
         throttle: Throttle | None = None,
     ) -> None:
         self._session = port.session
         self._writes = writes
+        changed = ParkingLot()
+        self._outbox = Outbox(
+            slots=SlotSupply(client.request, port.session, resume_window),
+            objects=objects,
+            budget=allowance.writing,
+            resume_window=resume_window,
+            changed=changed,
+        )
         self.writer = CloudWriter(
             session=port.session,
             transmit=port.send,
-            slots=SlotSupply(client.request, port.session, resume_window),
-            objects=objects,
+            outbox=self._outbox,
+            changed=changed,
             resume_window=resume_window,
             throttle=throttle,
         )
@@ -70,6 +81,11 @@ class Flows:
             nursery.start_soon(self.writer.run, ChunkSealer(key[writes], keys.transcript, writes))
             await self.reader.run(ChunkOpener(key[reads], keys.transcript, reads))
             nursery.cancel_scope.cancel()
+
+    def close(self) -> None:
+        """Give back what all sessions share: nothing more is written or read."""
+        self._outbox.close()
+        self.reader.close()
 
     @property
     def outstanding(self) -> bool:

@@ -12,7 +12,7 @@ import attrs
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from relay.dicom.pdu import Buffer
+from relay.dicom.pdu import AAbort, Buffer
 from relay.errors import ChunkError, LocalProtocolError
 from relay.tunnel.chunks import Chunk
 from relay.tunnel.compression import (
@@ -176,22 +176,41 @@ class ChunkOpener:
             )
         if number >= MAXIMUM_CHUNKS:
             raise ChunkError("more chunks than one key may seal")
+        chunk = self._decrypt(header, sealed)
+        self._number += 1
+        self._finished = header.final
+        self._dead = False
+        return chunk
+
+    def abort_in(self, sealed: Buffer, number: int) -> AAbort | None:
+        """The A-ABORT that chunk `number` holds, which may be asked before its turn.
+
+        Nothing of what is before it matters any more then. None where it is no final chunk, or
+        another; whether it can be opened shows in its turn.
+        """
+        try:
+            header = ChunkHeader.decode(sealed)
+            if not header.final or header.number != number or number < self._number:
+                return None
+            found = self._decrypt(header, sealed).records()
+        except ChunkError:
+            return None
+        return found[-1] if isinstance(found[-1], AAbort) else None
+
+    def _decrypt(self, header: ChunkHeader, sealed: Buffer) -> Chunk:
         view = memoryview(sealed)
         try:
             plain = self._aead.decrypt(
-                _nonce(number),
+                _nonce(header.number),
                 view[HEADER_LENGTH:],
                 self._associated + bytes(view[:HEADER_LENGTH]),
             )
         except InvalidTag:
-            raise ChunkError(f"chunk {number} does not open") from None
+            raise ChunkError(f"chunk {header.number} does not open") from None
         head = memoryview(plain)[: header.head_length]
         body: Buffer = memoryview(plain)[header.head_length :]
         if header.compression == Compression.ZSTD:
             body = self._decompressor.decompress(body, header.filter, header.body_length)
-        self._number += 1
-        self._finished = header.final
-        self._dead = False
         return Chunk(head, body, header.final)
 
 

@@ -37,12 +37,12 @@ from relay.signalling.messages import (
     Progress,
     SessionMessage,
 )
+from relay.tunnel.allowance import Allowance
 from relay.tunnel.flows import Flows, TunnelStatistics
 from relay.tunnel.greeting import Greeting
 from relay.tunnel.handshake import PendingOpening, ReceivedOpening
 from relay.tunnel.keys import Random
 from relay.tunnel.pulse import Pulse
-from relay.tunnel.reader import InLineAllowance
 from relay.tunnel.records import Note, Record
 from relay.tunnel.store import ObjectClient
 from relay.tunnel.verdict import LOST, end_reason, end_reason_of, rejection_of_end, words
@@ -81,7 +81,7 @@ class TunnelAssociation:
         session: bytes,
         greeting: Greeting,
         *,
-        allowance: InLineAllowance,
+        allowance: Allowance,
         timeouts: TunnelTimeouts,
         throttle: Throttle | None = None,
     ) -> None:
@@ -204,7 +204,7 @@ class TunnelAssociation:
                 finally:
                     await self._leave()
         finally:
-            self._reader.close()
+            self._flows.close()
             self._port.detach()
         if failure is not None:
             raise failure
@@ -355,7 +355,7 @@ async def open_tunnel(
     objects: ObjectClient,
     pending: PendingOpening,
     *,
-    allowance: InLineAllowance,
+    allowance: Allowance,
     timeouts: TunnelTimeouts | None = None,
     throttle: Throttle | None = None,
 ) -> AsyncIterator[TunnelAssociation]:
@@ -389,7 +389,7 @@ async def accept_tunnel(
     objects: ObjectClient,
     received: ReceivedOpening,
     *,
-    allowance: InLineAllowance,
+    allowance: Allowance,
     timeouts: TunnelTimeouts | None = None,
     random: Random = secrets.token_bytes,
     throttle: Throttle | None = None,

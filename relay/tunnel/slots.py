@@ -18,7 +18,7 @@ from relay.signalling.messages import Done, Message, Resign, Resigned, Slots, Sl
 from relay.tunnel.retry import persist
 from relay.tunnel.store import ObjectRequest
 
-# Twice what may be in flight: while one half is used the other is asked for.
+# As many as may be under way: while one half is used the next are asked for.
 SLOT_BATCH = 8
 # The lives that the Bridge gives (DESIGN §3), less what the way and a slow start may take.
 PUT_FRESH = 240.0
@@ -98,8 +98,8 @@ class SlotSupply:
 
 
 @attrs.frozen(slots=True)
-class StoredChunk:
-    """Where the peer's chunk lies: slot, GET and DELETE, and when those were signed."""
+class StoredBundle:
+    """Where the peer's bundle lies: slot, GET and DELETE, and when those were signed."""
 
     slot: int
     get: ObjectRequest
@@ -107,7 +107,7 @@ class StoredChunk:
     signed: float
 
     @classmethod
-    def from_rows(cls, slot: int, get: Sequence[Any], delete: Sequence[Any]) -> "StoredChunk":
+    def from_rows(cls, slot: int, get: Sequence[Any], delete: Sequence[Any]) -> "StoredBundle":
         """From the rows of an Announce or a Resigned. Raises SignallingError if one is empty."""
         if len(get) != 1 or len(delete) != 1:
             raise SignallingError(f"slot {slot} came without its signed GET and DELETE")
@@ -119,12 +119,12 @@ class StoredChunk:
         return trio.current_time() - self.signed > GET_FRESH
 
 
-async def resign(request: Request, session: bytes, slot: int) -> StoredChunk:
+async def resign(request: Request, session: bytes, slot: int) -> StoredBundle:
     """The peer's `slot` with a GET and a DELETE signed now. Raises SignallingError."""
     answer = await request(lambda number: Resign(number, session, slot))
     if not isinstance(answer, Resigned):
         raise refused("a new signature", answer)
-    return StoredChunk.from_rows(slot, answer.get, answer.delete)
+    return StoredBundle.from_rows(slot, answer.get, answer.delete)
 
 
 def refused(what: str, answer: Message) -> SignallingError:

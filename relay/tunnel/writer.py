@@ -1,16 +1,14 @@
 """CloudWriter: one direction of a session, from records to sealed chunks that the peer has opened.
 
-    send -> ChunkBuilder -> (window, credit) -> ChunkSealer -> (throttle)
-         -> in line ------------> announced
-         -> slot -> PUT, stored -> announced
+    send -> ChunkBuilder -> (window, credit) -> ChunkSealer -> (throttle) -> Outbox -> announced
 
-Chunks are sealed once, in order, and wait for the throttle, if there is one; several are put at a
-time; they are announced in number order, each only once it is stored. Their sealed bytes are kept
-until the peer says that it has opened them, so that whatever was lost on the way is sent again as
-it was (DESIGN §5).
+Chunks are sealed once, in order, wait for the throttle, if there is one, and go in line or by the
+store; they are announced in number order, and only once they can be had. The outbox keeps their
+sealed bytes until the peer says that it has opened them, so that whatever was lost on the way is
+sent again as it was (DESIGN §5).
 
-Memory of one writer: WINDOW sealed chunks, one being sealed, one cut and one being gathered, each
-of chunks.TARGET_SIZE (1 MiB): 7 MiB at the most. Whoever sends beyond that waits.
+Memory of one writer: its window (relay.tunnel.window) of sealed chunks, one being sealed, one cut
+and one being gathered, each of chunks.TARGET_SIZE (1 MiB). Whoever sends beyond that waits.
 """
 
 import math
@@ -39,17 +37,16 @@ from relay.signalling.messages import (
 )
 from relay.tunnel import records
 from relay.tunnel.chunks import Chunk, ChunkBuilder
+from relay.tunnel.outbox import Bundle, Outbox
 from relay.tunnel.pulse import Stall
 from relay.tunnel.records import Note, Record
-from relay.tunnel.retry import persist
 from relay.tunnel.seal import ChunkSealer
-from relay.tunnel.slots import Slot, SlotSupply
-from relay.tunnel.store import ObjectClient
 
-# Chunks unacknowledged, and so in flight: with 1 MiB each enough for 40 MB/s at 100 ms.
-WINDOW = 4
 # In-line credit that only the final chunk uses: a sealed A-ABORT takes 55 bytes.
 FINAL_RESERVE = 128
+# Small chunks on their way at once: enough that none waits in a conversation of questions and
+# answers, few enough that a stream of them is gathered.
+IN_LINE_AT_ONCE = 4
 # A message that stops in its middle (a slow device) is sent as far as it is after so many seconds,
 # so that the far device does not take the gap for a dead peer.
 FLUSH_AFTER = 1.0
@@ -60,17 +57,6 @@ ANNOUNCEMENT_LOST = 1.0
 
 # Awaited with a sealed chunk's bytes: returns when they may leave. Must not raise.
 Throttle: TypeAlias = Callable[[int], Awaitable[None]]
-
-
-@attrs.define(slots=True, eq=False)
-class _Outgoing:
-    """A sealed chunk until the peer has opened it."""
-
-    number: int
-    sealed: bytes
-    slot: Slot | None  # None: in line
-    stored: bool
-    announced: float = -math.inf
 
 
 @attrs.frozen(slots=True)
@@ -108,16 +94,15 @@ class CloudWriter:
         *,
         session: bytes,
         transmit: Callable[[SessionMessage], Awaitable[bool]],
-        slots: SlotSupply,
-        objects: ObjectClient,
+        outbox: Outbox,
+        changed: ParkingLot,
         resume_window: float,
         throttle: Throttle | None = None,
     ) -> None:
         self._session = session
         self._transmit = transmit
-        self._slots = slots
-        self._objects = objects
-        self._resume_window = resume_window
+        self._outbox = outbox
+        self._changed = changed
         self._throttle = throttle
 
         self._builder = ChunkBuilder()
@@ -137,13 +122,11 @@ class CloudWriter:
         self._opened = 0
         self._chunk_credit = 0
         self._in_line_credit = 0
-        self._outgoing: dict[int, _Outgoing] = {}
         self._next_announcement = 0
         self._in_line_used = 0
         self._resuming = False
         self._stall = Stall(resume_window)
 
-        self._changed = ParkingLot()
         self._chunks_in_line = 0
         self._sealed_bytes = 0
         self._retries = 0
@@ -217,11 +200,11 @@ class CloudWriter:
     @property
     def outstanding(self) -> bool:
         """Something waits for the peer to open it."""
-        return bool(self._outgoing)
+        return len(self._outbox) > 0
 
     async def wait_final_opened(self) -> None:
         """Return when the peer has opened the final chunk."""
-        while not (self._finished and not self._outgoing):
+        while not (self._finished and not self.outstanding):
             await self._changed.park()
 
     # --- what the session learns -----------------------------------------------------------------
@@ -236,12 +219,11 @@ class CloudWriter:
         # Counts only grow; messages of two connections may overtake one another.
         self._chunk_credit = max(self._chunk_credit, flow.chunk_credit)
         self._in_line_credit = max(self._in_line_credit, flow.in_line_credit)
-        for number in range(self._opened, flow.opened):
-            del self._outgoing[number]
+        self._outbox.forget(flow.opened)
         self._opened = max(self._opened, flow.opened)
         self._received = max(self._received, flow.received)
         self._stall.see(self._announced, self._received)
-        lost = self._outgoing.get(self._received)
+        lost = self._outbox[self._received]
         if self._received < self._next_announcement and lost is not None:
             age = trio.current_time() - lost.announced
             if self._resuming or age > ANNOUNCEMENT_LOST:
@@ -270,9 +252,9 @@ class CloudWriter:
             chunks=self._sealed,
             sealed_bytes=self._sealed_bytes,
             in_line=self._chunks_in_line,
-            unacknowledged=len(self._outgoing),
-            unacknowledged_bytes=sum(len(chunk.sealed) for chunk in self._outgoing.values()),
-            retries=self._retries + self._slots.failures,
+            unacknowledged=len(self._outbox),
+            unacknowledged_bytes=self._outbox.bytes,
+            retries=self._retries + self._outbox.failures,
         )
 
     # --- the work --------------------------------------------------------------------------------
@@ -284,11 +266,11 @@ class CloudWriter:
         window.
         """
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._slots.run)
+            nursery.start_soon(self._outbox.run)
             nursery.start_soon(self._announce)
-            await self._seal(sealer, nursery)
+            await self._seal(sealer)
 
-    async def _seal(self, sealer: ChunkSealer, nursery: trio.Nursery) -> None:
+    async def _seal(self, sealer: ChunkSealer) -> None:
         while not self._finished:
             chunk = self._next_chunk()
             if chunk is None:
@@ -302,29 +284,22 @@ class CloudWriter:
                 sealed = await trio.to_thread.run_sync(sealer.seal, chunk)
             # No checkpoint from here on: a chunk that is sealed is also kept.
             in_line = self._goes_in_line(len(sealed), chunk.final)
-            outgoing = _Outgoing(self._sealed, sealed, slot=None, stored=False)
-            self._outgoing[outgoing.number] = outgoing
+            kept = self._outbox.keep(self._sealed, sealed, in_line=in_line)
             self._sealed += 1
             self._sealed_bytes += len(sealed)
             self._finished = chunk.final
             self._changed.unpark_all()
-            await self._hold_back(outgoing)
-            if in_line:
-                outgoing.stored = True
-                self._changed.unpark_all()
-            else:
-                # Here and not in the task that puts: slots are used in the chunks' order.
-                outgoing.slot = await self._slots.take()
-                nursery.start_soon(self._put, outgoing)
+            await self._hold_back(len(sealed))
+            self._outbox.send(kept)
 
-    async def _hold_back(self, outgoing: _Outgoing) -> None:
+    async def _hold_back(self, size: int) -> None:
         """Wait for the throttle, but not once there is a final record: what is before it is due.
 
         The peer opens a final chunk only behind all others, so none of them may hold it up.
         """
         if self._throttle is not None and not self.closing:
             with trio.CancelScope() as self._held_back:
-                await self._throttle(len(outgoing.sealed))
+                await self._throttle(size)
 
     def _next_chunk(self) -> Chunk | None:
         """What to seal now, if there is something and there is room for it."""
@@ -335,16 +310,25 @@ class CloudWriter:
         if self._final:
             return self._builder.cut(final=True)
         flush = self._cut or trio.current_time() >= self._gathering_since + FLUSH_AFTER
-        if not (self._builder.pending and flush and self._has_room()):
+        if not (self._builder.pending and flush and self._may_cut()):
             return None
         self._cut = False
         return self._builder.cut()
 
     def _has_room(self) -> bool:
-        return len(self._outgoing) < WINDOW and self._sealed < self._chunk_credit
+        return self._outbox.has_room and self._sealed < self._chunk_credit
+
+    def _may_cut(self) -> bool:
+        """Whether what there is may go, though a chunk has room for more.
+
+        A small one waits while others of its kind are on their way, and what is said meanwhile goes
+        with it: the thousand answers to a query are a dozen chunks, not a thousand.
+        """
+        small = self._builder.pending <= MAXIMUM_IN_LINE
+        return self._has_room() and not (small and self._outbox.in_line >= IN_LINE_AT_ONCE)
 
     def _flush_at(self) -> float:
-        if self._builder.pending and not self._cut and self._has_room():
+        if self._builder.pending and not self._cut and self._may_cut():
             return self._gathering_since + FLUSH_AFTER
         return math.inf
 
@@ -356,38 +340,30 @@ class CloudWriter:
         self._chunks_in_line += 1
         return True
 
-    async def _put(self, outgoing: _Outgoing) -> None:
-        async def attempt(renew: bool) -> None:
-            assert outgoing.slot is not None
-            if renew or outgoing.slot.stale:
-                outgoing.slot = await self._slots.renew(outgoing.slot)
-            await self._objects.put(outgoing.slot.put, outgoing.sealed)
-
-        await persist(attempt, window=self._resume_window, failed=self._failed)
-        outgoing.stored = True
-        self._changed.unpark_all()
-
-    def _failed(self) -> None:
-        self._retries += 1
-
     async def _announce(self) -> None:
         while True:
-            self._next_announcement = max(self._next_announcement, self._opened)
-            outgoing = self._outgoing.get(self._next_announcement)
-            if outgoing is None or not outgoing.stored:
+            made = self._outbox[self._next_announcement]
+            if made is None or not made.stored:
                 await self._changed.park()
                 continue
             # Counted first: the peer may acknowledge it before this task runs again.
-            self._next_announcement += 1
-            self._announced = max(self._announced, self._next_announcement)
-            outgoing.announced = trio.current_time()
-            if not await self._transmit(self._announcement(outgoing)):
-                self._next_announcement = min(self._next_announcement, outgoing.number)
+            self._next_announcement = made.end
+            self._announced = max(self._announced, made.end)
+            made.announced = trio.current_time()
+            if not await self._transmit(self._announcement(made)):
+                if self._outbox[made.first] is made:  # and not opened meanwhile
+                    self._next_announcement = min(self._next_announcement, made.first)
                 await self._changed.park()  # `reconnected` and each Progress wake it
 
-    def _announcement(self, outgoing: _Outgoing) -> SessionMessage:
-        if outgoing.slot is None:
-            return InLine(self._session, outgoing.number, outgoing.sealed)
+    def _announcement(self, made: Bundle) -> SessionMessage:
+        if made.slot is None:
+            return InLine(self._session, made.first, made.chunks[0].sealed)
         return Announce(
-            self._session, outgoing.number, outgoing.slot.number, len(outgoing.sealed), (), ()
+            session=self._session,
+            chunk=made.first,
+            count=len(made.chunks),
+            slot=made.slot.number,
+            size=made.size,
+            get=(),
+            delete=(),
         )

@@ -89,7 +89,7 @@ async def test_a_chunk_crosses_by_signed_urls(bridge: Bridge) -> None:
         session = await Session(caller, callee).open()
         data = os.urandom(1_000_000)
         await session.put(http, data)
-        await session.near.send(Announce(session.id, 0, 0, len(data), (), ()))
+        await session.near.send(Announce(session.id, 0, 1, 0, len(data), (), ()))
         announced = await session.said(session.far, Announce)
         [(_, get, _, _)], [(_, delete, _, _)] = announced.get, announced.delete
         assert (await http.get(get)).content == data
@@ -210,7 +210,7 @@ async def test_sessions_outlive_a_restart(data_dir) -> None:
                     await router.client.wait_connected()
             # A restarted Bridge is only a pause: the same ports go on, the blob is still there.
             with trio.fail_after(PATIENCE):
-                while not await session.near.send(Announce(session.id, 0, 0, 6, (), ())):
+                while not await session.near.send(Announce(session.id, 0, 1, 0, 6, (), ())):
                     await trio.sleep(0.02)
                 announced = await session.said(session.far, Announce)
             async with httpx.AsyncClient(trust_env=False) as http:

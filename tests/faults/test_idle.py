@@ -30,8 +30,8 @@ from relay.signalling.hub import SignedRow
 from relay.signalling.limits import Timeouts as SignallingTimeouts
 from relay.signalling.messages import Direction, Message, Open, Ping, Progress, decode
 from relay.tunnel import reader, writer
+from relay.tunnel.allowance import IN_LINE_WINDOW_IN_ALL, Allowance
 from relay.tunnel.pulse import IDLE_INTERVAL
-from relay.tunnel.reader import IN_LINE_WINDOW_IN_ALL, InLineAllowance
 from relay.tunnel.session import accept_tunnel, open_tunnel
 from relay.tunnel.store import ObjectRequest
 from tests.association_pairs import CT_IMAGE_STORAGE, IMPLICIT, pair
@@ -109,8 +109,8 @@ class Path:
     b: Router
     nursery: trio.Nursery
     store: Any = attrs.field(factory=ExpiringStore)
-    allowances: tuple[InLineAllowance, InLineAllowance] = attrs.field(
-        factory=lambda: (InLineAllowance(), InLineAllowance())
+    allowances: tuple[Allowance, Allowance] = attrs.field(
+        factory=lambda: (Allowance(), Allowance())
     )
     endings: list[Ending] = attrs.field(factory=list)
     spoke: Counter[type[Message]] = attrs.field(factory=Counter)
@@ -155,7 +155,7 @@ class Path:
                     found.append(f"{len(held)} {what} at {name}")
             if router.client._requests._pending:
                 found.append(f"requests at {name}")
-        if any(allowance._left != IN_LINE_WINDOW_IN_ALL for allowance in self.allowances):
+        if any(allowance.in_line._left != IN_LINE_WINDOW_IN_ALL for allowance in self.allowances):
             found.append("in-line allowance")
         return found
 

@@ -72,15 +72,15 @@ async def test_announcements_get_the_other_ends_urls(autojump_clock: MockClock) 
         a, b = await bridge.router("a"), await bridge.router("c")
         near, far = await joined(1, a, b)
         forged = (("GET", "https://evil.example/", (), 0),)
-        await near.send(Announce(near.session, 0, 7, 5, forged, forged))
-        await far.send(Announce(near.session, 0, 8, 5, (), ()))
+        await near.send(Announce(near.session, 0, 1, 7, 5, forged, forged))
+        await far.send(Announce(near.session, 0, 1, 8, 5, (), ()))
         there = Direction.CALLER_TO_CALLEE, 7
         back = Direction.CALLEE_TO_CALLER, 8
         assert await far.receive() == Announce(
-            near.session, 0, 7, 5, (signed("GET", *there),), (signed("DELETE", *there),)
+            near.session, 0, 1, 7, 5, (signed("GET", *there),), (signed("DELETE", *there),)
         )
         assert await near.receive() == Announce(
-            near.session, 0, 8, 5, (signed("GET", *back),), (signed("DELETE", *back),)
+            near.session, 0, 1, 8, 5, (signed("GET", *back),), (signed("DELETE", *back),)
         )
         assert bridge.registry.signed == [(near.session, *there), (near.session, *back)]
 
@@ -90,7 +90,7 @@ async def test_nothing_is_signed_for_an_end_that_is_away(autojump_clock: MockClo
         a, c = await raw_pair(bridge)
         c.cut()
         await trio.sleep(1)
-        await a.send(encode(Announce(S, 0, 7, 5, (), ())))
+        await a.send(encode(Announce(S, 0, 1, 7, 5, (), ())))
         await trio.sleep(1)
         assert bridge.registry.signed == []
         assert S in bridge.registry.sessions
@@ -101,7 +101,7 @@ async def test_without_signed_urls_the_session_ends(autojump_clock: MockClock) -
         a, b = await bridge.router("a"), await bridge.router("c")
         near, far = await joined(1, a, b)
         bridge.registry.fail_urls = ProviderError("the store is down")
-        await near.send(Announce(near.session, 0, 7, 5, (), ()))
+        await near.send(Announce(near.session, 0, 1, 7, 5, (), ()))
         ended = End(near.session, EndReason.STORE_UNAVAILABLE)
         assert await near.receive() == await far.receive() == ended
 

@@ -11,7 +11,7 @@ S = bytes(16)
 
 
 def announce(chunk: int) -> Announce:
-    return Announce(S, chunk, chunk, 5, (), ())
+    return Announce(S, chunk, 1, chunk, 5, (), ())
 
 
 def in_line(chunk: int, size: int = 10) -> InLine:

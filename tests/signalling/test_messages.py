@@ -12,6 +12,7 @@ from relay.errors import SignallingError
 from relay.signalling import messages
 from relay.signalling.messages import (
     MAXIMUM_ANSWER,
+    MAXIMUM_BUNDLED,
     MAXIMUM_DIRECTORY_PART,
     MAXIMUM_GRANTED,
     MAXIMUM_IN_LINE,
@@ -169,6 +170,7 @@ FIELDS: dict[type[Message], dict[str, Field]] = {
     Announce: {
         "session": SESSION,
         "chunk": unsigned(),
+        "count": unsigned(MAXIMUM_BUNDLED),
         "slot": unsigned(),
         "size": unsigned(64 * 1024 * 1024),
         "get": rows(SIGNED, 1),

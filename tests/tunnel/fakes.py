@@ -7,7 +7,7 @@ what passed, for tests to look at.
 
 import random
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import attrs
@@ -33,6 +33,7 @@ from relay.signalling.messages import (
     decode,
     encode,
 )
+from relay.tunnel.allowance import Allowance
 from relay.tunnel.chunks import TARGET_SIZE
 from relay.tunnel.handshake import (
     PendingOpening,
@@ -42,7 +43,6 @@ from relay.tunnel.handshake import (
     open_session,
 )
 from relay.tunnel.keys import HPKEKeyPair
-from relay.tunnel.reader import InLineAllowance
 from relay.tunnel.records import Record
 from relay.tunnel.session import (
     TunnelAssociation,
@@ -107,17 +107,18 @@ class Store:
         if self.random.random() < self.failing:
             raise ProviderError("answered 503")
 
-    async def put(self, request: ObjectRequest, data: bytes) -> None:
+    async def put(self, request: ObjectRequest, data: bytes | Sequence[bytes]) -> None:
         assert request.method == "PUT"
+        data = data if isinstance(data, bytes) else b"".join(data)
         if self.random.random() < self.failing / 2:
             # Stored, but the answer is lost: the next try meets its own object.
-            self.objects.setdefault(request.url, bytes(data))
+            self.objects.setdefault(request.url, data)
             raise ProviderError("ReadTimeout")
         await self._request(request)
         self.puts += 1
         if request.url in self.objects:
             assert self.objects[request.url] == data, "a retry sends the same bytes"
-        self.objects.setdefault(request.url, bytes(data))
+        self.objects.setdefault(request.url, data)
 
     async def get(self, request: ObjectRequest, size: int) -> bytes:
         assert request.method == "GET"
@@ -346,7 +347,7 @@ def near_end(
         network.caller,
         store or Store(),
         opening(purpose=purpose),
-        allowance=InLineAllowance(),
+        allowance=Allowance(),
         timeouts=timeouts,
         throttle=throttle,
     )
@@ -370,7 +371,7 @@ async def running(
             network.callee,
             store or Store(),
             received(message),
-            allowance=InLineAllowance(),
+            allowance=Allowance(),
             timeouts=timeouts,
             throttle=throttle,
         ) as association:

@@ -19,7 +19,7 @@ from relay.errors import AssociationAborted, Refused
 from relay.signalling.hub import SignedRow
 from relay.signalling.messages import Announce, Answer, Direction, InLine, Message, decode
 from relay.tunnel import reader, records, session, writer
-from relay.tunnel.reader import IN_LINE_WINDOW_IN_ALL, InLineAllowance
+from relay.tunnel.allowance import IN_LINE_WINDOW_IN_ALL, Allowance
 from relay.tunnel.session import TunnelAssociation, TunnelTimeouts, accept_tunnel, open_tunnel
 from relay.tunnel.store import ObjectRequest
 from tests.signalling.bridge import Bridge, MemorySocket, Router, running_bridge
@@ -49,8 +49,8 @@ class Hospitals:
     nursery: trio.Nursery
     far: Body
     timeouts: TunnelTimeouts = attrs.field(factory=TunnelTimeouts)
-    allowances: tuple[InLineAllowance, InLineAllowance] = attrs.field(
-        factory=lambda: (InLineAllowance(), InLineAllowance())
+    allowances: tuple[Allowance, Allowance] = attrs.field(
+        factory=lambda: (Allowance(), Allowance())
     )
 
     def call(self) -> AbstractAsyncContextManager[TunnelAssociation]:
@@ -90,7 +90,7 @@ class Hospitals:
             waiting = connection.outbox
             if waiting._sessions or waiting._turns or waiting._drained or waiting._session_bytes:
                 found.append("frames in an outbox of the hub")
-        if any(allowance._left != IN_LINE_WINDOW_IN_ALL for allowance in self.allowances):
+        if any(allowance.in_line._left != IN_LINE_WINDOW_IN_ALL for allowance in self.allowances):
             found.append("in-line allowance")
         return found
 

@@ -7,11 +7,11 @@ from trio.testing import MockClock
 from relay.dicom.pdu import PDV
 from relay.errors import SessionEnded
 from relay.signalling.messages import Announce, Direction, FlowProgress, InLine, Progress
+from relay.tunnel.allowance import IN_LINE_WINDOW, Allowance
 from relay.tunnel.flows import Flows
 from relay.tunnel.keys import SessionKeys
 from relay.tunnel.pulse import Pulse
-from relay.tunnel.reader import IN_LINE_WINDOW, InLineAllowance
-from relay.tunnel.writer import WINDOW
+from relay.tunnel.reader import CREDIT
 from tests.tunnel.fakes import Network, Store, plain, running
 
 KEYS = SessionKeys(b"t" * 32, b"0" * 32, b"1" * 32)
@@ -30,7 +30,7 @@ def end(network: Network, writes: Direction) -> Flows:
         Store(),
         Pulse(say, lambda: False, window=20, connected=True),
         writes=writes,
-        allowance=InLineAllowance(),
+        allowance=Allowance(),
         resume_window=20,
     )
 
@@ -38,12 +38,12 @@ def end(network: Network, writes: Direction) -> Flows:
 @pytest.mark.parametrize("writes", Direction)
 async def test_progress_names_the_directions(writes: Direction, autojump_clock: MockClock) -> None:
     flows = end(Network(), writes)
-    granted, nothing = (0, 0, 0, WINDOW, IN_LINE_WINDOW), (0, 0, 0, 0, 0)
+    granted, nothing = (0, 0, 0, CREDIT, IN_LINE_WINDOW), (0, 0, 0, 0, 0)
     outward, inward = (nothing, granted) if writes == 0 else (granted, nothing)
     assert flows.progress() == Progress(SESSION, outward, inward)
 
     assert not flows.take_progress(Progress(SESSION, inward, outward))
-    assert flows.writer.progress() == FlowProgress(0, 0, 0, WINDOW, IN_LINE_WINDOW)
+    assert flows.writer.progress() == FlowProgress(0, 0, 0, CREDIT, IN_LINE_WINDOW)
     lie = (1, 1, 1, 1, 1)
     forged = Progress(SESSION, *((lie, granted) if writes == 0 else (granted, lie)))
     with pytest.raises(SessionEnded):

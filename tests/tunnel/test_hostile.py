@@ -28,11 +28,14 @@ from relay.signalling.messages import (
     Refuse,
 )
 from relay.tunnel import notes, reader, records, writer
+from relay.tunnel.allowance import IN_LINE_WINDOW
+from relay.tunnel.bundle import MAXIMUM_BUNDLE
 from relay.tunnel.chunks import TARGET_SIZE, Chunk
 from relay.tunnel.records import MAXIMUM_NOTE, Note, Record
 from relay.tunnel.seal import ChunkSealer
 from relay.tunnel.session import TunnelAssociation, TunnelTimeouts
 from relay.tunnel.store import ObjectRequest
+from relay.tunnel.window import BASE, BUDGET
 from tests.router.fakes import CT, FakeAssociation, FakeBorder, acceptance, proposal
 from tests.tunnel.fakes import (
     AC,
@@ -161,9 +164,12 @@ async def test_credit_that_the_reader_did_not_give_ends_the_session(
         await trio.sleep(1)
 
         with pytest.raises(AssociationAborted):
-            await send_without_end(pair.caller)
+            for _ in range(2 * reader.CREDIT):  # small ones, as the window's bytes hold them
+                await pair.caller.send(PDV(1, True, True, b"small"))
+                await trio.sleep(0.1)
         # The writer's own window holds, whatever the credit.
-        assert pair.caller.statistics().writer.unacknowledged <= writer.WINDOW
+        window = BASE + BUDGET + TARGET_SIZE
+        assert pair.caller.statistics().writer.unacknowledged_bytes <= window
         assert "beyond the credit" in pair.callee.cause
 
 
@@ -270,7 +276,7 @@ class Peer:
     def announce(self, size: int, chunk: int | None = None) -> None:
         number = self.chunk if chunk is None else chunk
         self.chunk = number + 1
-        self.say(Announce(self.pair.caller.session, number, number, size, (), ()))
+        self.say(Announce(self.pair.caller.session, number, 1, number, size, (), ()))
 
 
 async def assert_ended(pair: Pair) -> None:
@@ -287,12 +293,12 @@ async def test_in_line_bytes_beyond_the_credit(autojump_clock: MockClock) -> Non
         pair.store.stalled = trio.Event()
         peer = Peer.of(pair)
         peer.announce(100)  # never to be had: nothing behind it is opened
-        for _ in range(reader.IN_LINE_WINDOW // MAXIMUM_IN_LINE + 1):
+        for _ in range(IN_LINE_WINDOW // MAXIMUM_IN_LINE + 1):
             peer.in_line(bytes(MAXIMUM_IN_LINE))
         await assert_ended(pair)
 
 
-@pytest.mark.parametrize("size", [64 * 1024 * 1024, 4 * 1024 * 1024 + 41])
+@pytest.mark.parametrize("size", [64 * 1024 * 1024, MAXIMUM_BUNDLE + 1])
 async def test_a_chunk_that_is_too_large(size: int, autojump_clock: MockClock) -> None:
     async with tunnel() as pair:
         await trio.sleep(1)
@@ -305,7 +311,7 @@ async def test_chunks_beyond_the_credit(autojump_clock: MockClock) -> None:
         await trio.sleep(1)
         pair.store.stalled = trio.Event()
         peer = Peer.of(pair)
-        for _ in range(writer.WINDOW + 2):
+        for _ in range(reader.CREDIT + 2):
             peer.announce(100)
         await assert_ended(pair)
 

@@ -1,7 +1,7 @@
 """The reader alone: what it takes, in what order, what it hands on, grants and acknowledges."""
 
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import attrs
@@ -12,14 +12,14 @@ from trio.testing import MockClock
 from relay.dicom.pdu import PDV, AAbort, AReleaseRP, AReleaseRQ, Atom
 from relay.errors import ChunkError, LocalProtocolError, SignallingError
 from relay.signalling.messages import Announce, Direction, FlowProgress, InLine
+from relay.tunnel import bundle, records
 from relay.tunnel import reader as reader_module
-from relay.tunnel import records
-from relay.tunnel.chunks import Chunk
-from relay.tunnel.reader import IN_LINE_WINDOW, CloudReader, InLineAllowance
+from relay.tunnel.allowance import IN_LINE_WINDOW, Allowance, InLineAllowance
+from relay.tunnel.chunks import TARGET_SIZE, Chunk
+from relay.tunnel.reader import CREDIT, MOST_FETCHES, OPENED_AHEAD, CloudReader
 from relay.tunnel.records import MAXIMUM_NOTE, Note, Record
-from relay.tunnel.seal import MAXIMUM_SEALED, ChunkOpener, ChunkSealer
-from relay.tunnel.writer import WINDOW
-from tests.tunnel.fakes import Network, Store, plain
+from relay.tunnel.seal import ChunkOpener, ChunkSealer
+from tests.tunnel.fakes import BLOCK, Network, Store, plain
 
 SESSION = bytes(16)
 KEYS = bytes(32), bytes(32), Direction.CALLER_TO_CALLEE
@@ -36,7 +36,7 @@ class Bench:
     reader: CloudReader
     store: Store
     network: Network
-    allowance: InLineAllowance
+    allowance: Allowance
     told: list[None]
     sealer: ChunkSealer = attrs.field(factory=lambda: ChunkSealer(*KEYS))
 
@@ -45,13 +45,17 @@ class Bench:
         return InLine(SESSION, number, self.sealer.seal(chunk(atoms, final)))
 
     def stored(self, *atoms: Record, final: bool = False) -> Announce:
+        return self.bundled(list(atoms), final=final)
+
+    def bundled(self, *chunks: list[Record], final: bool = False) -> Announce:
         number = self.sealer.number
-        sealed = self.sealer.seal(chunk(atoms, final))
+        sealed = [self.sealer.seal(chunk(tuple(atoms), final)) for atoms in chunks]
+        content = b"".join(bundle.join(sealed))
         direction = Direction.CALLER_TO_CALLEE
         get = self.network.sign("GET", SESSION, direction, number)
         delete = self.network.sign("DELETE", SESSION, direction, number)
-        self.store.objects[get[1]] = sealed
-        return Announce(SESSION, number, number, len(sealed), (get,), (delete,))
+        self.store.objects[get[1]] = content
+        return Announce(SESSION, number, len(chunks), number, len(content), (get,), (delete,))
 
     async def settle(self) -> None:
         await trio.sleep(0.2)
@@ -63,10 +67,10 @@ def chunk(atoms: tuple[Record, ...], final: bool) -> Chunk:
 
 @asynccontextmanager
 async def bench(
-    allowance: InLineAllowance | None = None, *, opening: bool = True
+    allowance: Allowance | None = None, *, opening: bool = True
 ) -> AsyncIterator[Bench]:
     store, network, told = Store(), Network(), list[None]()
-    allowance = allowance or InLineAllowance()
+    allowance = allowance or Allowance()
     reader = CloudReader(
         session=SESSION,
         request=network.callee.request,
@@ -84,18 +88,18 @@ async def bench(
 
 
 @pytest.fixture(autouse=True)
-def _in_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def _no_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reader_module, "OPEN_IN_THREAD", math.inf)
 
 
 async def test_in_line_and_stored_chunks_come_in_number_order(autojump_clock: MockClock) -> None:
     async with bench() as b:
         b.store.delay = 3
-        for number in range(WINDOW):
+        for number in range(CREDIT):
             make = b.stored if number % 2 else b.in_line
             b.reader.announced(make(pdv(2 * number), pdv(2 * number + 1)))
-        assert [plain(await b.reader.receive()) for _ in range(2 * WINDOW)] == [
-            pdv(number) for number in range(2 * WINDOW)
+        assert [plain(await b.reader.receive()) for _ in range(2 * CREDIT)] == [
+            pdv(number) for number in range(2 * CREDIT)
         ]
 
 
@@ -121,10 +125,10 @@ async def test_an_abort_takes_the_place_of_notes_that_wait(autojump_clock: MockC
 async def test_several_are_fetched_at_once(autojump_clock: MockClock) -> None:
     async with bench() as b:
         b.store.stalled = trio.Event()
-        for number in range(WINDOW):
+        for number in range(MOST_FETCHES + 1):
             b.reader.announced(b.stored(pdv(number)))
         await b.settle()
-        assert b.store.in_flight == WINDOW
+        assert b.store.in_flight == MOST_FETCHES
 
 
 async def test_duplicates_and_what_follows_a_gap_are_ignored(autojump_clock: MockClock) -> None:
@@ -178,23 +182,23 @@ async def test_a_store_that_hangs_on_deletes_is_spared_the_rest(autojump_clock: 
 
 async def test_credit_grows_as_chunks_are_consumed(autojump_clock: MockClock) -> None:
     async with bench() as b:
-        assert b.reader.progress() == FlowProgress(0, 0, 0, WINDOW, IN_LINE_WINDOW)
+        assert b.reader.progress() == FlowProgress(0, 0, 0, CREDIT, IN_LINE_WINDOW)
         message = b.in_line(pdv(0), pdv(1))
         b.reader.announced(message)
         await b.settle()
         # Opened is acknowledged; consumed is not yet.
-        assert b.reader.progress() == FlowProgress(0, 1, 1, WINDOW, IN_LINE_WINDOW)
+        assert b.reader.progress() == FlowProgress(0, 1, 1, CREDIT, IN_LINE_WINDOW)
         await b.reader.receive()
         await b.reader.receive()
-        assert b.reader.progress().chunk_credit == WINDOW
+        assert b.reader.progress().chunk_credit == CREDIT
         with trio.move_on_after(0.1):
             await b.reader.receive()
         size = len(message.sealed)
-        assert b.reader.progress() == FlowProgress(0, 1, 1, WINDOW + 1, IN_LINE_WINDOW + size)
+        assert b.reader.progress() == FlowProgress(0, 1, 1, CREDIT + 1, IN_LINE_WINDOW + size)
 
 
 async def test_all_readers_share_one_allowance(autojump_clock: MockClock) -> None:
-    allowance = InLineAllowance(IN_LINE_WINDOW)
+    allowance = Allowance(in_line=InLineAllowance(IN_LINE_WINDOW))
     async with bench(allowance) as first, bench(allowance) as second:
         assert first.reader.progress().in_line_credit == IN_LINE_WINDOW
         assert second.reader.progress().in_line_credit == 0
@@ -204,7 +208,7 @@ async def test_all_readers_share_one_allowance(autojump_clock: MockClock) -> Non
 
 async def test_more_than_the_credit_is_refused(autojump_clock: MockClock) -> None:
     async with bench(opening=False) as b:
-        for number in range(WINDOW):
+        for number in range(CREDIT):
             b.reader.announced(b.in_line(pdv(number)))
         beyond, further = b.in_line(pdv(0)), b.in_line(pdv(0))
         # It may be the final one: seen when it is opened.
@@ -216,13 +220,13 @@ async def test_more_than_the_credit_is_refused(autojump_clock: MockClock) -> Non
 async def test_a_chunk_beyond_the_credit_must_be_final() -> None:
     with pytest.RaisesGroup(pytest.RaisesExc(ChunkError, match="beyond"), flatten_subgroups=True):
         async with bench() as b:
-            for number in range(WINDOW + 1):
+            for number in range(CREDIT + 1):
                 b.reader.announced(b.in_line(pdv(number)))
             await trio.sleep_forever()
 
 
 async def test_more_in_line_than_granted_is_refused(autojump_clock: MockClock) -> None:
-    async with bench(InLineAllowance(0)) as b:
+    async with bench(Allowance(in_line=InLineAllowance(0))) as b:
         with pytest.raises(ChunkError, match="in line"):
             b.reader.announced(b.in_line(pdv(0)))
 
@@ -231,14 +235,105 @@ async def test_what_no_chunk_can_be_is_refused(autojump_clock: MockClock) -> Non
     async with bench() as b:
         message = b.stored(pdv(0))
         with pytest.raises(ChunkError, match="announced"):
-            b.reader.announced(attrs.evolve(message, size=MAXIMUM_SEALED + 1))
+            b.reader.announced(attrs.evolve(message, size=bundle.MAXIMUM_BUNDLE + 1))
+        with pytest.raises(ChunkError, match="announced"):
+            b.reader.announced(attrs.evolve(message, count=0))
         with pytest.raises(SignallingError, match="without"):
             b.reader.announced(attrs.evolve(message, get=()))
 
 
+async def test_a_bundle_is_opened_chunk_by_chunk(autojump_clock: MockClock) -> None:
+    async with bench() as b:
+        b.reader.announced(b.bundled([pdv(0)], [pdv(1), pdv(2)], [pdv(3)]))
+        b.reader.announced(b.in_line(pdv(4)))
+        assert [plain(await b.reader.receive()) for _ in range(5)] == [pdv(n) for n in range(5)]
+        await b.settle()
+        progress = b.reader.progress()
+        assert (progress.received, progress.opened) == (4, 4)
+        assert b.store.objects == {}
+        assert (b.store.gets, b.store.deletes) == (1, 1)
+
+
+@pytest.mark.parametrize("last", [0, 1, 2])
+async def test_a_bundle_beyond_the_credit_ends_in_the_final_chunk(
+    autojump_clock: MockClock, last: int
+) -> None:
+    async with bench(opening=False) as b:
+        for number in range(CREDIT - 1):
+            b.reader.announced(b.in_line(pdv(number)))
+        message = b.bundled(*[[pdv(0)]] * (last + 1))
+        if last < 2:
+            b.reader.announced(message)
+        else:
+            with pytest.raises(ChunkError, match="beyond"):
+                b.reader.announced(message)
+
+
+@pytest.mark.parametrize(
+    "mangle",
+    [
+        lambda data: data[:-1] + bytes(1),
+        lambda data: bytes(4) + data[4:],
+        lambda data: b"\xff" * 4 + data[4:],
+    ],
+    ids=["its chunk", "empty", "too long"],
+)
+async def test_a_bundle_that_is_none_ends_the_session(mangle: Callable[[bytes], bytes]) -> None:
+    with pytest.RaisesGroup(ChunkError, flatten_subgroups=True, allow_unwrapped=True):
+        async with bench() as b:
+            b.store.mangle = mangle
+            b.reader.announced(b.bundled([pdv(0)], [pdv(1)]))
+            await trio.sleep_forever()
+
+
+async def test_no_more_is_opened_than_is_consumed(autojump_clock: MockClock) -> None:
+    async with bench() as b:
+        ahead = OPENED_AHEAD // TARGET_SIZE + 1  # the last of them goes beyond
+        for _ in range(ahead + 2):
+            b.reader.announced(b.stored(BLOCK))
+        await b.settle()
+        assert b.reader.progress().opened == ahead
+        await b.reader.receive()
+        with trio.move_on_after(0.1):
+            for _ in range(2):
+                await b.reader.receive()
+        await b.settle()
+        assert b.reader.progress().opened == ahead + 2
+
+
+async def test_an_abort_behind_what_is_not_consumed_is_given_at_once(
+    autojump_clock: MockClock,
+) -> None:
+    async with bench() as b:
+        for _ in range(OPENED_AHEAD // TARGET_SIZE + 2):
+            b.reader.announced(b.stored(BLOCK))
+        await b.settle()
+        b.reader.announced(b.in_line(AAbort(2, 6), final=True))
+        await b.settle()
+        assert b.reader.finished
+        progress = b.reader.progress()
+        assert progress.opened == progress.received
+        assert await b.reader.receive() == AAbort(2, 6)
+
+
+async def test_a_release_behind_what_is_not_consumed_waits_for_its_turn(
+    autojump_clock: MockClock,
+) -> None:
+    async with bench() as b:
+        count = OPENED_AHEAD // TARGET_SIZE + 2
+        for _ in range(count):
+            b.reader.announced(b.stored(BLOCK))
+        b.reader.announced(b.in_line(AReleaseRP(), final=True))
+        await b.settle()
+        assert not b.reader.finished
+        for _ in range(count):
+            assert plain(await b.reader.receive()) == BLOCK
+        assert await b.reader.receive() == AReleaseRP()
+
+
 async def test_an_abort_is_given_at_once(autojump_clock: MockClock) -> None:
     async with bench() as b:
-        for number in range(WINDOW):
+        for number in range(CREDIT):
             b.reader.announced(b.in_line(pdv(number)))
         b.reader.announced(b.in_line(AAbort(0, 0), final=True))
         await b.settle()

@@ -32,10 +32,12 @@ from relay.signalling.messages import (
     Withdraw,
 )
 from relay.tunnel import pulse, reader, session, writer
+from relay.tunnel.allowance import IN_LINE_WINDOW, Allowance, InLineAllowance
 from relay.tunnel.chunks import TARGET_SIZE
-from relay.tunnel.reader import InLineAllowance
+from relay.tunnel.outbox import MOST_PUTS
+from relay.tunnel.reader import OPENED_AHEAD
 from relay.tunnel.session import TunnelAssociation, TunnelTimeouts, accept_tunnel, open_tunnel
-from relay.tunnel.writer import WINDOW
+from relay.tunnel.window import BASE, BUDGET
 from tests.signalling.bridge import Bridge, running_bridge
 from tests.tunnel.fakes import (
     AC,
@@ -54,6 +56,9 @@ from tests.tunnel.fakes import (
     running,
     tunnel,
 )
+
+# Full chunks in a window that has not grown.
+IN_WINDOW = BASE // TARGET_SIZE
 
 LOST = AAbort(2, 0)
 AWAY = AAssociateRJ(2, 3, 1)
@@ -298,10 +303,12 @@ async def test_a_frozen_reader_holds_the_writer(autojump_clock: MockClock) -> No
         async with trio.open_nursery() as nursery:
             nursery.start_soon(flood)
             await trio.sleep(600)
-            # In the window, in a chunk that is cut, and in one that is being gathered.
-            assert sent <= 4 * (WINDOW + 2)
-            assert pair.caller.statistics().writer.chunks == WINDOW
-            assert sum(map(len, pair.store.objects.values())) <= WINDOW * (TARGET_SIZE + 100)
+            # Opened and not consumed, and a chunk beyond that; in the window, and a chunk beyond
+            # that; in a chunk that is cut, and in one that is being gathered.
+            opened, window = OPENED_AHEAD // TARGET_SIZE + 1, BASE // TARGET_SIZE + 2
+            assert sent <= 4 * (opened + window + 2)
+            assert pair.caller.statistics().writer.chunks <= opened + window
+            assert sum(map(len, pair.store.objects.values())) <= window * (TARGET_SIZE + 100)
             assert pair.callee.cause == pair.caller.cause == ""
 
             got = await receive_until(pair.callee, AReleaseRQ)
@@ -319,7 +326,6 @@ async def test_unacknowledged_bytes_are_bounded(autojump_clock: MockClock) -> No
             nonlocal most
             while True:
                 statistics = pair.caller.statistics().writer
-                assert statistics.unacknowledged <= WINDOW
                 most = max(most, statistics.unacknowledged_bytes)
                 await trio.sleep(0.01)
 
@@ -327,9 +333,10 @@ async def test_unacknowledged_bytes_are_bounded(autojump_clock: MockClock) -> No
             nursery.start_soon(watch)
             await converse(pair, [BLOCK] * 60, [])
             nursery.cancel_scope.cancel()
-    assert TARGET_SIZE < most <= WINDOW * (TARGET_SIZE + 100)
+    assert TARGET_SIZE < most <= BASE + BUDGET + TARGET_SIZE
     # Several at a time, but not without end.
-    assert 2 < store.most_in_flight <= 2 * WINDOW + reader.MAXIMUM_DELETES
+    most_requests = MOST_PUTS + reader.MOST_FETCHES + reader.MAXIMUM_DELETES
+    assert 2 < store.most_in_flight <= most_requests
 
 
 async def test_without_in_line_credit_small_chunks_go_by_the_store(
@@ -385,7 +392,7 @@ async def test_an_abort_overtakes_what_the_device_has_not_taken(
     autojump_clock: MockClock,
 ) -> None:
     async with established() as pair:
-        for _ in range(WINDOW):
+        for _ in range(IN_WINDOW):
             await pair.caller.send(BLOCK)
         await trio.sleep(1)
         assert isinstance(await pair.callee.receive(), PDV)
@@ -402,10 +409,9 @@ async def test_an_abort_needs_no_credit(autojump_clock: MockClock) -> None:
     async with established() as pair, trio.open_nursery() as nursery:
 
         async def flood() -> None:
-            for _ in range(WINDOW + 1):
-                await pair.caller.send(BLOCK)
             with pytest.raises(AssociationAborted):
-                await pair.caller.send(BLOCK)
+                while True:
+                    await pair.caller.send(BLOCK)
 
         nursery.start_soon(flood)
         await trio.sleep(30)
@@ -433,7 +439,7 @@ async def test_nothing_follows_a_final_atom(autojump_clock: MockClock) -> None:
 async def test_the_other_flow_needs_no_final_chunk(autojump_clock: MockClock) -> None:
     """Data still on its way when the far end releases or aborts is dropped, quietly."""
     async with established() as pair:
-        for _ in range(WINDOW):
+        for _ in range(IN_WINDOW):
             await pair.caller.send(BLOCK)
         await pair.callee.send(AAbort(0, 0))
         assert await pair.caller.receive() == AAbort(0, 0)
@@ -863,14 +869,15 @@ async def test_sessions_give_back_their_share_of_the_allowance(
     autojump_clock: MockClock,
 ) -> None:
     network = Network()
-    allowance = InLineAllowance(reader.IN_LINE_WINDOW)
+    in_line = InLineAllowance(IN_LINE_WINDOW)
+    allowance = Allowance(in_line=in_line)
     async with running(network):
         for _ in range(3):
             async with open_tunnel(network.caller, Store(), opening(), allowance=allowance):
                 await trio.sleep(1)
-                assert allowance.take(1) == 0
-            assert allowance.take(reader.IN_LINE_WINDOW) == reader.IN_LINE_WINDOW
-            allowance.give_back(reader.IN_LINE_WINDOW)
+                assert in_line.take(1) == 0
+            assert in_line.take(IN_LINE_WINDOW) == IN_LINE_WINDOW
+            in_line.give_back(IN_LINE_WINDOW)
 
 
 # --- over the real hub and clients ---------------------------------------------------------------
@@ -887,7 +894,7 @@ async def over_a_bridge(bridge: Bridge, store: Store) -> AsyncIterator[Pair]:
     async def serve() -> None:
         message = await callee.opens.receive()
         async with accept_tunnel(
-            callee.client, store, received(message), allowance=InLineAllowance(), timeouts=timeouts
+            callee.client, store, received(message), allowance=Allowance(), timeouts=timeouts
         ) as association:
             far.append(association)
             stands.set()
@@ -896,7 +903,7 @@ async def over_a_bridge(bridge: Bridge, store: Store) -> AsyncIterator[Pair]:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(serve)
         async with open_tunnel(
-            caller.client, store, opening(), allowance=InLineAllowance(), timeouts=timeouts
+            caller.client, store, opening(), allowance=Allowance(), timeouts=timeouts
         ) as association:
             with trio.fail_after(20):
                 await stands.wait()

@@ -6,7 +6,7 @@ from trio.testing import MockClock
 
 from relay.errors import SignallingError
 from relay.signalling.messages import Done, Message, Resign, Resigned, Slots, SlotURLs
-from relay.tunnel.slots import PUT_FRESH, SLOT_BATCH, SlotSupply, StoredChunk, resign
+from relay.tunnel.slots import PUT_FRESH, SLOT_BATCH, SlotSupply, StoredBundle, resign
 
 SESSION = bytes(16)
 
@@ -115,4 +115,4 @@ async def test_get_and_delete_are_signed_again(autojump_clock: MockClock) -> Non
 
 async def test_a_chunk_without_urls_cannot_be_fetched(autojump_clock: MockClock) -> None:
     with pytest.raises(SignallingError):
-        StoredChunk.from_rows(0, (), (row("DELETE", 0),))
+        StoredBundle.from_rows(0, (), (row("DELETE", 0),))

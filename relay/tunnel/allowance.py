@@ -1,0 +1,35 @@
+"""What all sessions of one Router share."""
+
+import attrs
+
+from relay.tunnel.window import Budget
+
+# In-line bytes on the way to one session, and to one Router in all (DESIGN §5): what the hub keeps
+# for a socket that does not read.
+IN_LINE_WINDOW = 64 * 1024
+IN_LINE_WINDOW_IN_ALL = 8 * 1024 * 1024
+
+
+class InLineAllowance:
+    """What one Router's sessions may have on the way in line, all together."""
+
+    def __init__(self, total: int = IN_LINE_WINDOW_IN_ALL) -> None:
+        self._left = total
+
+    def take(self, wanted: int) -> int:
+        """As much of `wanted` bytes as is left, all or nothing."""
+        taken = wanted if wanted <= self._left else 0
+        self._left -= taken
+        return taken
+
+    def give_back(self, taken: int) -> None:
+        self._left += taken
+
+
+@attrs.frozen(slots=True)
+class Allowance:
+    """In-line bytes, and bytes in memory: of what is sent and unopened, of what is fetched."""
+
+    in_line: InLineAllowance = attrs.field(factory=InLineAllowance)
+    writing: Budget = attrs.field(factory=Budget)
+    reading: Budget = attrs.field(factory=Budget)

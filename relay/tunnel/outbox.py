@@ -1,0 +1,204 @@
+"""A flow's sealed chunks until the peer has opened them, and their way into the store.
+
+    sealed -> in line --------------------> may be announced
+           -> waits -> bundle, slot -> PUT -^
+
+Several PUTs are under way at a time, and what waits for one meanwhile goes together in the next
+(relay.tunnel.bundle). The sealed bytes are kept until the peer has opened them: every retry sends
+the same ones (DESIGN §3).
+"""
+
+import math
+from collections import deque
+
+import attrs
+import trio
+from trio.lowlevel import ParkingLot
+
+from relay.signalling.messages import MAXIMUM_BUNDLED
+from relay.tunnel import bundle
+from relay.tunnel.retry import persist
+from relay.tunnel.slots import Slot, SlotSupply
+from relay.tunnel.store import ObjectClient
+from relay.tunnel.window import Budget, Departure, Window
+
+# PUTs under way at once: two, so that the line is not idle between them, and one more for each
+# PUT_STEP seconds that one takes at the least, since each connection begins slowly and doubles what
+# it sends in a round trip (RFC 5681 §3.1).
+FEWEST_PUTS, MOST_PUTS = 2, 8
+PUT_STEP = 0.02
+# A bundle is a part of the window, so that there are several of them in it.
+BUNDLES_IN_WINDOW = 4
+
+
+@attrs.frozen(slots=True, eq=False)
+class Sealed:
+    """A sealed chunk."""
+
+    number: int
+    sealed: bytes
+    in_line: bool
+    departure: Departure
+
+
+@attrs.define(slots=True, eq=False)
+class Bundle:
+    """Chunks that are announced together; `announced` is when, by trio's clock."""
+
+    chunks: list[Sealed]
+    slot: Slot | None  # None: one chunk, in line
+    stored: bool
+    announced: float = -math.inf
+
+    @property
+    def first(self) -> int:
+        """The number of its first chunk."""
+        return self.chunks[0].number
+
+    @property
+    def end(self) -> int:
+        """The number behind its last chunk."""
+        return self.first + len(self.chunks)
+
+    @property
+    def size(self) -> int:
+        """Bytes in the store."""
+        return sum(bundle.OVERHEAD + len(chunk.sealed) for chunk in self.chunks)
+
+
+class Outbox:
+    """What one flow has sealed and the peer has not opened. `changed` is unparked at each change.
+
+    `window` says how much that may be; whoever seals keeps to it.
+    """
+
+    def __init__(
+        self,
+        *,
+        slots: SlotSupply,
+        objects: ObjectClient,
+        budget: Budget,
+        resume_window: float,
+        changed: ParkingLot,
+    ) -> None:
+        self.window = Window(budget)
+        self.bytes = 0
+        """Sealed bytes that are not opened."""
+        self.in_line = 0
+        """How many chunks of those travel in line."""
+        self._retries = 0
+        self._slots = slots
+        self._objects = objects
+        self._resume_window = resume_window
+        self._changed = changed
+        self._unopened: deque[Sealed] = deque()
+        self._waiting: deque[Sealed] = deque()  # for a PUT
+        self._bundles: dict[int, Bundle] = {}  # by their first chunk
+        self._puts = 0  # under way
+        self._put_time = math.inf  # the shortest
+
+    def __len__(self) -> int:
+        """How many chunks are not opened."""
+        return len(self._unopened)
+
+    def __getitem__(self, first: int) -> Bundle | None:
+        """The bundle that begins with this chunk, if it has been made."""
+        return self._bundles.get(first)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether more may be sealed."""
+        return self.bytes < self.window.size
+
+    def keep(self, number: int, sealed: bytes, *, in_line: bool) -> Sealed:
+        """Keep a chunk that has just been sealed; `send` follows."""
+        chunk = Sealed(number, sealed, in_line, self.window.depart())
+        self._unopened.append(chunk)
+        self.bytes += len(sealed)
+        self.in_line += in_line
+        return chunk
+
+    def send(self, chunk: Sealed) -> None:
+        """It may go: in its announcement, or by the store."""
+        if chunk.in_line:
+            self._bundles[chunk.number] = Bundle([chunk], slot=None, stored=True)
+        else:
+            self._waiting.append(chunk)
+        self._changed.unpark_all()
+
+    def forget(self, opened: int) -> None:
+        """The peer has opened so many chunks of the flow."""
+        while self._unopened and self._unopened[0].number < opened:
+            chunk = self._unopened.popleft()
+            self.bytes -= len(chunk.sealed)
+            self.in_line -= chunk.in_line
+            self.window.arrive(chunk.departure, len(chunk.sealed))
+        for first in [first for first, made in self._bundles.items() if made.end <= opened]:
+            del self._bundles[first]
+
+    @property
+    def failures(self) -> int:
+        """How often a request came to nothing and was made again."""
+        return self._retries + self._slots.failures
+
+    def close(self) -> None:
+        """Give back what the window took; nothing is sent any more."""
+        self.window.close()
+
+    async def run(self) -> None:
+        """Put what waits, for ever.
+
+        Raises ProviderError or SignallingError when a bundle could not be stored for the resume
+        window.
+        """
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._slots.run)
+            while True:
+                if not self._waiting or self._puts >= self._puts_at_once():
+                    await self._changed.park()
+                    continue
+                # Here and not in the task that puts: slots are used in the chunks' order.
+                slot = await self._slots.take()
+                made = Bundle(self._next_bundle(), slot, stored=False)
+                self._bundles[made.first] = made
+                self._puts += 1
+                nursery.start_soon(self._put, made)
+
+    def _puts_at_once(self) -> int:
+        if self._put_time == math.inf:
+            return MOST_PUTS  # what one takes is not known yet
+        return min(MOST_PUTS, FEWEST_PUTS + int(self._put_time / PUT_STEP))
+
+    def _next_bundle(self) -> list[Sealed]:
+        """Of the chunks that wait those that follow one another, up to a bundle's size."""
+        limit = min(bundle.MAXIMUM_BUNDLE, self.window.size // BUNDLES_IN_WINDOW)
+        chunks = [self._waiting.popleft()]
+        size = bundle.OVERHEAD + len(chunks[0].sealed)
+        while self._waiting and len(chunks) < MAXIMUM_BUNDLED:
+            following = self._waiting[0]
+            size += bundle.OVERHEAD + len(following.sealed)
+            if size > limit or following.number != chunks[-1].number + 1:
+                break
+            chunks.append(self._waiting.popleft())
+        return chunks
+
+    async def _put(self, made: Bundle) -> None:
+        content = b"".join(bundle.join(chunk.sealed for chunk in made.chunks))
+
+        async def attempt(renew: bool) -> None:
+            assert made.slot is not None
+            if renew or made.slot.stale:
+                made.slot = await self._slots.renew(made.slot)
+            began = trio.current_time()
+            await self._objects.put(made.slot.put, content)
+            self._put_time = min(self._put_time, trio.current_time() - began)
+
+        try:
+            await persist(attempt, window=self._resume_window, failed=self._failed)
+        finally:
+            self._puts -= 1
+        made.stored = True
+        self._changed.unpark_all()
+
+    def _failed(self) -> None:
+        self._retries += 1

@@ -1,0 +1,158 @@
+"""How much may be on its way: the law that both ends of a flow follow, and what bounds it.
+
+    window = 2 x (rate at which bytes arrive) x (shortest time that any took)
+
+What is in flight on a path is rate x time; twice that lets a flow find out whether the path carries
+more: while it does, the window doubles in each round trip, and once the path is full its bytes take
+longer and nothing grows any more. Both are measured as in Cardwell et al., "BBR: Congestion-Based
+Congestion Control", ACM Queue 14(5), 2016:
+
+- The rate is what arrived between a chunk's departure and its arrival, over the time of that: the
+  sender's own pauses count against no path. The best of the last two EPOCHs counts.
+- Where nothing has taken about the shortest time for PROBE_AFTER, it may be the queue that makes
+  everything late, or the path has changed. Then the window is rate x time, once, until what departs
+  after that queue has gone has arrived: that is the new shortest time.
+
+A flow has BASE in any case. What it wants beyond that it takes from its Router's budget, so that
+the memory of all of them has one bound.
+"""
+
+import math
+
+import attrs
+import trio
+
+# Each flow's own: two chunks of 1 MiB, enough for any path on which a device would not notice.
+BASE = 2 * 1024 * 1024
+# Of one flow: 1 Gbit/s over 250 ms from a chunk's sealing to its acknowledgement, two round trips.
+MAXIMUM_WINDOW = 32 * 1024 * 1024
+# Beyond BASE, of all flows of one Router that write, and as much of all that read.
+BUDGET = 32 * 1024 * 1024
+# What is taken from a budget at a time.
+STEP = 1024 * 1024
+# Seconds for which a rate is remembered, at least; some round trips of the longest path.
+EPOCH = 5.0
+# Seconds without the shortest time until it is looked for; costs a hundredth of the rate or two.
+PROBE_AFTER = 10.0
+# What is about the shortest time.
+ABOUT = 1.1
+
+
+class Budget:
+    """Bytes that flows share."""
+
+    def __init__(self, total: int = BUDGET) -> None:
+        self._left = total
+
+    @property
+    def left(self) -> int:
+        """Bytes that nobody has."""
+        return self._left
+
+    def take(self, wanted: int) -> int:
+        """As much of `wanted` bytes as is left, in whole STEPs."""
+        taken = min(wanted, self._left) // STEP * STEP
+        self._left -= taken
+        return taken
+
+    def give_back(self, taken: int) -> None:
+        self._left += taken
+
+
+@attrs.frozen(slots=True)
+class Departure:
+    """When something was sent, and how many bytes had arrived by then."""
+
+    at: float
+    arrived: int
+
+
+class _Probe:
+    """A look for the shortest time: two rounds, the first of which has the queue's rest in it."""
+
+    def __init__(self, now: float) -> None:
+        self._round = now  # what departs from then on is of this round
+        self._rounds = 0
+        self._shortest = math.inf
+
+    def see(self, now: float, departure: Departure, took: float) -> float | None:
+        """The shortest time, once it is known."""
+        if departure.at < self._round:
+            return None
+        self._shortest = min(self._shortest, took)
+        if self._rounds == 1:
+            return self._shortest
+        self._round, self._rounds, self._shortest = now, 1, math.inf
+        return None
+
+
+class Window:
+    """Bytes that one flow may have on their way. `close` gives back what it took."""
+
+    def __init__(self, budget: Budget) -> None:
+        self._budget = budget
+        self._extra = 0
+        self._arrived = 0
+        self._rates = [0.0, 0.0]  # the best of the epoch before, and of this one
+        self._epoch = trio.current_time()
+        self._time = math.inf
+        self._seen = self._epoch  # when something took about that
+        self._probe: _Probe | None = None
+
+    @property
+    def size(self) -> int:
+        """Bytes that may be on their way."""
+        return BASE + self._extra
+
+    @property
+    def rate(self) -> float:
+        """Bytes a second that arrived, at the best; 0 where nothing has yet."""
+        return max(self._rates)
+
+    @property
+    def time(self) -> float:
+        """The shortest time in seconds that anything took; infinite where nothing has arrived."""
+        return self._time
+
+    def depart(self) -> Departure:
+        """Something is sent now."""
+        return Departure(trio.current_time(), self._arrived)
+
+    def arrive(self, departure: Departure, size: int) -> None:
+        """What departed so, `size` bytes, has arrived."""
+        now = trio.current_time()
+        if now - self._epoch > EPOCH:
+            self._rates = [self._rates[1], 0.0]
+            self._epoch = now
+        self._arrived += size
+        took = now - departure.at
+        if took <= 0:
+            return  # no clock is that fine
+        self._rates[1] = max(self._rates[1], (self._arrived - departure.arrived) / took)
+        self._see_time(now, departure, took)
+        gain = 2 if self._probe is None else 1
+        self._adjust(int(min(MAXIMUM_WINDOW, gain * self.rate * self._time)))
+
+    def _see_time(self, now: float, departure: Departure, took: float) -> None:
+        if took <= ABOUT * self._time:
+            self._time, self._seen, self._probe = min(self._time, took), now, None
+        elif self._probe is not None:
+            found = self._probe.see(now, departure, took)
+            if found is not None:
+                self._time, self._seen, self._probe = found, now, None
+        elif now - self._seen > PROBE_AFTER:
+            self._probe = _Probe(now)
+
+    def _adjust(self, wanted: int) -> None:
+        # Rounded down: what a probe rounds up would come back as a longer time.
+        extra = max(0, wanted - BASE) // STEP * STEP
+        if extra > self._extra:
+            self._extra += self._budget.take(extra - self._extra)
+        else:
+            self._budget.give_back(self._extra - extra)
+            self._extra = extra
+
+    def close(self) -> None:
+        """Give everything back: nothing more is sent."""
+        self._budget.give_back(self._extra)
+        self._extra = 0

@@ -1,0 +1,102 @@
+"""The window's law: it follows rate and time of a path, within its Router's budget."""
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from relay.tunnel.window import (
+    BASE,
+    BUDGET,
+    EPOCH,
+    MAXIMUM_WINDOW,
+    PROBE_AFTER,
+    STEP,
+    Budget,
+    Departure,
+    Window,
+)
+
+CHUNK = 256 * 1024
+
+
+async def drive(window: Window, rate: float, time: float, seconds: float) -> None:
+    """A sender that always has something, over a path of this rate that takes this time."""
+    free = trio.current_time()  # when the path has carried all that was sent
+    in_flight: list[tuple[float, Departure]] = []
+    until = free + seconds
+    while trio.current_time() < until:
+        while len(in_flight) * CHUNK < window.size:
+            free = max(free, trio.current_time()) + CHUNK / rate
+            in_flight.append((free + time, window.depart()))
+        at, departure = in_flight.pop(0)
+        await trio.sleep_until(at)
+        window.arrive(departure, CHUNK)
+
+
+@pytest.mark.parametrize(("rate", "time"), [(12.5e6, 0.4), (60e6, 0.2), (125e6, 0.1), (30e6, 0.05)])
+async def test_it_fills_a_path_and_not_much_more(
+    autojump_clock: MockClock, rate: float, time: float
+) -> None:
+    window = Window(Budget())
+    began = window.depart()
+    await drive(window, rate, time, 10)
+    assert window.rate == pytest.approx(rate, rel=0.1)
+    # What the path carries in the time that a chunk takes, twice over.
+    wanted = 2 * rate * (time + CHUNK / rate)
+    assert wanted - STEP <= window.size <= 1.3 * max(BASE, wanted) + STEP
+    assert began.arrived == 0
+
+
+async def test_a_path_that_has_become_shorter_or_slower_is_found_out(
+    autojump_clock: MockClock,
+) -> None:
+    window = Window(Budget())
+    await drive(window, 100e6, 0.1, 5)
+    assert window.size > 15e6
+    await drive(window, 5e6, 0.1, 2 * (PROBE_AFTER + EPOCH))
+    assert window.size < 6e6
+    await drive(window, 100e6, 0.1, 5)
+    assert window.size > 15e6
+
+
+async def test_it_never_falls_below_its_own_and_never_rises_above_its_most(
+    autojump_clock: MockClock,
+) -> None:
+    window = Window(Budget(2**40))
+    await drive(window, 1e4, 0.01, 3600)
+    assert BASE <= window.size <= 2 * BASE + STEP  # itself a queue of minutes
+    await drive(window, 1e9, 2.0, 40)
+    assert window.size <= MAXIMUM_WINDOW + STEP
+
+
+async def test_all_windows_share_a_budget(autojump_clock: MockClock) -> None:
+    budget = Budget()
+    windows = [Window(budget) for _ in range(6)]
+    async with trio.open_nursery() as nursery:
+        for window in windows:
+            nursery.start_soon(drive, window, 100e6, 0.2, 10)
+    extra = sum(window.size - BASE for window in windows)
+    assert extra + budget.left == BUDGET
+    for window in windows:
+        window.close()
+        window.close()
+        assert window.size == BASE
+    assert budget.left == BUDGET
+
+
+async def test_a_senders_own_pauses_say_nothing_of_the_path(autojump_clock: MockClock) -> None:
+    window = Window(Budget())
+    await drive(window, 50e6, 0.2, 2)
+    size = window.size
+    for _ in range(3):
+        departure = window.depart()
+        await trio.sleep(0.21)
+        window.arrive(departure, 1000)
+    assert window.size == size
+
+
+async def test_a_queue_of_its_own_does_not_feed_it(autojump_clock: MockClock) -> None:
+    window = Window(Budget())
+    await drive(window, 20e6, 0.1, 20 * PROBE_AFTER)
+    assert window.size <= 2.5 * 20e6 * (0.1 + CHUNK / 20e6) + STEP
+    assert window.time == pytest.approx(0.1 + CHUNK / 20e6, rel=0.2)
