@@ -7,7 +7,6 @@ here waits for another Router: what goes to one is put into its outbox.
 from collections.abc import Awaitable, Sequence
 from typing import TypeVar
 
-import attrs
 import structlog
 import trio
 
@@ -213,7 +212,15 @@ class Dispatcher:
                         self._exchange.end_session(session, EndReason.STORE_UNAVAILABLE)
                     )
                     return
-                message = attrs.evolve(message, get=(get,), delete=(delete,))
+                message = Announce(
+                    session=session,
+                    chunk=message.chunk,
+                    count=message.count,
+                    slot=message.slot,
+                    size=message.size,
+                    get=(get,),
+                    delete=(delete,),
+                )
                 frame = encode(message)
             if not target.outbox.put(session, message, frame):
                 await self._violated(session, "more is sent than the credit allows")
