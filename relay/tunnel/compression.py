@@ -1,11 +1,27 @@
 """Compression of a chunk's bodies, each by itself (PROTOCOL.md §11).
 
-What it gains decides whether a body is compressed, and by which filter: the data knows better than
-its transfer syntax what it holds.
+Whether a body is compressed, and how, follows from what it is and from how fast the link is: a body
+is sent in the way that takes the least time for each of its bytes,
+
+    time = share / rate + cost
+
+where `share` is what is left of a byte, `rate` the bytes that the link takes in a second, and
+`cost` the processor time that packing a byte here and unpacking it there takes. For a body as it is
+that is 1 / rate. So compression pays where the link needs longer for what is saved than the
+processors for saving it: rate < (1 - share) / cost, some 200 MB/s for CT images; and a way that
+packs better pays the more the slower the link is. The two are added although a body is packed while
+the one before it is under way: the processors have other work to do meanwhile.
+
+Share and cost are measured on a sample of the very body, and hold for those behind it until they
+pack otherwise: the data knows better than its transfer syntax what it holds.
 """
 
+import threading
+import time
+from collections.abc import Callable
 from enum import IntEnum
 
+import attrs
 import zstandard
 
 from relay.dicom.pdu import Buffer
@@ -15,12 +31,27 @@ from relay.errors import ChunkError
 MAXIMUM_CHUNK = 4 * 1024 * 1024
 # Under this a zstd frame's own overhead and the call cost more than they gain.
 MINIMUM_COMPRESSIBLE = 512
-# A body is tried by its middle, past the attributes at the front of a data set.
-SAMPLE_SIZE = 32 * 1024
+# A body is tried by pieces from all over it: one alone may be nothing but an image's black border.
+SAMPLE_PIECES, PIECE_SIZE = 4, 8 * 1024
+SAMPLE_SIZE = SAMPLE_PIECES * PIECE_SIZE
 # Compression that gains less than one part in twenty is not worth the reader's time.
 WORTH_IT = 0.95
-# The fastest level: on 16-bit images the higher ones gain a few per cent at a third of the speed.
-ZSTD_LEVEL = 1
+# Levels of zstd for a link of which nothing is known, for one that is faster than the processors
+# (it leaves out Huffman coding: two thirds of the time for some 15% more bytes), and for a slower
+# one (up to 12% fewer bytes for half as much time again). The levels between and above are no
+# better than these in both (scripts/benchmark/compression.py).
+LEVEL, FAST_LEVEL, SLOW_LEVEL = 1, -5, 3
+# A sample is timed so often: with cold caches, or beside others, it may take three times as long.
+TIMED_RUNS = 3
+# Bodies that go by what was measured on the first of them: to measure a sample takes as long as to
+# pack a CT image, some 1 ms.
+TRUSTED_BODIES = 32
+# Nothing is timed for a session's first bodies: many a session has no more.
+UNTIMED_BODIES = 3
+# A body that packs so many times better or worse than the one before is of another kind.
+SURPRISE = 1.25
+# How much less time another way must take: a rate that wavers is not to change the way each time.
+BETTER = 0.95
 
 
 class Compression(IntEnum):
@@ -35,9 +66,8 @@ class Filter(IntEnum):
 
 def shuffle(data: Buffer) -> bytes:
     """The bytes at even offsets, then those at odd offsets."""
-    data = bytes(
-        data
-    )  # slicing bytes with a step is far faster than slicing a view; no copy of bytes
+    # Slicing bytes with a step is far faster than slicing a view; no copy of what is bytes already.
+    data = bytes(data)
     return data[0::2] + data[1::2]
 
 
@@ -51,39 +81,170 @@ def unshuffle(data: Buffer) -> memoryview:
     return memoryview(plain)
 
 
-class Compressor:
-    """Compresses bodies, each by itself. Not for two threads at once."""
+class _Contexts(threading.local):
+    """One zstd context for each level and thread: sessions are many, and each takes 1.3 MiB."""
 
     def __init__(self) -> None:
-        self._zstd = zstandard.ZstdCompressor(level=ZSTD_LEVEL)
+        self._compressors: dict[int, zstandard.ZstdCompressor] = {}
+        self.decompressor = zstandard.ZstdDecompressor()
 
-    def compress(self, body: Buffer) -> tuple[Compression, Filter, Buffer]:
+    def compressor(self, level: int) -> zstandard.ZstdCompressor:
+        if level not in self._compressors:
+            self._compressors[level] = zstandard.ZstdCompressor(level=level)
+        return self._compressors[level]
+
+
+_contexts = _Contexts()
+
+
+@attrs.frozen(slots=True)
+class Way:
+    """How a body may be packed: a zstd frame of this level over what the filter gives."""
+
+    filter: Filter
+    level: int
+
+    def pack(self, body: Buffer) -> bytes:
+        """The frame. No state outlives it."""
+        filtered = shuffle(body) if self.filter == Filter.SHUFFLE else body
+        return _contexts.compressor(self.level).compress(filtered)
+
+
+@attrs.frozen(slots=True)
+class Trial:
+    """What a way does to a sample: the share of it that is left, at what seconds for each byte."""
+
+    way: Way | None  # None: as it is
+    share: float
+    cost: float
+
+    def time(self, rate: float | None) -> float:
+        """Seconds for each byte of a body by the law above; with no rate, in units of the link's.
+
+        A link of which nothing is known is taken to be so slow that no cost matters.
+        """
+        return self.share if rate is None else self.share / rate + self.cost
+
+
+AS_IT_IS = Trial(None, 1.0, 0.0)
+
+
+class Compressor:
+    """Compresses a session's bodies, each by itself. Not for two threads at once.
+
+    `clock` gives seconds of processor time, of the calling thread alone: what runs beside it is no
+    cost of compression.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.thread_time) -> None:
+        self._clock = clock
+        self._decompressor = Decompressor()
+        self._bodies = 0
+        self._trials: list[Trial] = []
+        self._timed = False  # the trials' costs are known
+        self._trusted = 0  # how many bodies may still go by the trials
+        self._chosen: Trial | None = None
+        self._share: float | None = None  # of the last body that went the chosen way
+
+    def compress(
+        self, body: Buffer, rate: float | None = None
+    ) -> tuple[Compression, Filter, Buffer]:
         """How the body is best carried, and so carried.
 
-        Which filter, and whether any, a sample from the middle decides: the data knows better than
-        its transfer syntax whether it holds 16-bit samples.
+        `rate`: the bytes that the link takes in a second when there is enough to send, above 0.
+        None: not known yet; the link is taken to be slow, as it is for a session's first bodies.
         """
-        as_it_is = (Compression.NONE, Filter.NONE, body)
         if len(body) < MINIMUM_COMPRESSIBLE:
-            return as_it_is
-        middle = max(0, (len(body) - SAMPLE_SIZE) // 2)
-        sample = bytes(body[middle : middle + SAMPLE_SIZE])
-        plain = len(self._zstd.compress(sample))
-        shuffled = len(self._zstd.compress(shuffle(sample)))
-        if min(plain, shuffled) > WORTH_IT * len(sample):
-            return as_it_is
-        filter_ = Filter.SHUFFLE if shuffled < plain else Filter.NONE
-        packed = self._zstd.compress(shuffle(body) if filter_ else body)
-        if len(packed) > WORTH_IT * len(body):
-            return as_it_is
-        return Compression.ZSTD, filter_, packed
+            return Compression.NONE, Filter.NONE, body
+        self._bodies += 1
+        if self._bodies <= UNTIMED_BODIES:
+            rate = None
+        tried = not self._trusted or (rate is not None and not self._timed)
+        if tried:
+            self._try(body, rate)
+        chosen = self._choose(rate)
+        packed = chosen.way.pack(body) if chosen.way else body
+        if not tried and self._is_surprising(len(packed) / len(body)):
+            self._chosen = None
+            self._try(body, rate)
+            other = self._choose(rate)
+            if other.way != chosen.way:
+                chosen = other
+                packed = chosen.way.pack(body) if chosen.way else body
+        self._trusted = max(0, self._trusted - 1)
+        if chosen.way is None:
+            return Compression.NONE, Filter.NONE, body
+        self._share = len(packed) / len(body)
+        if self._share > WORTH_IT:
+            self._trusted = 0  # the sample was unlike the whole
+            return Compression.NONE, Filter.NONE, body
+        return Compression.ZSTD, chosen.way.filter, packed
+
+    def _is_surprising(self, share: float) -> bool:
+        return self._share is not None and not 1 / SURPRISE < share / self._share < SURPRISE
+
+    def _choose(self, rate: float | None) -> Trial:
+        """The way that takes the least time; the last one still, if none is clearly better."""
+        best = min((AS_IT_IS, *self._trials), key=lambda trial: trial.time(rate))
+        last = self._chosen
+        if last is None or best.time(rate) < BETTER * last.time(rate):
+            self._chosen = best
+            self._share = None
+            return best
+        return last
+
+    def _try(self, body: Buffer, rate: float | None) -> None:
+        """Measure on a sample of `body` what the ways do that may be best at this rate."""
+        sample = _sample(body)
+        if not self._timed:
+            self._chosen = None  # costs had no say in it
+        # The time of less than a sample is mostly that of the calls.
+        self._timed = rate is not None and len(sample) == SAMPLE_SIZE
+        self._trials = self._measure([Way(filter_, LEVEL) for filter_ in Filter], sample)
+        if self._trials and self._timed and rate is not None:
+            best = min(self._trials, key=lambda trial: trial.time(rate))
+            assert best.way is not None
+            level = FAST_LEVEL if best.cost > best.share / rate else SLOW_LEVEL
+            self._trials += self._measure([Way(best.way.filter, level)], sample)
+        # What does not gain costs next to nothing to try again, and the next body may well gain.
+        self._trusted = TRUSTED_BODIES if self._trials else 0
+        if self._chosen is not None:
+            same = (one for one in (AS_IT_IS, *self._trials) if one.way == self._chosen.way)
+            self._chosen = next(same, None)
+
+    def _measure(self, ways: list[Way], sample: bytes) -> list[Trial]:
+        """A trial of each of the ways that is worth it."""
+        trials = []
+        for way in ways:
+            packed = way.pack(sample)
+            if len(packed) <= WORTH_IT * len(sample):
+                cost = self._cost(way, sample, packed) if self._timed else 0.0
+                trials.append(Trial(way, len(packed) / len(sample), cost))
+        return trials
+
+    def _cost(self, way: Way, sample: bytes, packed: bytes) -> float:
+        """Seconds for each byte, to pack and to unpack: the least, nothing makes it too low."""
+        seconds = []
+        for _ in range(TIMED_RUNS):
+            begun = self._clock()
+            way.pack(sample)
+            self._decompressor.decompress(packed, way.filter, len(sample))
+            seconds.append(self._clock() - begun)
+        return min(seconds) / len(sample)
+
+
+def _sample(body: Buffer) -> bytes:
+    """SAMPLE_SIZE bytes of the body, or all of a shorter one."""
+    if len(body) <= SAMPLE_SIZE:
+        return bytes(body)
+    part = len(body) // SAMPLE_PIECES
+    # From the middle of each part; all at even offsets, so that 16-bit samples stay what they are.
+    starts = [(part * number + (part - PIECE_SIZE) // 2) & ~1 for number in range(SAMPLE_PIECES)]
+    return b"".join([body[start : start + PIECE_SIZE] for start in starts])
 
 
 class Decompressor:
-    """Undoes `Compressor`, never giving more than was announced. Not for two threads at once."""
-
-    def __init__(self) -> None:
-        self._zstd = zstandard.ZstdDecompressor()
+    """Undoes `Compressor`, never giving more than was announced."""
 
     def decompress(self, packed: Buffer, filter_: Filter, length: int) -> Buffer:
         """The `length` bytes of a body. Raises ChunkError if the frame holds more, less or else."""
@@ -94,9 +255,11 @@ class Decompressor:
                 raise ChunkError(f"zstd frame states another length than the chunk's {length}")
             if frame.window_size > MAXIMUM_CHUNK or frame.dict_id:
                 raise ChunkError("zstd frame needs a larger window than a chunk, or a dictionary")
-            plain = self._zstd.decompress(packed, max_output_size=length, allow_extra_data=False)
+            plain = _contexts.decompressor.decompress(
+                packed, max_output_size=length, allow_extra_data=False
+            )
         except zstandard.ZstdError as error:
             raise ChunkError(f"zstd: {error}") from None
         if len(plain) != length:
             raise ChunkError(f"body of {len(plain)} bytes, not {length}")
-        return unshuffle(plain) if filter_ else plain
+        return unshuffle(plain) if filter_ == Filter.SHUFFLE else plain

@@ -1,8 +1,11 @@
 """Compression of bodies: what comes back, what is left alone, and what a reader does not take."""
 
+import itertools
 import os
 import random
 import struct
+import threading
+from collections.abc import Iterable
 
 import pytest
 import zstandard
@@ -11,16 +14,73 @@ from hypothesis import strategies as st
 
 from relay.errors import ChunkError
 from relay.tunnel.compression import (
+    FAST_LEVEL,
+    LEVEL,
+    SAMPLE_SIZE,
+    SLOW_LEVEL,
+    TIMED_RUNS,
+    TRUSTED_BODIES,
+    UNTIMED_BODIES,
     Compression,
     Compressor,
     Decompressor,
     Filter,
+    Trial,
+    Way,
     shuffle,
     unshuffle,
 )
+from tests import images
 
 NOISE = random.Random(1)
 IMAGE = struct.pack("<40000H", *(int(NOISE.gauss(1000, 30)) for _ in range(40000)))
+WORDS = b" ".join(b"%d times" % (i * i % 1000) for i in range(9000))
+# As long as a sample, so that a trial's share is that of the whole.
+LONE = IMAGE[:SAMPLE_SIZE]
+WAYS = [Way(filter_, level) for filter_ in Filter for level in (FAST_LEVEL, LEVEL, SLOW_LEVEL)]
+
+
+class Clock:
+    """Each run that is timed takes so long for each byte: `costs` in turn, the last for good."""
+
+    def __init__(self, *costs: float) -> None:
+        runs = [cost for cost in costs for _ in range(TIMED_RUNS)]
+        self._costs = itertools.chain(runs, itertools.repeat(costs[-1]))
+        self._now = 0.0
+        self.runs = 0
+        self._runs = False
+
+    def __call__(self) -> float:
+        if self._runs:
+            self._now += next(self._costs) * SAMPLE_SIZE
+            self.runs += 1
+        self._runs = not self._runs
+        return self._now
+
+
+def share(way: Way, body: bytes = LONE) -> float:
+    return len(way.pack(body)) / len(body)
+
+
+def choices(
+    compressor: Compressor, bodies: Iterable[bytes], rate: float | None = None
+) -> list[tuple[Compression, Filter]]:
+    return [compressor.compress(body, rate)[:2] for body in bodies]
+
+
+def ready(*costs: float) -> tuple[Compressor, Clock]:
+    """A compressor past the bodies for which nothing is timed."""
+    clock = Clock(*costs)
+    compressor = Compressor(clock)
+    for _ in range(UNTIMED_BODIES):
+        compressor.compress(LONE, 1.0)
+    assert clock.runs == 0
+    return compressor, clock
+
+
+SHUFFLED = (Compression.ZSTD, Filter.SHUFFLE)
+PLAIN = (Compression.ZSTD, Filter.NONE)
+AS_IT_IS = (Compression.NONE, Filter.NONE)
 
 
 @given(st.binary(max_size=1000))
@@ -33,10 +93,8 @@ def test_shuffle_by_example() -> None:
 
 
 def test_images_are_shuffled_and_text_is_not() -> None:
-    compressor = Compressor()
-    assert compressor.compress(IMAGE)[:2] == (Compression.ZSTD, Filter.SHUFFLE)
-    words = b" ".join(b"%d times" % (i * i % 1000) for i in range(9000))
-    assert compressor.compress(words)[:2] == (Compression.ZSTD, Filter.NONE)
+    assert choices(Compressor(), [IMAGE]) == [SHUFFLED]
+    assert choices(Compressor(), [WORDS]) == [PLAIN]
 
 
 @pytest.mark.parametrize("body", [b"", bytes(511), os.urandom(100_000)], ids=["", "short", "noise"])
@@ -50,14 +108,169 @@ def test_what_gains_only_in_the_middle_is_left_alone() -> None:
     assert Compressor().compress(body)[0] == Compression.NONE
 
 
-@given(st.binary(max_size=5000))
-def test_compression_round_trip(body: bytes) -> None:
-    for body_ in (body, body * 20, memoryview(body * 20)):
-        compression, filter_, packed = Compressor().compress(body_)
-        if compression == Compression.ZSTD:
-            assert len(packed) <= 0.95 * len(body_)
-            packed = Decompressor().decompress(packed, filter_, len(body_))
-        assert packed == body_
+RATES = st.none() | st.floats(1, 1e12)
+
+
+@given(st.lists(st.tuples(st.binary(max_size=5000), st.integers(1, 40), RATES), max_size=9))
+def test_compression_round_trip(bodies: list[tuple[bytes, int, float | None]]) -> None:
+    compressor = Compressor()
+    for part, times, rate in bodies:
+        for body in (part * times, memoryview(part * times)):
+            compression, filter_, packed = compressor.compress(body, rate)
+            if compression == Compression.ZSTD:
+                assert len(packed) <= 0.95 * len(body)
+                packed = Decompressor().decompress(packed, filter_, len(body))
+            assert packed == body
+
+
+def test_images_of_every_transfer_syntax_bit_for_bit_in_each_way() -> None:
+    for image in images.shipped():
+        body = image.data_set()[: 1024 * 1024]
+        for way in WAYS:
+            packed = way.pack(body)
+            unpacked = Decompressor().decompress(packed, way.filter, len(body))
+            assert unpacked == body, image.path
+        compressor = Compressor()
+        for rate in [None] * UNTIMED_BODIES + [12.5e6, 125e6]:
+            compression, filter_, payload = compressor.compress(body, rate)
+            if compression == Compression.ZSTD:
+                payload = Decompressor().decompress(payload, filter_, len(body))
+            assert payload == body, image.path
+
+
+def test_time_is_that_of_the_link_and_that_of_the_processors() -> None:
+    trial = Trial(WAYS[0], share=0.5, cost=2e-9)
+    assert trial.time(250e6) == pytest.approx(4e-9)
+    assert trial.time(None) == 0.5
+
+
+@pytest.mark.parametrize("cost", [1e-9, 1e-6])
+def test_compression_pays_on_a_link_slower_than_what_it_saves(cost: float) -> None:
+    worth = (1 - share(Way(Filter.SHUFFLE, LEVEL))) / cost
+    for factor, chosen in [(0.99, SHUFFLED), (1.01, AS_IT_IS)]:
+        compressor, _ = ready(*[cost] * len(Filter), 1.0)
+        assert choices(compressor, [LONE], factor * worth) == [chosen]
+
+
+def test_on_a_link_of_which_nothing_is_known_no_cost_matters() -> None:
+    clock = Clock(1.0)
+    assert choices(Compressor(clock), [LONE]) == [SHUFFLED]
+    assert clock.runs == 0
+
+
+@pytest.mark.parametrize(
+    ("rate", "cost", "cost_of_other", "level"),
+    [
+        # Of each filter, then of the other level that the rate suggests.
+        (1e6, 2e-9, 2e-9, SLOW_LEVEL),
+        (1e6, 2e-9, 9e-9, LEVEL),
+        (1e8, 5e-9, 1e-9, FAST_LEVEL),
+        (1e8, 5e-9, 3e-9, LEVEL),
+    ],
+)
+def test_the_level_follows_the_link(
+    rate: float, cost: float, cost_of_other: float, level: int
+) -> None:
+    compressor, _ = ready(*[cost] * len(Filter), cost_of_other)
+    noise = random.Random(2)
+    body = struct.pack("<16384H", *(int(noise.gauss(1000, 5)) for _ in range(16384)))
+    packed = compressor.compress(body, rate)[2]
+    assert [way.level for way in WAYS if way.pack(body) == packed] == [level]
+
+
+def test_a_filter_that_costs_more_than_it_saves_is_left_out() -> None:
+    saved = share(Way(Filter.NONE, LEVEL)) - share(Way(Filter.SHUFFLE, LEVEL))
+    for more, chosen in [(0.9, SHUFFLED), (1.1, PLAIN)]:
+        rate = 1e7
+        compressor, _ = ready(1e-9, 1e-9 + more * saved / rate, 1.0)
+        assert choices(compressor, [LONE], rate) == [chosen]
+
+
+def test_bodies_of_one_kind_go_by_the_first_and_are_tried_again_every_so_often() -> None:
+    compressor, clock = ready(1e-9)
+    runs = []
+    for _ in range(2 * TRUSTED_BODIES + 1):
+        compressor.compress(IMAGE, 1e7)
+        runs.append(clock.runs)
+    once = (len(Filter) + 1) * TIMED_RUNS  # each filter, and one level more
+    assert runs == [once] * TRUSTED_BODIES + [2 * once] * TRUSTED_BODIES + [3 * once]
+
+
+def test_costs_are_measured_once_the_rate_is_known() -> None:
+    compressor, clock = ready(1e-3)
+    assert choices(compressor, [IMAGE, IMAGE]) == [SHUFFLED] * 2
+    assert clock.runs == 0
+    assert choices(compressor, [IMAGE], 1e9) == [AS_IT_IS]
+    assert choices(compressor, [IMAGE]) == [SHUFFLED]
+
+
+def test_a_rate_that_wavers_changes_nothing() -> None:
+    cost = 1e-9
+    worth = (1 - share(Way(Filter.SHUFFLE, LEVEL))) / cost
+    compressor, _ = ready(cost)
+    for factor, chosen in [
+        (0.97, SHUFFLED),
+        (1.03, SHUFFLED),
+        (2, AS_IT_IS),
+        (0.97, AS_IT_IS),
+        (0.5, SHUFFLED),
+        (1.03, SHUFFLED),
+    ]:
+        # So many that the way is chosen anew from another trial, too.
+        bodies = [LONE] * (TRUSTED_BODIES + 1)
+        assert choices(compressor, bodies, factor * worth) == [chosen] * len(bodies), factor
+
+
+@pytest.mark.parametrize("rate", [None, 1e6])
+def test_what_is_of_another_kind_is_tried_by_itself(rate: float | None) -> None:
+    noise = os.urandom(len(IMAGE))
+    compressor, _ = ready(1e-9)
+    bodies = [IMAGE, IMAGE, WORDS, WORDS, noise, IMAGE, noise, WORDS, IMAGE]
+    assert choices(compressor, bodies, rate) == [
+        *([SHUFFLED] * 2 + [PLAIN] * 2),
+        *(AS_IT_IS, SHUFFLED, AS_IT_IS, PLAIN, SHUFFLED),
+    ]
+
+
+def test_an_images_black_middle_does_not_speak_for_it() -> None:
+    body = IMAGE + bytes(40_000) + IMAGE
+    compressor, _ = ready(1e-9)
+    assert choices(compressor, [body], 1e7) == [SHUFFLED]
+
+
+def test_threads_do_not_disturb_one_another() -> None:
+    wrong: list[int] = []
+
+    def work(number: int) -> None:
+        compressor = Compressor()
+        body = IMAGE[number:]
+        for _ in range(50 + UNTIMED_BODIES):
+            _, filter_, packed = compressor.compress(body, 1e6)
+            if Decompressor().decompress(packed, filter_, len(body)) != body:
+                wrong.append(number)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert not wrong
+    assert not any(thread.is_alive() for thread in threads)
+
+
+def test_sessions_share_a_threads_contexts(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[int] = []
+    make = zstandard.ZstdCompressor
+
+    def counted(level: int) -> zstandard.ZstdCompressor:
+        made.append(level)
+        return make(level=level)
+
+    monkeypatch.setattr(zstandard, "ZstdCompressor", counted)
+    thread = threading.Thread(target=lambda: [Compressor().compress(IMAGE) for _ in range(20)])
+    thread.start()
+    thread.join(30)
+    assert made == [LEVEL]
 
 
 @pytest.mark.parametrize(
