@@ -14,7 +14,7 @@ itself, for a task that still waits in `receive()`.
 
 import ssl
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
@@ -22,7 +22,15 @@ from typing import Protocol
 import trio
 
 from relay import tls, tls_words, transport
-from relay.dicom.pdu import AAbort, AAssociateRJ, AAssociateRQ, AReleaseRP, Atom
+from relay.dicom.pdu import (
+    PDV,
+    AAbort,
+    AAssociateRJ,
+    AAssociateRQ,
+    AReleaseRP,
+    Atom,
+    Buffer,
+)
 from relay.dicom.statemachine import State
 from relay.dicom.upperlayer import (
     Action,
@@ -36,6 +44,7 @@ from relay.dicom.upperlayer import (
 )
 from relay.errors import AbortReason, AbortSource, AssociationAborted, LocalProtocolError
 from relay.patience import Patience, Timeouts
+from relay.writing import write
 
 # What we take in one P-DATA-TF. Larger gains nothing on a local network, and a peer's PDU is held
 # whole: it is part of the memory that each association costs.
@@ -44,10 +53,6 @@ DEFAULT_MAXIMUM_LENGTH = 256 * 1024
 # One read from the socket: a whole PDU of ours where the kernel has one, so that its fragments
 # need not be put together from pieces.
 READ_SIZE = 256 * 1024
-
-# One write: trio reaches the loopback's full rate from here on, and it is what the write deadline
-# counts by.
-WRITE_SIZE = 256 * 1024
 
 # An A-ABORT goes out under this limit even where everything around it is cancelled, and the peer
 # has as long to close (DESIGN §5). Enough for a round trip by satellite.
@@ -67,9 +72,11 @@ class Association(Protocol):
     async def receive(self) -> Atom:
         """The next indication. After a terminal one: `LocalProtocolError`."""
 
-    async def send(self, atom: Atom) -> None:
+    async def send(self, atom: Atom, *, end_of_message: bool = True) -> None:
         """Send one atom; returns when it is on its way, and so holds its caller back.
 
+        `end_of_message` False: more of this message follows at once. A command, with which the peer
+        can do nothing yet, may be kept until then, to go out with the beginning of its data set.
         Raises `AssociationAborted` if the association is over or the peer takes nothing, and
         `LocalProtocolError`, with nothing changed, where the state does not allow the atom.
         Cancelled in the middle of a write it leaves the connection closed.
@@ -113,6 +120,7 @@ class TCPAssociation:
         self._requested = not self._calling  # a requestor begins by sending its request
         self._ended = False  # the terminal atom has been taken
         self._write_lock = trio.Lock()
+        self._kept: list[Buffer] = []  # to go out with what is sent next
         self._reading: trio.CancelScope | None = None
         self._patience = Patience(self._timeouts, self._upper.state, trio.current_time())
         self._close_due = self._closed = False
@@ -159,23 +167,35 @@ class TCPAssociation:
                 )
         return self._indications[0]
 
-    async def send(self, atom: Atom) -> None:
+    async def send(self, atom: Atom, *, end_of_message: bool = True) -> None:
         """See `Association.send`."""
         if isinstance(atom, AAbort):
             await self.abort(atom.source, atom.reason)
             return
-        async with self._write_lock:
+        try:
+            # A lock that is free costs a turn of the event loop where it is waited for.
+            self._write_lock.acquire_nowait()
+        except trio.WouldBlock:
+            await self._write_lock.acquire()
+        try:
+            await trio.lowlevel.checkpoint_if_cancelled()
             if self.over:
                 raise self._aborted()
-            data = self._apply(self._upper.send(atom))
+            parts = [*self._kept, *self._apply(self._upper.send(atom))]
+            self._kept = []
             match atom:
+                case PDV(is_command=True) if not end_of_message:
+                    self._kept = parts
+                    return
                 case AAssociateRQ():
                     self._requested = True
                 case AAssociateRJ():
                     self._note(f"rejected here: {_triple(atom)}")
                 case AReleaseRP():
                     self._note("released")
-            await self._write(data)
+            await self._write(parts)
+        finally:
+            self._write_lock.release()
 
     async def abort(
         self, source: int = AbortSource.SERVICE_USER, reason: int = AbortReason.NOT_SPECIFIED
@@ -185,12 +205,12 @@ class TCPAssociation:
             return
         self._note(f"aborted here: source {source}, reason {reason}")
         try:
-            data = self._apply(self._upper.send(AAbort(source, reason)))
+            parts = self._apply(self._upper.send(AAbort(source, reason)))
         except LocalProtocolError:
             # Before an A-ASSOCIATE-RQ (Sta2) there is no association that could be aborted.
             await self._lose()
             return
-        await self._write_last(data)
+        await self._write_last(parts)
 
     async def aclose(self) -> None:
         """See `Association.aclose`. After an end that this side made, wait for the peer's close.
@@ -255,31 +275,26 @@ class TCPAssociation:
 
     async def _answer(self, actions: Iterable[Action]) -> None:
         """Perform what the upper layer does by itself. All that it sends so is its last word."""
-        data = self._apply(actions)
-        if data:
-            await self._write_last(data)
+        parts = self._apply(actions)
+        if parts:
+            await self._write_last(parts)
         if self._close_due:
             self._note("aborted by the peer")  # in Sta2, where that is not indicated
             await self._lose()
 
     # --- writing ------------------------------------------------------------------------------
 
-    async def _write(self, data: bytes) -> None:
+    async def _write(self, parts: Sequence[Buffer]) -> None:
         """Write all of it, or end the association: a PDU cut short cannot be mended.
 
         Holds the write lock. Raises `AssociationAborted`.
         """
         try:
-            for at in range(0, len(data), WRITE_SIZE):
-                piece = memoryview(data)[at : at + WRITE_SIZE]
-                with trio.move_on_after(self._timeouts.write) as limit:
-                    await self._stream.send_all(piece)
-                if limit.cancelled_caught:
-                    self._note(f"silence: the peer took no data for {self._timeouts.write:g} s")
-                    await self._lose()
-                    raise self._aborted()
-                self.bytes_sent += len(piece)
-                self._moved()
+            await write(self._stream, parts, self._timeouts.write, self._sent)
+        except trio.TooSlowError:
+            self._note(f"silence: the peer took no data for {self._timeouts.write:g} s")
+            await self._lose()
+            raise self._aborted() from None
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             # The peer's last words may wait to be read, and say why: the socket is not closed yet.
             raise self._aborted(self._lost(error)) from error
@@ -288,12 +303,16 @@ class TCPAssociation:
             await self._lose()
             raise
 
-    async def _write_last(self, data: bytes) -> None:
+    def _sent(self, count: int) -> None:
+        self.bytes_sent += count
+        self._moved()
+
+    async def _write_last(self, parts: Sequence[Buffer]) -> None:
         """Write an A-ABORT or A-ASSOCIATE-RJ whatever happens around it; never raises."""
         with trio.move_on_after(ABORT_LIMIT, shield=True) as limit:
             async with self._write_lock:
                 with suppress(AssociationAborted):
-                    await self._write(data)
+                    await self._write(parts)
         if limit.cancelled_caught:
             await self._lose()
 
@@ -313,13 +332,13 @@ class TCPAssociation:
 
     # --- the upper layer's actions ------------------------------------------------------------
 
-    def _apply(self, actions: Iterable[Action]) -> bytes:
+    def _apply(self, actions: Iterable[Action]) -> list[Buffer]:
         """Do all that needs no waiting; gives what is to be written."""
-        parts: list[bytes] = []
+        parts: list[Buffer] = []
         for action in actions:
             match action:
-                case Send(data):
-                    parts.append(data)
+                case Send(encoded):
+                    parts += encoded
                 case Indicate(atom):
                     self._note_end(atom)
                     self._indications.append(atom)
@@ -332,7 +351,7 @@ class TCPAssociation:
         if self._upper.fault:
             self._note(tls.answered(self._upper.fault) if self._calling else self._upper.fault)
         self._moved()
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        return parts
 
     def _moved(self) -> None:
         """Something went either way: a task that waits in `receive()` has a new deadline."""
@@ -340,8 +359,9 @@ class TCPAssociation:
         self._set_deadline()
 
     def _set_deadline(self) -> None:
-        if self._reading is not None:
-            self._reading.deadline = self._patience.deadline
+        deadline = self._patience.deadline
+        if self._reading is not None and self._reading.deadline != deadline:
+            self._reading.deadline = deadline
 
     def _note(self, cause: str) -> None:
         """Keep why the association ended: the first cause is the cause."""

@@ -10,11 +10,7 @@ import pytest
 import trio
 import trio.testing
 
-from relay.association import (
-    ABORT_LIMIT,
-    WRITE_SIZE,
-    TCPAssociation,
-)
+from relay.association import ABORT_LIMIT, TCPAssociation
 from relay.dicom.pdu import (
     PDV,
     AAbort,
@@ -27,6 +23,7 @@ from relay.dicom.pdu import (
 from relay.dicom.upperlayer import Role
 from relay.errors import AssociationAborted, LocalProtocolError
 from relay.patience import Timeouts
+from relay.writing import WRITE_SIZE
 from tests.association_pairs import REQUEST, accept_all, establish, pair, pdv
 
 # --- the ordinary way -------------------------------------------------------------------------
@@ -64,6 +61,34 @@ async def test_each_direction_is_cut_to_its_own_receivers_maximum_length() -> No
                 break
         assert b"".join(fragments) == data
         assert max(map(len, fragments)) == most
+
+
+async def test_a_command_goes_out_with_the_beginning_of_its_data_set() -> None:
+    near, far = trio.testing.memory_stream_pair()
+    requestor = TCPAssociation(near, Role.REQUESTOR)
+    await requestor.send(REQUEST)
+    await far.receive_some(100_000)
+    await far.send_all(encode(accept_all(REQUEST)))
+    await requestor.receive()
+    asked, first, last = pdv(b"command.", command=True), pdv(b"data", last=False), pdv(b"last")
+    sent = requestor.bytes_sent
+    await requestor.send(asked, end_of_message=False)
+    assert requestor.bytes_sent == sent
+    await requestor.send(first, end_of_message=False)
+    assert await far.receive_some(100_000) == encode(asked) + encode(first)
+    await requestor.send(last)
+    assert await far.receive_some(100_000) == encode(last)
+    await requestor.send(asked, end_of_message=False)
+    await requestor.send(AReleaseRQ())  # whatever is sent next takes it along
+    assert await far.receive_some(100_000) == encode(asked) + encode(AReleaseRQ())
+
+
+async def test_a_command_whose_data_set_never_begins_is_not_sent_before_an_abort() -> None:
+    requestor, acceptor = pair()
+    await establish(requestor, acceptor)
+    await requestor.send(pdv(b"command.", command=True), end_of_message=False)
+    await requestor.abort()
+    assert await acceptor.receive() == AAbort(0, 0)
 
 
 async def test_rejection_arrives_as_it_was() -> None:

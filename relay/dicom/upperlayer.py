@@ -64,9 +64,17 @@ class Role(Enum):
 
 @attrs.frozen(slots=True)
 class Send:
-    """Write these bytes to the connection: one or several whole PDUs."""
+    """Write these bytes to the connection, one part behind the other: whole PDUs.
 
-    data: bytes
+    The fragments of PDVs are parts as they were given, not copies.
+    """
+
+    parts: tuple[Buffer, ...]
+
+    @property
+    def data(self) -> bytes:
+        """All of it in one piece."""
+        return b"".join(self.parts)
 
 
 @attrs.frozen(slots=True)
@@ -120,7 +128,7 @@ _USER_ABORT = AAbort(AbortSource.SERVICE_USER, AbortReason.NOT_SPECIFIED)
 class _Cause:
     """What an event brings with it, for the steps of its action."""
 
-    encoded: bytes = b""
+    encoded: tuple[Buffer, ...] = ()
     indications: tuple[Atom, ...] = ()
     rejection: AAssociateRJ | None = None
     reason: AbortReason = AbortReason.NOT_SPECIFIED
@@ -147,7 +155,7 @@ class UpperLayer:
         self._connected = False
         self._over = False
         self._request: AAssociateRQ | None = None
-        self._encoded_request = b""
+        self._encoded_request: tuple[Buffer, ...] = ()
         self._fragment_limit = LONGEST_SENT - PDV_HEADER_LENGTH
         self._odd: PDV | None = None  # one byte of a message, waiting for its second
 
@@ -235,14 +243,13 @@ class UpperLayer:
                     calling=self._request.calling,
                     user_items=self._with_maximum_length(atom),
                 )
-        return self._run(event, _Cause(pdu.encode(atom)))
+        return self._run(event, _Cause((pdu.encode(atom),)))
 
     def _send_request(self, event: Event, rq: AAssociateRQ) -> list[Action]:
         if self.role is Role.ACCEPTOR:
             raise LocalProtocolError("AAssociateRQ from the acceptor")
-        self._encoded_request = pdu.encode(
-            attrs.evolve(rq, user_items=self._with_maximum_length(rq))
-        )
+        request = attrs.evolve(rq, user_items=self._with_maximum_length(rq))
+        self._encoded_request = (pdu.encode(request),)
         actions = self._run(event, _Cause())
         if self._connected:
             actions += self._run(Event.EVT2, _Cause(self._encoded_request))
@@ -257,15 +264,15 @@ class UpperLayer:
         limit = self._fragment_limit
         parts: list[Buffer] = []
         at, end = 0, len(fragment)
-        while end - at > limit:
-            parts.append(pdu.pdata_header(pdv.context_id, control & 1, limit))
-            parts.append(fragment[at : at + limit])
-            at += limit
+        if end > limit:
+            full = pdu.pdata_header(pdv.context_id, control & 1, limit)
+            while end - at > limit:
+                parts += full, fragment[at : at + limit]
+                at += limit
         if at < end or pdv.is_last:
-            parts.append(pdu.pdata_header(pdv.context_id, control, end - at))
-            parts.append(fragment[at:])
+            parts += pdu.pdata_header(pdv.context_id, control, end - at), fragment[at:]
         self._odd = odd
-        return self._run(event, _Cause(b"".join(parts)))
+        return self._run(event, _Cause(tuple(parts)))
 
     def _even(self, pdv: PDV) -> tuple[memoryview, PDV | None]:
         """The fragment with the byte that waited, and the byte that must now wait."""
@@ -299,7 +306,7 @@ class UpperLayer:
             rejection = self._examine(atoms[0])
         elif action in (AA_1, AA_7, AA_8):
             self._blame(f"unexpected {pdu_name(pdu_type)} in {self.state.value}")
-        return self._run(event, _Cause(b"", atoms, rejection, AbortReason.UNEXPECTED_PDU))
+        return self._run(event, _Cause((), atoms, rejection, AbortReason.UNEXPECTED_PDU))
 
     def _learn_maximum_length(self, atom: Atom) -> None:
         assert isinstance(atom, AAssociateRQ | AAssociateAC), "AE-3 and AE-6 are for these PDUs"
@@ -353,12 +360,12 @@ class UpperLayer:
                     actions.append(Send(cause.encoded))
                 case Step.SEND_REJECTION:
                     assert cause.rejection is not None, "this outcome is chosen by it"
-                    actions.append(Send(pdu.encode(cause.rejection)))
+                    actions.append(Send((pdu.encode(cause.rejection),)))
                 case Step.SEND_USER_ABORT:
                     # The local primitive if there is one, else we abort in its stead.
-                    actions.append(Send(cause.encoded or pdu.encode(_USER_ABORT)))
+                    actions.append(Send(cause.encoded or (pdu.encode(_USER_ABORT),)))
                 case Step.SEND_PROVIDER_ABORT:
-                    actions.append(Send(pdu.encode(_provider_abort(cause.reason))))
+                    actions.append(Send((pdu.encode(_provider_abort(cause.reason)),)))
                 case Step.INDICATE:
                     actions += map(Indicate, cause.indications)
                 case Step.INDICATE_PROVIDER_ABORT:

@@ -29,7 +29,8 @@ Speech = Callable[[PassOn], Awaitable[None]]
 class Verdict:
     """What becomes of a PDV: what goes on, and what goes back to its sender.
 
-    `before` is to be awaited before anything goes on. `ends` says that a message ends with
+    `command` is the one that goes on in `forward`, if one does. `before` is to be awaited before
+    anything goes on. `ends` says that a message ends with
     `forward`; `compressible` that it is of an uncompressed data set of a C-STORE. `speech` is what
     goes on instead of `forward`.
     """
@@ -40,6 +41,7 @@ class Verdict:
     reply: PDV | None = None
     before: Callable[[], Awaitable[None]] | None = None
     speech: Speech | None = None
+    command: CommandSet | None = attrs.field(default=None, eq=False)
 
 
 _NOTHING = Verdict()
@@ -172,8 +174,13 @@ class Direction:
             return _NOTHING
         if judgement.speech is not None:
             return Verdict(speech=judgement.speech)
-        whole = command_pdv(pdv.context_id, judgement.command)
-        return Verdict((whole,), ends=not command.has_data_set, before=judgement.before)
+        passed = judgement.command
+        return Verdict(
+            (command_pdv(pdv.context_id, passed),),
+            ends=not command.has_data_set,
+            before=judgement.before,
+            command=passed,
+        )
 
     def _take_data(self, pdv: PDV) -> Verdict:
         if self._held is not None:
@@ -203,11 +210,13 @@ class Direction:
             return _NOTHING
         if seen.speech is not None:
             return Verdict(speech=seen.speech)
+        passed = held.passage.command
         forward = (
-            command_pdv(pdv.context_id, held.passage.command),
+            command_pdv(pdv.context_id, passed),
             PDV(pdv.context_id, False, pdv.is_last, seen.data),
         )
-        return Verdict(forward, ends=pdv.is_last, before=seen.before or held.passage.before)
+        before = seen.before or held.passage.before
+        return Verdict(forward, ends=pdv.is_last, before=before, command=passed)
 
 
 def command_pdv(context_id: int, command: CommandSet) -> PDV:

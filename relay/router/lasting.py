@@ -77,7 +77,7 @@ class Lasting:
             self._ledger.said(atom)
         return atom
 
-    async def send(self, atom: Atom) -> None:
+    async def send(self, atom: Atom, *, end_of_message: bool = True) -> None:
         """See `Association.send`."""
         if isinstance(atom, AReleaseRQ) and self._may_stay():
             await trio.lowlevel.checkpoint()
@@ -87,7 +87,7 @@ class Lasting:
             return
         if isinstance(atom, PDV) and self._stay:
             self._ledger.told(atom)
-        await self._device.send(atom)
+        await self._device.send(atom, end_of_message=end_of_message)
 
     def _may_stay(self) -> bool:
         return self._stay and self._ledger.quiet and not self._device.over

@@ -46,8 +46,8 @@ from relay.router.titles import Titles
 from relay.signalling import messages
 from relay.signalling.client import SignallingClient
 from relay.spool.spool import Spool
-from relay.tunnel.ask import open_ask, seal_ask
 from relay.tunnel.allowance import Allowance
+from relay.tunnel.ask import open_ask, seal_ask
 from relay.tunnel.store import ObjectClient
 
 log = structlog.get_logger()

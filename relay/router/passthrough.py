@@ -175,7 +175,7 @@ class _Side:
     async def _send_pdv(self, pdv: PDV, compressible: bool, end_of_message: bool) -> None:
         self.bytes_sent += len(pdv.fragment)
         if self.tunnel is None:
-            await self.association.send(pdv)
+            await self.association.send(pdv, end_of_message=end_of_message)
         else:
             await self.tunnel.send(pdv, compressible=compressible, end_of_message=end_of_message)
 

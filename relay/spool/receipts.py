@@ -178,7 +178,6 @@ class ReceiptTable:
 
         likely = [(item, sha256) for item, sha256 in asked if self._may_have(item)]
         if not likely:
-            await trio.lowlevel.checkpoint()
             return {}
 
         def look(connection: apsw.Connection) -> dict[bytes, Receipt | Conflict]:
@@ -342,7 +341,6 @@ class Recorder:
 
     async def wait_free(self, origin: bytes, items: Iterable[bytes]) -> None:
         """Return once nobody has one of these in hand."""
-        await trio.lowlevel.checkpoint()
         for item in items:
             while (freed := self._in_hand.get((origin, item))) is not None:
                 await freed.wait()

@@ -240,7 +240,8 @@ class ConnectionPair:
         self.actions[end.role] += actions
         for action in actions:
             match action:
-                case Send(data):
+                case Send():
+                    data = action.data
                     piece = self._piece or len(data)
                     for at in range(0, len(data), piece):
                         self._carry_out(other, other.receive(data[at : at + piece]))

@@ -54,7 +54,8 @@ def what(actions: list[Action]) -> str:
     words = []
     for action in actions:
         match action:
-            case Send(data):
+            case Send():
+                data = action.data
                 words.append("Send" + PDU_NAMES[data[0] - 1])
                 if data[0] == 7:
                     words[-1] += f"({data[8]},{data[9]})"
@@ -277,7 +278,7 @@ class TestEstablishment:
         """AE-6, PS3.8 §9.3.4: rejected-permanent, ACSE, protocol-version-not-supported."""
         end = in_state(State.STA2, Role.ACCEPTOR)
         actions = end.receive(encode(attrs.evolve(RQ, protocol_version=version)))
-        assert actions == [StopARTIM(), Send(encode(AAssociateRJ(1, 2, 2))), StartARTIM()]
+        assert actions == [StopARTIM(), Send((encode(AAssociateRJ(1, 2, 2)),)), StartARTIM()]
         assert end.state is State.STA13
         assert end.fault is not None
         assert "protocol version" in end.fault
@@ -303,7 +304,7 @@ class TestEstablishment:
         end = in_state(State.STA2, Role.ACCEPTOR)
         header = b"\x01\0" + (framing.MAXIMUM_ASSOCIATE_LENGTH + 1).to_bytes(4, "big")
         actions = end.receive(header)
-        assert actions == [StopARTIM(), Send(encode(AAssociateRJ(1, 2, 1))), StartARTIM()]
+        assert actions == [StopARTIM(), Send((encode(AAssociateRJ(1, 2, 1)),)), StartARTIM()]
         assert end.receive(bytes(framing.MAXIMUM_ASSOCIATE_LENGTH + 1)) == []
         assert end.receive(b"") == [StopARTIM()]
         assert end.fault is not None
@@ -693,14 +694,14 @@ class TestARTIM:
     def test_runs_after_a_rejection(self) -> None:
         """FIELD 4: ARTIM after reject (AE-8)."""
         end = in_state(State.STA3, Role.ACCEPTOR)
-        assert end.send(RJ) == [Send(encode(RJ)), StartARTIM()]
+        assert end.send(RJ) == [Send((encode(RJ),)), StartARTIM()]
         assert end.artim_expired() == [StopARTIM(), Close()]
 
     @pytest.mark.parametrize("role", Role)
     def test_runs_after_an_abort(self, role: Role) -> None:
         """FIELD 4: ARTIM after abort (AA-1), for a peer that never closes."""
         end = in_state(State.STA6, role)
-        assert end.send(ABORT) == [Send(encode(ABORT)), StartARTIM()]
+        assert end.send(ABORT) == [Send((encode(ABORT),)), StartARTIM()]
         assert end.artim_expired() == [StopARTIM(), Close()]
 
     def test_that_was_stopped_meanwhile_changes_nothing(self) -> None:
@@ -755,8 +756,8 @@ def test_no_bytes_make_it_raise(where: tuple[State, Role], pieces: list[bytes]) 
     for piece in pieces:
         for action in end.receive(piece):
             match action:
-                case Send(data) if data[0] != 4:
-                    decode(data)
+                case Send() if action.data[0] != 4:
+                    decode(action.data)
                 case Indicate(PDV() as pdv):
                     encode_pdata([pdv])
                 case Indicate(atom):

@@ -117,7 +117,10 @@ def test_fragments_of_a_command_are_not_kept() -> None:
 def test_a_command_goes_on_as_it_was_judged() -> None:
     other = store_rq(99)
     made = direction(Passage(other, nothing))
-    assert made.take(command(1, store_rq(1))) == Verdict((command_pdv(1, other),), before=nothing)
+    verdict = made.take(command(1, store_rq(1)))
+    assert verdict == Verdict((command_pdv(1, other),), before=nothing)
+    assert verdict.command == other
+    assert made.take(data(1)).command is None
 
 
 def test_only_accepted_contexts_carry_anything() -> None:

@@ -10,6 +10,7 @@ Whatever ends the session, what the device has answered by then is told first.
 """
 
 import hashlib
+from math import inf
 
 import structlog
 import trio
@@ -96,6 +97,7 @@ class Consignment:
         self._operations = Operations(window)
         self._reader = CommandReader()
         self._ending: Ending | None = None
+        self._waits_since = inf  # for a record of the near Router
         self._hearing, self._listening = trio.CancelScope(), trio.CancelScope()
         self._device_over = False
 
@@ -131,6 +133,29 @@ class Consignment:
     # --- what the near Router says ----------------------------------------------------------------
 
     async def _hear(self) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._watch)
+            await self._hear_all()
+            nursery.cancel_scope.cancel()
+
+    async def _watch(self) -> None:
+        """End it where nothing comes, unless the device owes an answer: then that is waited for.
+
+        One task that looks now and then, and not a deadline for each record: a scope with one costs
+        as much as the turn of the event loop in which the record comes.
+        """
+        due = trio.current_time() + NEAR_SILENCE
+        while True:
+            await trio.sleep_until(due)
+            due = min(self._waits_since, trio.current_time()) + NEAR_SILENCE
+            if due <= trio.current_time():
+                if not self._operations.owed:
+                    words = f"the near Router brought nothing for {NEAR_SILENCE:g} s"
+                    self._over(Ending(How.ROUTER, words))
+                    self._hearing.cancel()
+                due = trio.current_time() + NEAR_SILENCE
+
+    async def _hear_all(self) -> None:
         with self._hearing:
             try:
                 while True:
@@ -150,13 +175,11 @@ class Consignment:
         self._listening.cancel()
 
     async def _record(self) -> Atom | Note:
-        """What the near Router says next; while the device owes an answer it may be silent."""
-        while True:
-            with trio.move_on_after(NEAR_SILENCE):
-                return await self._near.receive_record()
-            if not self._operations.owed:
-                words = f"the near Router brought nothing for {NEAR_SILENCE:g} s"
-                raise _OverError(Ending(How.ROUTER, words))
+        """What the near Router says next."""
+        self._waits_since = trio.current_time()
+        record = await self._near.receive_record()
+        self._waits_since = inf
+        return record
 
     async def _take(self, record: Atom | Note) -> None:
         match record:
@@ -276,7 +299,7 @@ class Consignment:
         if verdict.before is not None:
             await verdict.before()
         for passed in verdict.forward:
-            await self._device.send(passed)
+            await self._device.send(passed, end_of_message=passed.is_last and not passed.is_command)
         return verdict
 
     # --- what the device says ---------------------------------------------------------------------
@@ -318,10 +341,8 @@ class Consignment:
         verdict = self._guard.inward(pdv)
         if verdict.reply is not None:
             raise RemoteProtocolError("a request where only a C-STORE-RSP may come")
-        for passed in verdict.forward:
-            if not passed.is_command:
-                continue  # a C-STORE-RSP has no data set (PS3.7 §9.3.1.2)
-            response = CommandSet.decode(passed.fragment)
+        response = verdict.command
+        if response is not None:  # a C-STORE-RSP has no data set (PS3.7 §9.3.1.2)
             if response.command_field != CommandField.C_STORE_RSP:
                 raise RemoteProtocolError(
                     f"command field {response.command_field:04X}H out of turn"

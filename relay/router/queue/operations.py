@@ -100,7 +100,6 @@ class Operations:
     async def begin(self, item: Item, sop_instance: str | None = None) -> Operation:
         """An operation for `item`, the object `sop_instance`, with a Message ID of its own, once
         the window has room."""
-        await trio.lowlevel.checkpoint()
         while len(self._outstanding) >= self.window:
             await self._changed.park()
         self._message_id = self._message_id % HIGHEST_MESSAGE_ID + 1

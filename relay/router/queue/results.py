@@ -5,8 +5,9 @@ near Router hears of it. While one group is written the next one gathers, and th
 next object.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from enum import Enum
+from math import inf
 
 import attrs
 import structlog
@@ -24,6 +25,11 @@ log = structlog.get_logger()
 
 # Results that wait to be written. Whoever brings more waits, and the device with it.
 WAITING_RESULTS = 32
+
+# Between two tellings. A result that is told alone costs a chunk, a message at the Bridge, and a
+# commit at the near Router: with an object each 4 ms, a quarter of that Router's processor time
+# beside the tunnel (1.3 and 0.95 ms for a CT image). The first one is told at once.
+TELL_EVERY = 0.05
 
 # For the near Router to take what it is told. Where it cannot be reached the session ends sooner,
 # after its resume window; one that is there takes it at once.
@@ -126,13 +132,15 @@ class Results:
         self._recorder = recorder
         self._origin = origin
         self._lock = trio.Lock()  # a tunnel is for one sender at a time
-        self._in_hand: list[bytes] = []
+        self._in_hand: dict[bytes, None] = {}
+        self._untold: list[Note] = []
+        self._telling_due = -inf
         self._send, self._receive = trio.open_memory_channel[Due](WAITING_RESULTS)
 
     async def take(self, item: bytes) -> None:
         """Have an item in hand until its result is told, once no other session has it."""
         await self._recorder.take(self._origin, item)
-        self._in_hand.append(item)
+        self._in_hand[item] = None
 
     async def add(self, due: Due) -> None:
         """Have `due` told. Waits while too many are."""
@@ -149,22 +157,43 @@ class Results:
         A result that could not be written is not told, nor is any later one.
         """
         broken = False
-        async for first in self._receive:
-            group = [first, *self._waiting()]
-            if broken:
-                continue  # taken all the same: who brings it must not wait here
-            receipts = [due.receipt for due in group if due.receipt is not None]
+        while (group := await self._next_group()) is not None:
+            # Where it is broken all is taken still: who brings it must not wait here.
+            if not broken:
+                try:
+                    await self._keep(group)
+                except DatabaseError as error:
+                    broken = True
+                    failed(error)
+            if trio.current_time() >= self._telling_due or len(self._untold) >= WAITING_RESULTS:
+                await self._tell()
+        await self._tell()
+
+    async def _next_group(self) -> list[Due] | None:
+        """All that is due; nothing, where it is time to tell; None at the end."""
+        with trio.move_on_at(self._telling_due if self._untold else inf):
             try:
-                await self._recorder.keep(receipts, unix_time())
-            except DatabaseError as error:
-                broken = True
-                failed(error)
-                continue
-            for due in group:
-                self._in_hand.remove(due.result.id)
-                self._recorder.free(self._origin, due.result.id)
-                self.counts.add(due)
-            await self.say(*(notes.encode(due.result) for due in group))
+                return [await self._receive.receive(), *self._waiting()]
+            except trio.EndOfChannel:
+                return None
+        return []
+
+    async def _keep(self, group: Sequence[Due]) -> None:
+        """Have the group durable, and its items free. Raises DatabaseError."""
+        receipts = [due.receipt for due in group if due.receipt is not None]
+        if receipts:
+            await self._recorder.keep(receipts, unix_time())
+        for due in group:
+            del self._in_hand[due.result.id]
+            self._recorder.free(self._origin, due.result.id)
+            self.counts.add(due)
+            self._untold.append(notes.encode(due.result))
+
+    async def _tell(self) -> None:
+        if self._untold:
+            told, self._untold = self._untold, []
+            await self.say(*told)
+            self._telling_due = trio.current_time() + TELL_EVERY
 
     def _waiting(self) -> Iterable[Due]:
         while self._receive.statistics().current_buffer_used:

@@ -273,6 +273,7 @@ class Taking:
                 handed = custody.hand_in(self._batch, item)
             handed_in.set()
             kept = await custody.wait(handed)
+            message.writer = None  # its file is a kept object's, however this association ends
         except SpoolError as error:
             await writer.discard()
             self._no_room(message, error)

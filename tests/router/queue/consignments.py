@@ -102,6 +102,21 @@ class Near(FakeAssociation):
 
     session = bytes(16)
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.together: list[int] = []
+        """How many records shared each chunk."""
+        self._shared = 0
+
+    async def send(
+        self, atom: Atom, *, compressible: bool = False, end_of_message: bool = True
+    ) -> None:
+        await super().send(atom, compressible=compressible, end_of_message=end_of_message)
+        self._shared += 1
+        if end_of_message:
+            self.together.append(self._shared)
+            self._shared = 0
+
     def say(self, *records: Record) -> None:
         super().say(*records)  # type: ignore[arg-type]
 

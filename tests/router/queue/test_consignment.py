@@ -95,6 +95,19 @@ async def test_with_a_window_answers_may_come_in_any_order(autojump_clock: MockC
         }
 
 
+async def test_the_device_hears_of_an_object_when_its_data_set_begins(
+    autojump_clock: MockClock,
+) -> None:
+    async with consignment() as world:
+        note, request, *fragments = consigned(0)
+        sent = world.relay.bytes_sent
+        world.near.say(note, request)
+        assert await world.hears_nothing()
+        assert world.relay.bytes_sent == sent
+        world.near.say(*fragments)
+        assert await world.take() == [data_set(0)]
+
+
 async def test_the_next_object_does_not_wait_for_the_disk(autojump_clock: MockClock) -> None:
     async with consignment() as world:
         world.table.delay = 10

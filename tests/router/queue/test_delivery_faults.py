@@ -16,6 +16,7 @@ from relay.router.queue import delivery, ledger
 from relay.signalling import messages
 from relay.spool.items import Item, Selection, State
 from relay.tunnel import notes
+from relay.tunnel.allowance import Allowance
 from relay.tunnel.handshake import accept_opening
 from relay.tunnel.notes import (
     Answer,
@@ -27,7 +28,6 @@ from relay.tunnel.notes import (
     Question,
     Result,
 )
-from relay.tunnel.reader import InLineAllowance
 from relay.tunnel.records import Note, Record
 from relay.tunnel.session import TunnelAssociation, accept_tunnel
 from tests.router.fakes import NETWORK, acceptance
@@ -106,7 +106,7 @@ async def scripted(tmp_path: Path, *scripts: Script) -> AsyncIterator[Sending]:
                 it.both.bridge.callee,  # type: ignore[arg-type]
                 it.both.store,  # type: ignore[arg-type]
                 received,
-                allowance=InLineAllowance(),
+                allowance=Allowance(),
             ) as near:
                 await near.send(acceptance(request))
                 with suppress(GoneError):

@@ -31,9 +31,9 @@ from relay.signalling import messages
 from relay.spool import receipts
 from relay.spool.receipts import RECEIPTS_SCHEMA, ReceiptTable, Recorder
 from relay.tunnel import notes
+from relay.tunnel.allowance import Allowance
 from relay.tunnel.handshake import Purpose
 from relay.tunnel.notes import Answer, Answers, Asked, Ended, EndedBy, Forget, Outcome, Question
-from relay.tunnel.reader import InLineAllowance
 from relay.tunnel.records import Note, Record
 from relay.tunnel.session import TunnelAssociation, open_tunnel
 from tests.router.fakes import (
@@ -132,7 +132,7 @@ class Delivery:
             a.client,  # type: ignore[arg-type]
             a.objects,  # type: ignore[arg-type]
             pending,
-            allowance=InLineAllowance(),
+            allowance=Allowance(),
         ) as near:
             yield near
 

@@ -2,10 +2,21 @@
 
 import pytest
 import trio
+import trio.lowlevel
 from trio.testing import MockClock
 
 from relay.errors import DatabaseError
-from relay.router.queue.results import Counts, Due, Ending, How, Results, known, say
+from relay.router.queue.results import (
+    TELL_EVERY,
+    WAITING_RESULTS,
+    Counts,
+    Due,
+    Ending,
+    How,
+    Results,
+    known,
+    say,
+)
 from relay.spool.receipts import Conflict, Recorder
 from relay.tunnel import notes
 from relay.tunnel.notes import Answers, EndedBy, Outcome, Result
@@ -46,6 +57,84 @@ async def test_they_are_durable_before_they_are_told(autojump_clock: MockClock) 
     assert len(world.table.receipts) == 3
     assert world.results.counts == Counts(delivered=3)
     await world.recorder.wait_free(ORIGIN, [object_id(n) for n in (1, 2, 3)])
+
+
+async def test_the_first_is_told_at_once_and_the_next_ones_together(
+    autojump_clock: MockClock,
+) -> None:
+    world = World()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(world.run)
+        await world.due(1)
+        await trio.sleep(TELL_EVERY / 10)
+        assert len(world.near.sent) == 1
+        for number in (2, 3, 4):
+            await world.due(number)
+            await trio.sleep(TELL_EVERY / 10)
+            assert len(world.table.receipts) == number  # durable at once, and free for others
+            await world.recorder.wait_free(ORIGIN, [object_id(number)])
+        assert len(world.near.sent) == 1
+        await trio.sleep(TELL_EVERY)
+        assert [note.id for note in await world.near.results(4)] == [
+            object_id(n) for n in (1, 2, 3, 4)
+        ]
+        assert world.near.together == [1, 3]
+        await trio.sleep(2 * TELL_EVERY)
+        await world.due(5)
+        await trio.sleep(TELL_EVERY / 10)
+        assert world.near.together == [1, 3, 1]
+        nursery.cancel_scope.cancel()
+
+
+async def test_so_many_as_may_wait_are_told_before_their_time(autojump_clock: MockClock) -> None:
+    world = World()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(world.run)
+        await world.due(0)
+        await trio.sleep(TELL_EVERY / 10)
+        for number in range(1, WAITING_RESULTS + 1):
+            await world.due(number)
+            await trio.lowlevel.checkpoint()
+        await trio.sleep(TELL_EVERY / 10)
+        assert len(world.near.sent) >= WAITING_RESULTS
+        nursery.cancel_scope.cancel()
+
+
+async def test_what_is_durable_is_told_at_the_end_without_a_wait(
+    autojump_clock: MockClock,
+) -> None:
+    world = World()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(world.run)
+        await world.due(1, 2)
+        await trio.sleep(TELL_EVERY / 10)
+        await world.due(3)
+        await trio.sleep(TELL_EVERY / 10)
+        world.table.failing = True
+        await world.due(4)
+        await trio.sleep(TELL_EVERY / 10)
+        world.results.end()
+    assert trio.current_time() < TELL_EVERY
+    told = [note.id for note in await world.near.results(3)]
+    assert told == [object_id(n) for n in (1, 2, 3)]  # and not the fourth
+
+
+async def test_what_is_durable_is_told_also_where_the_end_is_late(
+    autojump_clock: MockClock,
+) -> None:
+    world = World()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(world.run)
+        await world.due(1, 2)
+        await trio.sleep(TELL_EVERY / 10)
+        await world.due(3)
+        await trio.sleep(TELL_EVERY / 10)
+        world.table.failing = True
+        await world.due(4)
+        await trio.sleep(10 * TELL_EVERY)
+        world.results.end()
+    told = [note.id for note in await world.near.results(3)]
+    assert told == [object_id(n) for n in (1, 2, 3)]
 
 
 async def test_after_a_failure_nothing_is_told_and_nobody_waits(autojump_clock: MockClock) -> None:

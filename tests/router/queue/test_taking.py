@@ -27,6 +27,7 @@ from relay.router.aliases import Alias
 from relay.router.calling import serve_device
 from relay.router.queue.admission import WINDOW
 from relay.router.queue.destinations import Destination
+from relay.router.queue.taking import Taking
 from relay.router.queue.warnings import Kind
 from relay.spool.items import Priority, State
 from relay.spool.segments import SEGMENT
@@ -341,6 +342,41 @@ async def test_an_association_that_ends_while_the_router_stops(tmp_path: Path) -
         assert files(it) == 1
         (batch,) = (await it.queue.spool.items.batches([1])).values()
         assert batch.closed is not None
+        for stream in (near, far):
+            await trio.aclose_forcefully(stream)
+
+
+async def test_what_is_kept_stays_where_its_association_ends_before_the_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answering = trio.Event()
+
+    async def never(*_: object) -> None:
+        answering.set()
+        await trio.sleep_forever()
+
+    monkeypatch.setattr(Taking, "_respond", never)
+    async with taking(tmp_path, couriers=False) as it:
+        near, far = trio.testing.memory_stream_pair()
+        sender = TCPAssociation(near, Role.REQUESTOR, host="127.0.0.1")
+        router = TCPAssociation(far, Role.ACCEPTOR, host="127.0.0.1")
+        with trio.CancelScope() as stopping:
+            async with trio.open_nursery() as nursery:
+
+                @nursery.start_soon
+                async def serve() -> None:
+                    await serve_device(it.both.a, router, queue=it.queue)
+
+                await sender.send(proposal(CT))
+                await sender.receive()
+                for pdv in stored(1):
+                    await sender.send(pdv)
+                await answering.wait()
+                stopping.cancel()
+        assert files(it) == 1
+        (item,) = await it.items()
+        assert item.state is State.WAITING
+        assert it.queue.spool.objects.space.used == item.size
         for stream in (near, far):
             await trio.aclose_forcefully(stream)
 
