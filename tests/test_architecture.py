@@ -42,6 +42,7 @@ ROOMS = {
             "relay.tunnel",
             "relay.tunnel.records",
             "relay.tunnel.chunks",
+            "relay.tunnel.compression",
             "relay.tunnel.seal",
             "relay.tunnel.keys",
             "relay.tunnel.handshake",
@@ -65,8 +66,9 @@ ROOMS = {
             "relay.identity",
             "relay.invitation",
             "relay.providers",
+            "relay.byte_stream",
         ),
-        ("trio", "httpx", "httpcore", "structlog"),
+        ("trio", "httpx", "h11", "structlog"),
     ),
     "signalling": Room(
         ("relay.signalling", "relay.signalling.*"),
@@ -81,6 +83,7 @@ ROOMS = {
             "relay.tls",
             "relay.tls_words",
             "relay.transport",
+            "relay.writing",
         ),
         ("relay.dicom", "relay.dicom.*"),
         ("trio", "structlog"),
@@ -89,14 +92,18 @@ ROOMS = {
         ("relay.scu",), ("relay.dicom", "relay.dicom.*", "relay.association"), ("trio", "structlog")
     ),
     # A provider's settings are read as the configuration's values are.
-    "providers": Room(("relay.providers", "relay.providers.*"), ("relay.values",)),
+    "providers": Room(
+        ("relay.providers", "relay.providers.*"), ("relay.values", "relay.workers")
+    ),
     "database": Room(("relay.database",), (), ("apsw", "trio", "structlog")),
+    "workers": Room(("relay.workers",), (), ("trio", "outcome")),
+    "byte stream": Room(("relay.byte_stream",), (), ("trio",)),
     "spool": Room(
         ("relay.spool", "relay.spool.*"),
-        ("relay.database", "relay.dicom", "relay.dicom.*"),
+        ("relay.database", "relay.dicom", "relay.dicom.*", "relay.workers"),
         ("trio", "apsw", "cryptography", "structlog"),
     ),
-    "web": Room(("relay.web", "relay.web.*"), ("relay.database",)),
+    "web": Room(("relay.web", "relay.web.*"), ("relay.database", "relay.byte_stream")),
     "bridge": Room(
         ("relay.bridge", "relay.bridge.*"),
         (

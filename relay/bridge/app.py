@@ -120,8 +120,11 @@ async def run_bridge(
                 log.info("bridge started", url=url, listen=bound, identity=identity.fingerprint)
                 task_status.started(BridgeHandle(bound, data_dir / CONTROL_SOCKET))
                 await stopping.wait()
-                # Ours first: a WebSocket would never end by itself.
+                # Ours first: a WebSocket would never end by itself, and who waits for an object
+                # that is not there yet would do so until the grace is over.
                 rooms.signal.close()
+                if stores.own is not None:
+                    stores.own.let_nobody_wait()
             background.cancel_scope.cancel()
         log.info("bridge stopped")
 

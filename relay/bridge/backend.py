@@ -102,6 +102,11 @@ class BridgeBackend:
     ) -> tuple[SignedRow, SignedRow]:
         return await self._sessions.read_urls(session, direction, slot)
 
+    async def ahead_urls(
+        self, session: bytes, direction: Direction, first: int, count: int
+    ) -> Sequence[tuple[SignedRow, SignedRow]]:
+        return await self._sessions.ahead_urls(session, direction, first, count)
+
     async def expire(self) -> None:
         """End sessions that nobody will come back to, for as long as the Bridge runs."""
         seen: dict[bytes, float] = {}

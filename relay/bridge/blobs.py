@@ -1,18 +1,21 @@
 """`/v1/blobs/{name}`: the Bridge's own object store, for whoever holds a signed URL."""
 
 from collections.abc import AsyncIterable, Mapping
-from contextlib import AbstractAsyncContextManager, aclosing
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing
 from typing import Protocol
 
+import structlog
 import trio
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from relay.errors import Refused
+from relay.errors import ObjectMissing, ProviderError, Refused
 from relay.providers.disk import BLOB_PATH, Blob
 from relay.web.answers import check_headers
 from relay.web.operations import BINARY, BYTES, Operation
+
+log = structlog.get_logger()
 
 # A whole PUT or GET, however slowly it moves; the Router's own limit for one is the same. The
 # sweeper counts with it: after a PUT URL's life and this long, nothing can arrive any more.
@@ -26,7 +29,7 @@ class BlobStore(Protocol):
 
     async def write(self, name: str, stream: AsyncIterable[bytes], length: int) -> None: ...
 
-    def open(self, name: str) -> AbstractAsyncContextManager[Blob]: ...
+    def open(self, name: str, session: str = "") -> AbstractAsyncContextManager[Blob]: ...
 
     async def remove(self, name: str) -> None: ...
 
@@ -54,7 +57,7 @@ def blob_operations(store: BlobStore, *, timeout: float = TRANSFER_TIMEOUT) -> l
 
     async def get(request: Request) -> Response:
         name, _ = verify(request)
-        return _BlobResponse(store, name, timeout)
+        return _BlobResponse(store, name, request.query_params.get("a", ""), timeout)
 
     async def delete(request: Request) -> Response:
         name, _ = verify(request)
@@ -77,7 +80,8 @@ def blob_operations(store: BlobStore, *, timeout: float = TRANSFER_TIMEOUT) -> l
             "GET",
             path,
             get,
-            "Read an object, by a signed URL.",
+            "Read an object, by a signed URL; by one signed for it, wait for what is not there yet"
+            " (204 if it does not begin to come in time), and read it as it arrives.",
             answer=BINARY,
             media=BYTES,
             refusals=(403, 404, 503),
@@ -94,26 +98,79 @@ def blob_operations(store: BlobStore, *, timeout: float = TRANSFER_TIMEOUT) -> l
 
 
 class _BlobResponse(Response):
-    """A blob in pieces; cut off, and so not whole for anybody, if it takes too long."""
+    """A blob in pieces; cut off, and so not whole for anybody, if it takes too long.
 
-    def __init__(self, store: BlobStore, name: str, timeout: float) -> None:
+    With `session`, a request ahead of time: what is not there yet is waited for, for as long as
+    the peer does.
+    """
+
+    def __init__(self, store: BlobStore, name: str, session: str, timeout: float) -> None:
         super().__init__(media_type=BYTES)
         self._store = store
         self._name = name
+        self._session = session
         self._timeout = timeout
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         with trio.move_on_after(self._timeout):
-            async with self._store.open(self._name) as blob:
-                self.headers["Content-Length"] = str(blob.size)
-                self.headers["Cache-Control"] = "no-store"
-                await send(
-                    {
-                        "type": "http.response.start",
-                        "status": self.status_code,
-                        "headers": self.raw_headers,
-                    }
-                )
-                async for piece in blob.pieces():
-                    await send({"type": "http.response.body", "body": piece, "more_body": True})
-                await send({"type": "http.response.body", "body": b""})
+            async with AsyncExitStack() as stack:
+                opening = self._store.open(self._name, self._session)
+                if not self._session:
+                    await self._send(await stack.enter_async_context(opening), send)
+                elif blob := await self._await(opening, stack, receive):
+                    await self._send(blob, send)
+                else:
+                    await Response(status_code=204)(scope, receive, send)
+
+    async def _await(
+        self, opening: AbstractAsyncContextManager[Blob], stack: AsyncExitStack, receive: Receive
+    ) -> Blob | None:
+        """The blob, or None where it does not come, or the peer has gone."""
+        blob = None
+        failure: ProviderError | None = None
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_until_gone, receive, nursery.cancel_scope)
+            try:
+                blob = await stack.enter_async_context(opening)
+            except ObjectMissing:
+                pass  # it did not come
+            except ProviderError as error:
+                failure = error  # which the nursery would wrap
+            nursery.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
+        return blob
+
+    async def _send(self, blob: Blob, send: Send) -> None:
+        self.headers["Content-Length"] = str(blob.size)
+        self.headers["Cache-Control"] = "no-store"
+        start = {
+            "type": "http.response.start",
+            "status": self.status_code,
+            "headers": self.raw_headers,
+        }
+        left = blob.size
+        async with aclosing(blob.pieces()) as pieces:
+            try:
+                async for piece in pieces:
+                    if left == blob.size:
+                        await send(start)
+                    left -= len(piece)
+                    # The last piece says so: one write less.
+                    await send({"type": "http.response.body", "body": piece, "more_body": left > 0})
+            except ProviderError as error:
+                if left == blob.size:
+                    raise
+                # A PUT that was cut short, or the disk: whoever reads sees that it is not whole.
+                log.info("object not sent to its end", missing=left, why=str(error))
+                return
+        if not blob.size:
+            await send(start)
+            await send({"type": "http.response.body", "body": b""})
+
+
+async def _until_gone(receive: Receive, waiting: trio.CancelScope) -> None:
+    """Let nobody be waited for who has gone."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    waiting.cancel()

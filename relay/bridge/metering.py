@@ -79,9 +79,12 @@ class MeteredStore:
 
     async def write(self, name: str, stream: AsyncIterable[bytes], length: int) -> None:
         store = self._store
-        if await store.exists(name):
-            raise Refused(409, "the object exists")
-        self._meter.charge(name, length)
+        try:
+            self._meter.charge(name, length)
+        except Refused:
+            if await store.exists(name):  # put again, by one that got no answer
+                raise Refused(409, "the object exists") from None
+            raise
         try:
             await store.write(name, stream, length)
         except BaseException:
@@ -91,8 +94,8 @@ class MeteredStore:
                     self._meter.release([name])
             raise
 
-    def open(self, name: str) -> AbstractAsyncContextManager[Blob]:
-        return self._store.open(name)
+    def open(self, name: str, session: str = "") -> AbstractAsyncContextManager[Blob]:
+        return self._store.open(name, session)
 
     async def remove(self, name: str) -> None:
         await self._store.remove(name)

@@ -17,7 +17,7 @@ from relay.bridge.objects import EndedSession, object_name
 from relay.database import Database
 from relay.errors import Refused
 from relay.identity import fingerprint
-from relay.providers import Provider, SignedRequest
+from relay.providers import Provider, ReadsAhead, SignedRequest
 from relay.signalling.hub import SessionRefused, SignedRow
 from relay.signalling.messages import MAXIMUM_SLOTS, Direction, EndReason, Open
 
@@ -291,6 +291,28 @@ class Sessions:
         delete = await provider.sign_delete(name, lifetime=DELETE_LIFETIME)
         self._held(session)
         return _row(get), _row(delete)
+
+    async def ahead_urls(
+        self, session: bytes, direction: Direction, first: int, count: int
+    ) -> list[tuple[SignedRow, SignedRow]]:
+        """Signed GETs that may come before their objects, and DELETEs, of `count` slots.
+
+        None where the store cannot have a reader wait. Raises Refused.
+        """
+        held = self._held(session)
+        if first > held.slots[direction] + SLOTS_AHEAD or first + count > MAXIMUM_SLOT:
+            raise Refused(400, "slots out of turn")
+        provider = self._provider(held)
+        if not isinstance(provider, ReadsAhead):
+            return []
+        rows = []
+        for slot in range(first, first + count):
+            name = held.object_name(direction, slot)
+            get = await provider.sign_get_ahead(name, lifetime=GET_LIFETIME, session=session)
+            delete = await provider.sign_delete(name, lifetime=DELETE_LIFETIME)
+            rows.append((_row(get), _row(delete)))
+        self._held(session)
+        return rows
 
     # --- inside ---------------------------------------------------------------------------------
 

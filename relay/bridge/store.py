@@ -11,7 +11,7 @@ import attrs
 import structlog
 import trio
 
-from relay.bridge.watched import Health, WatchedProvider
+from relay.bridge.watched import Health, WatchedProvider, watch
 from relay.errors import ProviderError, RelayError, leaves
 from relay.providers import Provider
 from relay.providers.registry import Host, factory
@@ -55,7 +55,7 @@ class Store:
         """
         try:
             async with factory(self.kind)(host, self.settings) as provider:
-                watched = WatchedProvider(self.name, provider, self.health)
+                watched = watch(self.name, provider, self.health)
                 self.origin = await _origin(watched)
                 self.provider = providers[self.name] = watched
                 task_status.started()

@@ -12,7 +12,7 @@ import structlog
 import trio
 
 from relay.errors import ProviderError
-from relay.providers import Finding, Provider, SignedRequest, StoredObject
+from relay.providers import Finding, Provider, ReadsAhead, SignedRequest, StoredObject
 
 T = TypeVar("T")
 
@@ -122,6 +122,27 @@ class WatchedProvider:
             self.health.failed(why)
             log.error("provider failed", store=self.name, error=type(error).__name__, at=_at(error))
             raise ProviderError(f"object store {self.name}: {why}") from error
+
+
+class WatchedAhead(WatchedProvider):
+    """As WatchedProvider, over one that can have a reader wait."""
+
+    def __init__(self, name: str, provider: Provider, ahead: ReadsAhead, health: Health) -> None:
+        super().__init__(name, provider, health)
+        self._ahead = ahead
+
+    async def sign_get_ahead(self, name: str, *, lifetime: int, session: bytes) -> SignedRequest:
+        return await self._call(
+            SIGN_TIMEOUT,
+            lambda: self._ahead.sign_get_ahead(name, lifetime=lifetime, session=session),
+        )
+
+
+def watch(name: str, provider: Provider, health: Health) -> WatchedProvider:
+    """The provider, watched, with all that it can do."""
+    if isinstance(provider, ReadsAhead):
+        return WatchedAhead(name, provider, provider, health)
+    return WatchedProvider(name, provider, health)
 
 
 def _at(error: BaseException) -> str:

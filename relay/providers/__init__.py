@@ -6,7 +6,7 @@ and a check that a person can run.
 """
 
 from collections.abc import AsyncIterator, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import attrs
 
@@ -77,3 +77,15 @@ class Provider(Protocol):
 
     async def check(self) -> Sequence[Finding]:
         """Put, get and delete a probe object by the signed requests; warn of what would hurt."""
+
+
+@runtime_checkable
+class ReadsAhead(Protocol):
+    """What a provider can do beside, whose requests come to this Bridge: have a reader wait."""
+
+    async def sign_get_ahead(self, name: str, *, lifetime: int, session: bytes) -> SignedRequest:
+        """A GET of `name`, for `lifetime` seconds, that may come before the object does.
+
+        It is answered as soon as the object begins to arrive, and while it does; 204 if it does
+        not in some seconds, or if too many wait already, in all or for this `session`.
+        """

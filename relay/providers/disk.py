@@ -11,10 +11,16 @@ import hashlib
 import hmac
 import os
 import secrets
-import shutil
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Mapping,
+    Sequence,
+)
+from contextlib import asynccontextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -25,20 +31,25 @@ import httpx
 import trio
 
 from relay.errors import ObjectMissing, ProviderError, Refused
-from relay.providers import Finding, SignedRequest, StoredObject
+from relay.providers import Finding, SignedRequest, StoredObject, files
+from relay.providers.arrivals import READ_PIECE, Arrival, Arrivals
 from relay.providers.names import check_object_name, is_object_name
 from relay.providers.probe import probe
+from relay.workers import Workers
 
 T = TypeVar("T")
 
 BLOB_PATH = "/v1/blobs/"
 # Disk that stays free whatever Relay may use: databases and logs live beside the blobs.
 FREE_DISK_FLOOR = 512 * 1024 * 1024
-# A thread hop costs 0.1 ms: a piece this large makes it small beside the copy.
+# What of a PUT is held in memory until it is written: what is not larger goes to a thread once.
 WRITE_PIECE = 1024 * 1024
-READ_PIECE = 256 * 1024
-
+# Hex digits of what stands for a session in its requests ahead of time.
+SESSION_TAG = 16
+# Threads that wait for the disk. More would only wait for each other, and for the interpreter.
+MAXIMUM_THREADS = 8
 _SIGNATURE_DOMAIN = b"relay/1/blob\0"
+_SESSION_DOMAIN = b"relay/1/blob/session\0"
 
 
 @attrs.frozen(slots=True)
@@ -46,16 +57,7 @@ class Blob:
     """An object opened for reading: its size, and its bytes in pieces."""
 
     size: int
-    _descriptor: int
-
-    async def pieces(self) -> AsyncIterator[bytes]:
-        offset = 0
-        while offset < self.size:
-            piece = await _in_thread(partial(os.pread, self._descriptor, READ_PIECE, offset))
-            if not piece:
-                raise ProviderError("blob file is shorter than it was")
-            offset += len(piece)
-            yield piece
+    pieces: Callable[[], AsyncGenerator[bytes, None]]
 
 
 @attrs.define
@@ -92,6 +94,9 @@ class DiskProvider:
         self._client = client
         self._clock = clock
         self._usage = _Usage()
+        self._free = 0  # what the disk had when it was last asked: with each PUT
+        self._workers = Workers(MAXIMUM_THREADS)
+        self._arrivals = Arrivals()
 
     # --- what every provider offers -------------------------------------------------------------
 
@@ -103,6 +108,11 @@ class DiskProvider:
         """A GET of `name`."""
         return self._sign("GET", name, lifetime)
 
+    async def sign_get_ahead(self, name: str, *, lifetime: int, session: bytes) -> SignedRequest:
+        """A GET of `name` that waits for it (`relay.providers.ReadsAhead`)."""
+        tag = hmac.digest(self._key, _SESSION_DOMAIN + session, "sha256").hex()[:SESSION_TAG]
+        return self._sign("GET", name, lifetime, session=tag)
+
     async def sign_delete(self, name: str, *, lifetime: int) -> SignedRequest:
         """A DELETE of `name`."""
         return self._sign("DELETE", name, lifetime)
@@ -110,12 +120,13 @@ class DiskProvider:
     async def delete(self, names: Sequence[str]) -> None:
         """Delete these objects; missing ones are no error."""
         paths = [self._path(name) for name in names]
-        self._usage.stored -= await _in_thread(partial(_unlink_all, paths))
+        self._arrivals.disappoint(names)
+        self._usage.stored -= await self._in_thread(partial(files.unlink_all, paths))
 
     async def list(self, prefix: str) -> AsyncIterator[StoredObject]:
         """All objects whose names begin with `prefix`, folder by folder."""
-        for folder in await _in_thread(lambda: sorted(self._objects.iterdir())):
-            for stored in await _in_thread(partial(_scan, folder)):
+        for folder in await self._in_thread(lambda: sorted(self._objects.iterdir())):
+            for stored in await self._in_thread(partial(files.scan, folder)):
                 if stored.name.startswith(prefix):
                     yield stored
 
@@ -158,7 +169,8 @@ class DiskProvider:
         expires, limit, signature = (query.get(part, "") for part in ("e", "l", "s"))
         if not (_is_number(expires) and _is_number(limit) and is_object_name(name)):
             raise Refused(403, "not a signed request of this store")
-        expected = self._signature(method, name, int(expires), int(limit))
+        session = query.get("a", "")
+        expected = self._signature(method, name, int(expires), int(limit), session)
         if not hmac.compare_digest(expected.encode(), signature.encode()):
             raise Refused(403, "signature does not hold")
         if self._clock() >= int(expires):
@@ -171,44 +183,58 @@ class DiskProvider:
         Raises Refused: 409 if the object exists, 507 without room, 400 if the length lies.
         """
         path = self._path(name)
-        if await _in_thread(path.exists):
-            raise Refused(409, "the object exists")
         if self._usage.stored + self._usage.promised + length > self._space:
-            raise Refused(507, "blob space is used up")
-        if await self._free_disk() - self._usage.promised - length < self._free_floor:
-            raise Refused(507, "disk is nearly full")
+            raise await self._no_room(name, "blob space is used up")
+        if not (self._has_room(length) or (await self._free_disk() and self._has_room(length))):
+            raise await self._no_room(name, "disk is nearly full")
         incoming = self._incoming / secrets.token_hex(16)
         self._usage.promised += length
         try:
-            await self._receive(incoming, stream, length)
-            await _in_thread(partial(os.link, incoming, path))
-            self._usage.stored += length
-        except FileExistsError:
-            raise Refused(409, "the object exists") from None
+            with self._arrivals.arrival(name, length) as arrival:
+                try:
+                    await self._receive(arrival, stream, incoming)
+                    store = partial(files.store, arrival, incoming, path, self._objects)
+                    self._free = await self._in_thread(store)
+                except FileExistsError:
+                    raise Refused(409, "the object exists") from None
+                except BaseException:
+                    if arrival.descriptor is not None:
+                        with trio.CancelScope(shield=True):
+                            await self._in_thread(partial(incoming.unlink, missing_ok=True))
+                    raise
+                self._usage.stored += length
+                arrival.end(stored=True)
         finally:
             self._usage.promised -= length
-            with trio.CancelScope(shield=True):
-                await _in_thread(partial(incoming.unlink, missing_ok=True))
 
     async def exists(self, name: str) -> bool:
         """Whether the object `name` is stored."""
-        return await _in_thread(self._path(name).exists)
+        return await self._in_thread(self._path(name).exists)
 
     @asynccontextmanager
-    async def open(self, name: str) -> AsyncIterator[Blob]:
+    async def open(self, name: str, session: str = "") -> AsyncIterator[Blob]:
         """The object `name`, open for reading; deleting it meanwhile does no harm.
 
-        Raises ObjectMissing.
+        With `session`, as `sign_get_ahead` has put it into the query's `a`, one that is not there
+        is waited for, and read as it arrives. Raises ObjectMissing.
         """
-        path = self._path(name)
+        with self._arrivals.reader(name, session) if session else nullcontext() as reader:
+            # Behind the reader, who so misses no PUT that begins while we look.
+            try:
+                size, first, descriptor = await self._in_thread(
+                    partial(files.open_file, self._path(name))
+                )
+            except FileNotFoundError:
+                arrival = await reader.begun() if reader is not None else None
+                if arrival is None:
+                    raise ObjectMissing("no such object") from None
+                yield Blob(arrival.length, partial(arrival.read, self._workers))
+                return
         try:
-            descriptor = await _in_thread(partial(os.open, path, os.O_RDONLY | os.O_NOFOLLOW))
-        except FileNotFoundError:
-            raise ObjectMissing("no such object") from None
-        try:
-            yield Blob(os.fstat(descriptor).st_size, descriptor)
+            yield Blob(size, partial(self._pieces, size, first, descriptor))
         finally:
-            os.close(descriptor)
+            if descriptor is not None:
+                os.close(descriptor)
 
     async def remove(self, name: str) -> None:
         """Delete one object; a missing one is no error."""
@@ -223,49 +249,95 @@ class DiskProvider:
 
     async def prepare(self) -> None:
         """Make the folders, drop what a crash left half-way, and count what is stored."""
-        self._usage.stored = await _in_thread(partial(_prepare, self._objects, self._incoming))
+        prepare = partial(files.prepare, self._objects, self._incoming)
+        self._usage.stored = await self._in_thread(prepare)
+        await self._free_disk()
 
-    async def _receive(self, path: Path, stream: AsyncIterable[bytes], length: int) -> None:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
-        descriptor = await _in_thread(partial(os.open, path, flags, 0o600))
-        try:
-            received = 0
-            waiting = bytearray()
-            async for piece in stream:
-                received += len(piece)
-                if received > length:
-                    raise Refused(400, "body is longer than its Content-Length")
-                waiting += piece
-                if len(waiting) >= WRITE_PIECE:
-                    await _in_thread(partial(_write_all, descriptor, bytes(waiting)))
-                    waiting.clear()
-            if received < length:
-                raise Refused(400, "body is shorter than its Content-Length")
-            await _in_thread(partial(_write_all, descriptor, bytes(waiting)))
-        finally:
-            os.close(descriptor)
+    def let_nobody_wait(self) -> None:
+        """Answer those who ask ahead of time, and whoever does from now on: the Bridge stops."""
+        self._arrivals.close()
+
+    def close(self) -> None:
+        """End what `prepare` began."""
+        self._arrivals.close()
+        self._workers.close()
+
+    async def _receive(
+        self, arrival: Arrival, stream: AsyncIterable[bytes], incoming: Path
+    ) -> None:
+        async for piece in stream:
+            if arrival.received + len(piece) > arrival.length:
+                raise Refused(400, "body is longer than its Content-Length")
+            arrival.add(piece)
+            held = arrival.received - arrival.written
+            # Readers look through the pieces that are held: a body of tiny ones is not let grow.
+            much = held >= WRITE_PIECE or len(arrival.pieces) >= files.MAXIMUM_BUFFERS
+            if much and arrival.received < arrival.length:
+                await self._in_thread(partial(files.write_out, arrival, incoming))
+                arrival.wrote()
+        if arrival.received < arrival.length:
+            raise Refused(400, "body is shorter than its Content-Length")
+
+    async def _pieces(
+        self, size: int, first: bytes, descriptor: int | None
+    ) -> AsyncGenerator[bytes, None]:
+        offset = len(first)
+        if first:
+            yield first
+        while offset < size:
+            assert descriptor is not None
+            length = min(READ_PIECE, size - offset)
+            piece = await self._in_thread(partial(os.pread, descriptor, length, offset))
+            if not piece:
+                raise ProviderError("blob file is shorter than it was")
+            offset += len(piece)
+            yield piece
+
+    async def _no_room(self, name: str, why: str) -> Refused:
+        """What to say to a PUT of `name`, for which there is no room: it may be there already."""
+        if await self.exists(name):
+            return Refused(409, "the object exists")
+        return Refused(507, why)
+
+    def _has_room(self, length: int) -> bool:
+        return self._free - self._usage.promised - length >= self._free_floor
 
     async def _free_disk(self) -> int:
-        return (await _in_thread(partial(shutil.disk_usage, self._objects))).free
+        self._free = await self._in_thread(partial(files.free_bytes, self._objects))
+        return self._free
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        """`work` in a thread; the system's errors, but for what callers look for, as ours."""
+        try:
+            return await self._workers.run(work)
+        except (FileNotFoundError, FileExistsError):
+            raise
+        except OSError as error:
+            raise ProviderError(f"disk store: {error.strerror}") from error
 
     def _path(self, name: str) -> Path:
         check_object_name(name)
         folder = hashlib.sha256(name.encode("ascii")).hexdigest()[:2]
         return self._objects / folder / name.replace("/", "+")
 
-    def _sign(self, method: str, name: str, lifetime: int, limit: int = 0) -> SignedRequest:
+    def _sign(
+        self, method: str, name: str, lifetime: int, limit: int = 0, session: str = ""
+    ) -> SignedRequest:
         check_object_name(name)
         expires = int(self._clock()) + lifetime
-        query = urlencode(
-            {"e": expires, "l": limit, "s": self._signature(method, name, expires, limit)}
-        )
+        signature = self._signature(method, name, expires, limit, session)
+        query = urlencode({"e": expires, "l": limit, "s": signature})
+        if session:
+            query += f"&a={session}"
         url = f"{self._base_url}{BLOB_PATH}{name}?{query}"
         return SignedRequest(method, url, (), expires)
 
-    def _signature(self, method: str, name: str, expires: int, limit: int) -> str:
+    def _signature(self, method: str, name: str, expires: int, limit: int, session: str) -> str:
         # Name and method hold no newline, so no two requests share these bytes.
-        signed = f"{method}\n{name}\n{expires}\n{limit}".encode()
-        return hmac.digest(self._key, _SIGNATURE_DOMAIN + signed, "sha256").hex()
+        signed = f"{method}\n{name}\n{expires}\n{limit}"
+        if session:
+            signed += f"\n{session}"
+        return hmac.digest(self._key, _SIGNATURE_DOMAIN + signed.encode(), "sha256").hex()
 
 
 @asynccontextmanager
@@ -294,55 +366,11 @@ async def open_disk_provider(
         client=client,
         clock=clock,
     )
-    await provider.prepare()
-    yield provider
-
-
-async def _in_thread(work: Callable[[], T]) -> T:
-    """`work` in a thread; the system's errors, but for what callers look for, as ProviderError."""
     try:
-        return await trio.to_thread.run_sync(work)
-    except (FileNotFoundError, FileExistsError):
-        raise
-    except OSError as error:
-        raise ProviderError(f"disk store: {error.strerror}") from error
-
-
-def _prepare(objects: Path, incoming: Path) -> int:
-    objects.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for folder in (objects, incoming, *(objects / f"{number:02x}" for number in range(256))):
-        folder.mkdir(mode=0o700, exist_ok=True)
-    for half in incoming.iterdir():
-        half.unlink()
-    return sum(stored.size for folder in objects.iterdir() for stored in _scan(folder))
-
-
-def _scan(folder: Path) -> list[StoredObject]:
-    found = []
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            with suppress(FileNotFoundError):  # deleted between the listing and the look
-                status = entry.stat(follow_symlinks=False)
-                name = entry.name.replace("+", "/")
-                found.append(StoredObject(name, status.st_size, int(status.st_mtime)))
-    return found
-
-
-def _unlink_all(paths: Sequence[Path]) -> int:
-    """Unlink what is there of `paths`; the bytes that were freed."""
-    freed = 0
-    for path in paths:
-        with suppress(FileNotFoundError):
-            size = path.lstat().st_size
-            path.unlink()
-            freed += size
-    return freed
-
-
-def _write_all(descriptor: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view) :]
+        await provider.prepare()
+        yield provider
+    finally:
+        provider.close()
 
 
 def _is_number(text: str) -> bool:

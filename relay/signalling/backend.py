@@ -82,3 +82,11 @@ class Backend(Protocol):
         self, session: bytes, direction: Direction, slot: int
     ) -> tuple[SignedRow, SignedRow]:
         """Signed GET and DELETE of a slot."""
+
+    async def ahead_urls(
+        self, session: bytes, direction: Direction, first: int, count: int
+    ) -> Sequence[tuple[SignedRow, SignedRow]]:
+        """Signed GETs that may come before their objects, and DELETEs, of `count` slots.
+
+        None where the session's store cannot have a reader wait.
+        """

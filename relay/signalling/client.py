@@ -21,6 +21,7 @@ from relay.signalling.conversation import converse, reason
 from relay.signalling.dial import Dial, websocket_dial
 from relay.signalling.limits import MAXIMUM_WAITING_CALLBACKS, Timeouts
 from relay.signalling.messages import (
+    AheadURLs,
     Announce,
     Answer,
     Ask,
@@ -137,9 +138,9 @@ class SignallingClient:
     ) -> Reply:
         """Send what `build` makes of a request number, and wait for its reply.
 
-        Done, whose `refusals` say what was not done; to Slots and Resign it is SlotURLs and
-        Resigned, and Done only if they are refused. Raises SignallingError if there is no
-        connection, it is lost, or the reply takes longer than `deadline` seconds.
+        Done, whose `refusals` say what was not done; to Slots, Resign and Ahead it is SlotURLs,
+        Resigned and AheadURLs, and Done only if they are refused. Raises SignallingError if there
+        is no connection, it is lost, or the reply takes longer than `deadline` seconds.
         """
         return await self._requests.request(build, deadline or self._timeouts.request)
 
@@ -255,7 +256,7 @@ class SignallingClient:
         match message:
             case Answer() | Refuse() | Withdraw() | InLine() | Announce() | Progress() | End():
                 self._sessions.deliver(message)
-            case Done() | SlotURLs() | Resigned():
+            case Done() | SlotURLs() | Resigned() | AheadURLs():
                 self._requests.reply(message)
             case Directory() | Granted():
                 await inbox.send(message)

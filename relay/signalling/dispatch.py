@@ -25,6 +25,8 @@ from relay.signalling.limits import (
 )
 from relay.signalling.messages import (
     MAXIMUM_PUBLICATIONS,
+    Ahead,
+    AheadURLs,
     Announce,
     Answer,
     Ask,
@@ -54,7 +56,7 @@ log = structlog.get_logger()
 
 T = TypeVar("T")
 PassedOn = Answer | Refuse | Withdraw | InLine | Announce | Progress
-Request = PublishKey | Publish | Grants | Slots | Resign | Ask
+Request = PublishKey | Publish | Grants | Slots | Resign | Ahead | Ask
 
 # Reasons that a Router may give for an end; others are the Bridge's to give.
 _ROUTERS_REASONS = frozenset(
@@ -101,7 +103,7 @@ class Dispatcher:
         match message:
             case Answer() | Refuse() | Withdraw() | InLine() | Announce() | Progress():
                 await self._pass_on(message, frame)
-            case PublishKey() | Publish() | Grants() | Slots() | Resign() | Ask():
+            case PublishKey() | Publish() | Grants() | Slots() | Resign() | Ahead() | Ask():
                 if self._requests == TOLERATED_REQUESTS:
                     raise SignallingError(f"more than {TOLERATED_REQUESTS} requests at once")
                 self._requests += 1
@@ -265,7 +267,7 @@ class Dispatcher:
 
     async def _carry_out(self, message: Request) -> Message:
         backend, router = self._backend, self._router
-        if not isinstance(message, Slots | Resign) and not self._notices.take():
+        if not isinstance(message, Slots | Resign | Ahead) and not self._notices.take():
             raise Refused(429, "too many publications and asks; try again in a minute")
         match message:
             case PublishKey(request, statement):
@@ -285,6 +287,11 @@ class Dispatcher:
                 reads = _written_by(await self._is_caller(session)).other
                 get, delete = await backend.read_urls(session, reads, slot)
                 return Resigned(request, session, (get,), (delete,))
+            case Ahead(request, session, first, count):
+                reads = _written_by(await self._is_caller(session)).other
+                urls = await backend.ahead_urls(session, reads, first, count)
+                gets, deletes = (tuple(row[part] for row in urls) for part in (0, 1))
+                return AheadURLs(request, session, first, gets, deletes)
             case Ask():
                 return self._pass_ask(message)
 

@@ -20,7 +20,7 @@ the version in `Hello` is what changes.
       |                 Held (sessions I hold) |
       | <------------------------------------  |
       | Open ... Answer | Refuse | Withdraw    |   between two Routers, through the Bridge
-      | Slots, Resign                          |   a Router asks the Bridge for signed URLs
+      | Slots, Resign, Ahead                   |   a Router asks the Bridge for signed URLs
       | Announce, InLine, Progress, End        |   between two Routers, through the Bridge
       | Ping, Pong                             |   both ways
 """
@@ -464,6 +464,27 @@ class End(Message):
 
     session: bytes = _octets(16)
     reason: int = _unsigned(255)
+
+
+@_message(32)
+class Ahead(Message):
+    """Reader to Bridge: sign GETs that may come before their objects, for `count` slots."""
+
+    request: int = _unsigned()
+    session: bytes = _octets(16)
+    first: int = _unsigned()
+    count: int = _unsigned(MAXIMUM_SLOTS)
+
+
+@_message(33)
+class AheadURLs(Message):
+    """Bridge to reader: the signed GETs and DELETEs, in slot order; none where its store cannot."""
+
+    request: int = _unsigned()
+    session: bytes = _octets(16)
+    first: int = _unsigned()
+    gets: tuple[Any, ...] = _rows(_is_signed_request, MAXIMUM_SLOTS)
+    deletes: tuple[Any, ...] = _rows(_is_signed_request, MAXIMUM_SLOTS)
 
 
 SessionMessage = Answer | Refuse | Withdraw | InLine | Announce | Progress | End

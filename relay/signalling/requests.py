@@ -8,10 +8,10 @@ import trio
 
 from relay.errors import SignallingError
 from relay.signalling.limits import MAXIMUM_REQUESTS
-from relay.signalling.messages import Done, Message, Resigned, SlotURLs, encode
+from relay.signalling.messages import AheadURLs, Done, Message, Resigned, SlotURLs, encode
 from relay.signalling.outbox import Outbox
 
-Reply = Done | SlotURLs | Resigned
+Reply = Done | SlotURLs | Resigned | AheadURLs
 
 
 @attrs.define(slots=True, eq=False)

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 
 from relay.dicom.pdu import Buffer
 from relay.errors import ChunkError
+from relay.signalling.messages import MAXIMUM_BUNDLED
 from relay.tunnel.seal import MAXIMUM_SEALED
 
 _LENGTH = struct.Struct(">I")
@@ -27,11 +28,16 @@ def join(chunks: Iterable[bytes]) -> list[bytes]:
     return parts
 
 
-def split(bundle: Buffer, count: int) -> list[memoryview]:
-    """The `count` sealed chunks in `bundle`, views of it. Raises ChunkError."""
+def split(bundle: Buffer, count: int | None = None) -> list[memoryview]:
+    """The sealed chunks in `bundle`, views of it: `count`, where that is known.
+
+    Raises ChunkError.
+    """
     rest = memoryview(bundle)
-    chunks = []
-    for _ in range(count):
+    chunks: list[memoryview] = []
+    while len(chunks) < (MAXIMUM_BUNDLED if count is None else count):
+        if count is None and chunks and not rest:
+            break
         if len(rest) < OVERHEAD:
             raise ChunkError("bundle ends before its last chunk")
         (length,) = _LENGTH.unpack_from(rest)
@@ -40,5 +46,5 @@ def split(bundle: Buffer, count: int) -> list[memoryview]:
         chunks.append(rest[OVERHEAD : OVERHEAD + length])
         rest = rest[OVERHEAD + length :]
     if rest:
-        raise ChunkError(f"bundle of {count} chunks with {len(rest)} bytes behind them")
+        raise ChunkError(f"bundle of {len(chunks)} chunks with {len(rest)} bytes behind them")
     return chunks

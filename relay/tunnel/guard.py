@@ -5,17 +5,14 @@ their origin. The Bridge could else make a Router knock at its neighbours' doors
 """
 
 import ipaddress
-import math
 import socket
-import ssl
 from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
-import httpcore
-import httpx
 import trio
 
 from relay.errors import ProviderError
+from relay.tunnel.connections import NoAnswer
 
 # TCP to one address, so that a blackholed one leaves time for the next.
 ADDRESS_TIMEOUT = 4.0
@@ -61,7 +58,7 @@ def _addresses(rows: Iterable[Any]) -> list[IPAddress]:
     return [ipaddress.ip_address(str(row[4][0]).partition("%")[0]) for row in rows]
 
 
-class GuardedBackend(httpcore.AsyncNetworkBackend):
+class Guard:
     """Looks names up, and connects to nothing but an address that was checked.
 
     Since it connects to the very address that it has checked, a name has no second look-up in
@@ -73,32 +70,20 @@ class GuardedBackend(httpcore.AsyncNetworkBackend):
     ) -> None:
         self._allowed = allowed
         self._permitted = permitted
-        self._backend = httpcore.TrioBackend()
 
-    async def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,
-        local_address: str | None = None,
-        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
-    ) -> httpcore.AsyncNetworkStream:
-        """A connection to the first of `host`'s addresses that answers.
+    async def connect(self, host: str, port: int, timeout: float) -> trio.SocketStream:
+        """A connection to the first of `host`'s addresses that answers, within `timeout` seconds.
 
-        Raises ProviderError where one of them may not be spoken to, else as httpcore does.
+        Raises ProviderError where one of them may not be spoken to, else NoAnswer.
         """
         if (host, port) in self._allowed:
-            return await self._backend.connect_tcp(
-                host, port, timeout, local_address, socket_options
-            )
-        failure: Exception = httpcore.ConnectTimeout(f"no address within {timeout} s")
-        with trio.move_on_after(math.inf if timeout is None else timeout):
+            return await connect_tcp(host, port, timeout)
+        failure = NoAnswer("ConnectTimeout")
+        with trio.move_on_after(timeout):
             for address in await self._resolve(host, port):
                 try:
-                    return await self._backend.connect_tcp(
-                        str(address), port, ADDRESS_TIMEOUT, local_address, socket_options
-                    )
-                except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
+                    return await connect_tcp(str(address), port, ADDRESS_TIMEOUT)
+                except NoAnswer as error:
                     failure = error
         raise failure
 
@@ -106,31 +91,20 @@ class GuardedBackend(httpcore.AsyncNetworkBackend):
         try:
             rows = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except OSError as error:
-            raise httpcore.ConnectError("name is not resolved") from error
+            raise NoAnswer("ConnectError") from error
         addresses = _addresses(rows)
         if not all(map(self._permitted, addresses)):
             raise ProviderError(f"{host}: {NOT_PUBLIC}", permanent=True)
         # One at a time is tried, and hospitals' IPv6 is often a black hole: IPv4 first.
         return sorted(addresses, key=lambda address: address.version)
 
-    async def sleep(self, seconds: float) -> None:
-        """httpcore's pause between its own tries."""
-        await trio.sleep(seconds)
 
-
-class GuardedTransport(httpx.AsyncHTTPTransport):
-    """httpx's transport over a GuardedBackend."""
-
-    def __init__(
-        self, ssl_context: ssl.SSLContext, backend: GuardedBackend, limits: httpx.Limits
-    ) -> None:
-        super().__init__(verify=ssl_context, limits=limits)
-        # httpx has no argument for the backend. Without this attribute it would go unguarded.
-        assert isinstance(self._pool, httpcore.AsyncConnectionPool)
-        self._pool = httpcore.AsyncConnectionPool(
-            ssl_context=ssl_context,
-            max_connections=limits.max_connections,
-            max_keepalive_connections=limits.max_keepalive_connections,
-            keepalive_expiry=limits.keepalive_expiry,
-            network_backend=backend,
-        )
+async def connect_tcp(host: str, port: int, timeout: float) -> trio.SocketStream:
+    """A connection to `host` within `timeout` seconds, whatever its address. Raises NoAnswer."""
+    try:
+        with trio.fail_after(timeout):
+            return await trio.open_tcp_stream(host, port)
+    except trio.TooSlowError as error:
+        raise NoAnswer("ConnectTimeout") from error
+    except OSError as error:
+        raise NoAnswer("ConnectError") from error

@@ -84,6 +84,8 @@ class Outbox:
         self.window = Window(budget)
         self.bytes = 0
         """Sealed bytes that are not opened."""
+        self.begun = 0
+        """How many chunks of the flow have been handed to the store, in part at least."""
         self.in_line = 0
         """How many chunks of those travel in line."""
         self._retries = 0
@@ -161,6 +163,7 @@ class Outbox:
                 slot = await self._slots.take()
                 made = Bundle(self._next_bundle(), slot, stored=False)
                 self._bundles[made.first] = made
+                self.begun = made.end
                 self._puts += 1
                 nursery.start_soon(self._put, made)
 
@@ -183,14 +186,16 @@ class Outbox:
         return chunks
 
     async def _put(self, made: Bundle) -> None:
-        content = b"".join(bundle.join(chunk.sealed for chunk in made.chunks))
+        parts = bundle.join(chunk.sealed for chunk in made.chunks)
 
         async def attempt(renew: bool) -> None:
             assert made.slot is not None
+            if made.first not in self._bundles:
+                return  # read ahead, and opened: only the answer to an earlier attempt was lost
             if renew or made.slot.stale:
                 made.slot = await self._slots.renew(made.slot)
             began = trio.current_time()
-            await self._objects.put(made.slot.put, content)
+            await self._objects.put(made.slot.put, parts)
             self._put_time = min(self._put_time, trio.current_time() - began)
 
         try:

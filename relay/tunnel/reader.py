@@ -1,12 +1,11 @@
 """CloudReader: one direction of a session, from announcements to the records that the peer sent.
 
-    announced, in line ----------> opened in order -> records -> receive
-    announced, in a slot -> GET -> chunks -^   `-> DELETE
+    announced -> Inbox -> opened in order -> records -> receive
+                             `-> DELETE
 
 Announcements are taken in number order: a duplicate is ignored, and so is what follows a gap, which
-resuming brings again (DESIGN §5). Bundles are fetched several at a time, their chunks opened in
-order, and handed on only once opened. The writer may announce as far as the reader's credit, which
-grows as chunks are consumed.
+resuming brings again (DESIGN §5). Chunks are opened in order, and handed on only once opened. The
+writer may announce as far as the reader's credit, which grows as chunks are consumed.
 
 Memory of one reader: its window (relay.tunnel.window) of what is being fetched or waits to be
 opened, or a bundle of MAXIMUM_BUNDLE (4 MiB) where that is more; and OPENED_AHEAD of what is opened
@@ -15,47 +14,27 @@ and not consumed, and one chunk (MAXIMUM_CHUNK at the most) beyond that.
 
 from collections import deque
 from collections.abc import Callable
-from typing import NoReturn
 
 import attrs
 import trio
 from trio.lowlevel import ParkingLot
 
 from relay.dicom.pdu import AAbort, Atom, Buffer
-from relay.errors import ChunkError, LocalProtocolError, ProviderError, SignallingError
+from relay.errors import ChunkError, LocalProtocolError
 from relay.signalling.messages import Announce, FlowProgress, InLine
-from relay.tunnel import bundle
 from relay.tunnel.allowance import IN_LINE_WINDOW, Allowance
 from relay.tunnel.chunks import Chunk
+from relay.tunnel.inbox import CREDIT, Inbox, Incoming
 from relay.tunnel.pulse import Stall
 from relay.tunnel.records import FINAL_ATOMS, Record
-from relay.tunnel.retry import persist
 from relay.tunnel.seal import ChunkOpener
-from relay.tunnel.slots import Request, StoredBundle, resign
+from relay.tunnel.slots import Request
 from relay.tunnel.store import ObjectClient
-from relay.tunnel.window import Window
 
-# Chunks that may be announced and not consumed. What is announced waits in the store and costs no
-# memory here, and in a long round trip there are many small ones.
-CREDIT = 64
 # Bytes that are opened and not consumed: more is opened only when the device has taken some.
 OPENED_AHEAD = 2 * 1024 * 1024
-# GETs at once, however small: as many as the writer has PUTs.
-MOST_FETCHES = 8
 # Opening more than this is worth a thread; see writer.SEAL_IN_THREAD.
 OPEN_IN_THREAD = 64 * 1024
-# Deleting is a courtesy to the sweeper: a store that is slow at it is spared the rest.
-MAXIMUM_DELETES = 8
-
-
-@attrs.define(slots=True, eq=False)
-class _Incoming:
-    """What was announced together, until its last chunk is opened. `size` is in bytes."""
-
-    count: int
-    size: int
-    stored: StoredBundle | None  # None: one chunk, in line
-    chunks: deque[Buffer] | None  # sealed, once they are here
 
 
 @attrs.define(slots=True, eq=False)
@@ -95,26 +74,16 @@ class CloudReader:
         resume_window: float,
         changed: Callable[[], None],
     ) -> None:
-        self._session = session
-        self._request = request
-        self._objects = objects
         self._allowance = allowance.in_line
-        self._resume_window = resume_window
         self._tell = changed
 
         # Counts of chunks from 0: what the writer says, and how far they have come here.
         self._announced = 0
-        self._received = 0
         self._opened = 0
         self._consumed = 0
         self._stall = Stall(resume_window)
-        self._incoming: deque[_Incoming] = deque()
         self._waiting: deque[_Opened] = deque()
-        self._window = Window(allowance.reading)
-        self._held = 0  # sealed bytes of bundles that are being fetched, or here and not opened
         self._plain = 0  # opened and not consumed
-        self._to_fetch: deque[_Incoming] = deque()
-        self._fetching = 0
         # In-line bytes, sealed.
         self._in_line_window = 0
         self._in_line_received = 0
@@ -123,14 +92,22 @@ class CloudReader:
         self._chunk_credit = 0
         self._in_line_credit = 0
         self.finished = False  # the peer's final chunk is opened
+        self._looked_at = 0  # so many were received when an A-ABORT was looked for
         self._ending: Atom | None = None
         self._over = False
 
         self._changed = ParkingLot()
-        self._deleting = 0
+        self._inbox = Inbox(
+            session=session,
+            request=request,
+            objects=objects,
+            budget=allowance.reading,
+            resume_window=resume_window,
+            wanted=lambda: self._plain < OPENED_AHEAD,
+            changed=self._changed,
+        )
         self._chunks_in_line = 0
         self._sealed_bytes = 0
-        self._retries = 0
 
     # --- what the session learns -----------------------------------------------------------------
 
@@ -139,33 +116,24 @@ class CloudReader:
 
         Raises ChunkError for one beyond the credit, or larger than a chunk can be.
         """
-        if message.chunk != self._received:
+        if isinstance(message, Announce) and self._inbox.has(message):
+            return
+        if message.chunk != self._inbox.received:
             # A duplicate or what follows a gap: either way the writer does not know where we are.
             self._tell()
             return
         if self.finished:
             raise ChunkError("chunk after the final one")
-        count = message.count if isinstance(message, Announce) else 1
+        last = message.chunk + (message.count if isinstance(message, Announce) else 1) - 1
         # The final chunk needs no credit; whether it is that one shows when it is opened.
-        if message.chunk + count - 1 > self._chunk_credit:
-            raise ChunkError(
-                f"chunk {message.chunk + count - 1} beyond the credit of {self._chunk_credit}"
-            )
+        if last > self._chunk_credit:
+            raise ChunkError(f"chunk {last} beyond the credit of {self._chunk_credit}")
         if isinstance(message, InLine):
             self._in_line_received += len(message.sealed)
             if self._in_line_received > self._in_line_credit:
                 raise ChunkError("more bytes in line than the credit allows")
             self._chunks_in_line += 1
-            incoming = _Incoming(1, len(message.sealed), None, deque([message.sealed]))
-        else:
-            if not count or message.size > bundle.MAXIMUM_BUNDLE:
-                raise ChunkError(f"bundle of {count} chunks, {message.size} bytes is announced")
-            stored = StoredBundle.from_rows(message.slot, message.get, message.delete)
-            incoming = _Incoming(count, message.size, stored, None)
-            self._to_fetch.append(incoming)
-        self._incoming.append(incoming)
-        self._received += count
-        self._changed.unpark_all()
+        self._inbox.add(message)
 
     def heard(self, flow: FlowProgress) -> bool:
         """What the writing end says about this direction; True if it should be told again.
@@ -173,13 +141,13 @@ class CloudReader:
         Raises SessionEnded if what it announced does not arrive.
         """
         self._announced = max(self._announced, flow.announced)
-        self._stall.see(self._announced, self._received)
-        return flow.announced > self._received or flow.opened < self._opened
+        self._stall.see(self._announced, self._inbox.received)
+        return flow.announced > self._inbox.received or flow.opened < self._opened
 
     @property
     def outstanding(self) -> bool:
         """The peer has announced what is not opened here."""
-        return self._announced > self._opened or bool(self._incoming)
+        return self._announced > self._opened or bool(self._inbox)
 
     @property
     def begun(self) -> bool:
@@ -201,7 +169,7 @@ class CloudReader:
         )
         return FlowProgress(
             announced=self._announced,
-            received=self._received,
+            received=self._inbox.received,
             opened=self._opened,
             chunk_credit=self._chunk_credit,
             in_line_credit=self._in_line_credit,
@@ -212,7 +180,7 @@ class CloudReader:
             chunks=self._opened,
             sealed_bytes=self._sealed_bytes,
             in_line=self._chunks_in_line,
-            retries=self._retries,
+            retries=self._inbox.retries,
         )
 
     def end(self, atom: Atom) -> None:
@@ -226,7 +194,7 @@ class CloudReader:
         """Give back what is shared."""
         self._allowance.give_back(self._in_line_window)
         self._in_line_window = 0
-        self._window.close()
+        self._inbox.close()
 
     # --- the receiver's side ---------------------------------------------------------------------
 
@@ -268,76 +236,35 @@ class CloudReader:
         could not be fetched for the resume window.
         """
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._fetch_all)
+            nursery.start_soon(self._inbox.run)
             while not self.finished:
-                incoming = self._incoming[0] if self._incoming else None
-                if incoming is None or incoming.chunks is None or self._plain >= OPENED_AHEAD:
+                incoming = self._inbox.first() if self._plain < OPENED_AHEAD else None
+                if incoming is None or not incoming.chunks:
                     if not self._aborted(opener):
                         await self._changed.park()
                     continue
-                await self._open(opener, incoming, incoming.chunks.popleft())
-                if incoming.chunks and not self.finished:
-                    continue
-                self._incoming.popleft()
-                if incoming.stored is not None and self._deleting < MAXIMUM_DELETES:
-                    nursery.start_soon(self._delete, incoming.stored)
+                if await self._open(opener, incoming, incoming.chunks.popleft()):
+                    assert incoming.stored is not None
+                    nursery.start_soon(self._inbox.delete, incoming.stored)
             nursery.cancel_scope.cancel()
 
     def _aborted(self, opener: ChunkOpener) -> bool:
         """Whether the peer has aborted behind what cannot be opened yet: that ends it at once."""
-        last = self._incoming[-1] if self._incoming else None
-        if last is None or not last.chunks:
+        last, received = self._inbox.last_chunk(), self._inbox.received
+        if last is None or received == self._looked_at:
             return False
-        atom = opener.abort_in(last.chunks[-1], self._received - 1)
+        self._looked_at = received
+        atom = opener.abort_in(last, received - 1)
         if atom is None:
             return False
-        self._opened, self.finished = self._received, True
+        self._opened, self.finished = self._inbox.received, True
         self.end(atom)
         self._tell()
         return True
 
-    async def _fetch_all(self) -> NoReturn:
-        """Fetch what is announced, in order, several at a time, as far as the window allows."""
-        async with trio.open_nursery() as nursery:
-            while True:
-                if not self._to_fetch or not self._may_fetch(self._to_fetch[0].size):
-                    await self._changed.park()
-                    continue
-                incoming = self._to_fetch.popleft()
-                self._held += incoming.size
-                self._fetching += 1
-                nursery.start_soon(self._fetch, incoming)
+    async def _open(self, opener: ChunkOpener, incoming: Incoming, sealed: Buffer) -> bool:
+        """Open the next chunk, which is one of these; whether it was the last of a bundle."""
 
-    def _may_fetch(self, size: int) -> bool:
-        """Whether the next bundle, which may be larger than the window, is fetched now.
-
-        What is held is in front of it, and so is opened before it.
-        """
-        if self._fetching == MOST_FETCHES:
-            return False
-        return not self._held or self._held + size <= self._window.size
-
-    async def _fetch(self, incoming: _Incoming) -> None:
-        async def attempt(renew: bool) -> Buffer:
-            assert incoming.stored is not None
-            if renew or incoming.stored.stale:
-                incoming.stored = await resign(self._request, self._session, incoming.stored.slot)
-            departure = self._window.depart()
-            fetched = await self._objects.get(incoming.stored.get, incoming.size)
-            self._window.arrive(departure, incoming.size)
-            return fetched
-
-        try:
-            fetched = await persist(attempt, window=self._resume_window, failed=self._failed)
-        finally:
-            self._fetching -= 1
-        incoming.chunks = deque(bundle.split(fetched, incoming.count))
-        self._changed.unpark_all()
-
-    def _failed(self) -> None:
-        self._retries += 1
-
-    async def _open(self, opener: ChunkOpener, incoming: _Incoming, sealed: Buffer) -> None:
         def open_and_decode() -> tuple[Chunk, list[Record]]:
             chunk = opener.open(sealed, number)
             return chunk, chunk.records()
@@ -350,8 +277,7 @@ class CloudReader:
         if number >= self._chunk_credit and not chunk.final:
             raise ChunkError(f"chunk {number} beyond the credit of {self._chunk_credit}")
         self._opened += 1
-        if incoming.stored is not None:
-            self._held -= bundle.OVERHEAD + len(sealed)
+        whole = self._inbox.opened(incoming, len(sealed))
         self._sealed_bytes += len(sealed)
         self.finished = chunk.final
         if chunk.final and isinstance(records[-1], AAbort):
@@ -364,14 +290,4 @@ class CloudReader:
             self._waiting.append(_Opened(deque(records), size, in_line))
         self._changed.unpark_all()
         self._tell()
-
-    async def _delete(self, stored: StoredBundle) -> None:
-        self._deleting += 1
-        try:
-            if stored.stale:
-                return  # the sweeper has it
-            await self._objects.delete(stored.delete)
-        except (ProviderError, SignallingError):
-            self._retries += 1  # the sweeper has it
-        finally:
-            self._deleting -= 1
+        return whole and incoming.stored is not None

@@ -34,6 +34,10 @@ MAXIMUM_SEALED = MAXIMUM_CHUNK + OVERHEAD
 # 2^-28 (NIST SP 800-38D, and the usual 2^129 / blocks^2). 4 PiB at the default chunk size.
 MAXIMUM_CHUNKS = 2**32
 
+# A chunk with an A-ABORT and nothing else, sealed, takes 55 bytes. What is larger holds more, and
+# is opened in its turn.
+MAXIMUM_ABORT = 256
+
 _FINAL = 0x01
 
 
@@ -114,9 +118,11 @@ class ChunkSealer:
         """The number that the next chunk gets: how many are sealed."""
         return self._number
 
-    def seal(self, chunk: Chunk) -> bytes:
+    def seal(self, chunk: Chunk, rate: float | None = None) -> bytes:
         """The sealed bytes of `chunk`: to be kept, and sent again as they are.
 
+        `rate` is the bytes a second that the way to the reader carries, where that is known: what
+        compression is worth depends on it.
         Raises LocalProtocolError after the final chunk, or once sealing failed.
         """
         if self._dead or self._number >= MAXIMUM_CHUNKS:
@@ -125,7 +131,7 @@ class ChunkSealer:
         size = len(chunk.head) + len(chunk.body)
         if not 0 < size <= MAXIMUM_CHUNK:
             raise LocalProtocolError(f"chunk of {size} bytes cannot be sealed")
-        compression, filter_, payload = self._compressor.compress(chunk.body)
+        compression, filter_, payload = self._compressor.compress(chunk.body, rate)
         header = ChunkHeader(
             compression, filter_, chunk.final, len(chunk.head), len(chunk.body), self._number
         ).encode()
@@ -191,6 +197,8 @@ class ChunkOpener:
         try:
             header = ChunkHeader.decode(sealed)
             if not header.final or header.number != number or number < self._number:
+                return None
+            if len(sealed) > MAXIMUM_ABORT:
                 return None
             found = self._decrypt(header, sealed).records()
         except ChunkError:

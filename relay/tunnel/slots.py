@@ -99,24 +99,27 @@ class SlotSupply:
 
 @attrs.frozen(slots=True)
 class StoredBundle:
-    """Where the peer's bundle lies: slot, GET and DELETE, and when those were signed."""
+    """Where the peer's bundle lies: slot, GET and DELETE, when those were signed, for how long."""
 
     slot: int
     get: ObjectRequest
     delete: ObjectRequest
     signed: float
+    fresh: float
 
     @classmethod
-    def from_rows(cls, slot: int, get: Sequence[Any], delete: Sequence[Any]) -> "StoredBundle":
+    def from_rows(
+        cls, slot: int, get: Sequence[Any], delete: Sequence[Any], fresh: float = GET_FRESH
+    ) -> "StoredBundle":
         """From the rows of an Announce or a Resigned. Raises SignallingError if one is empty."""
         if len(get) != 1 or len(delete) != 1:
             raise SignallingError(f"slot {slot} came without its signed GET and DELETE")
         requests = ObjectRequest.from_row(get[0]), ObjectRequest.from_row(delete[0])
-        return cls(slot, *requests, trio.current_time())
+        return cls(slot, *requests, trio.current_time(), fresh)
 
     @property
     def stale(self) -> bool:
-        return trio.current_time() - self.signed > GET_FRESH
+        return trio.current_time() - self.signed > self.fresh
 
 
 async def resign(request: Request, session: bytes, slot: int) -> StoredBundle:

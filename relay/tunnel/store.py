@@ -6,36 +6,33 @@ not followed, an answer is cut off at the size that was announced, and nothing o
 sealed bytes goes there.
 """
 
-import http.cookiejar
 import ssl
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
+from enum import Enum
 from typing import Any
 
 import attrs
 import httpx
 import trio
 
+from relay.byte_stream import Buffer
 from relay.errors import ObjectMissing, ProviderError, connection_fault
-from relay.tunnel.guard import (
-    NOT_PUBLIC,
-    GuardedBackend,
-    GuardedTransport,
-    IPAddress,
-    is_public,
-    literal,
-)
-
-_Origin = tuple[str, str, int]
+from relay.tunnel.connections import Answer, NoAnswer, Patience, Pool, ProxyRefused, turn
+from relay.tunnel.guard import NOT_PUBLIC, Guard, IPAddress, is_public, literal
+from relay.tunnel.origin import Origin, Target, host_of, origin_of, target_of
+from relay.tunnel.via import directly, through
 
 # Transfers in flight with one store over all sessions of one Router: enough to fill a long fat line
 # with chunks of 1 MiB, few enough not to look like an attack to a hospital's proxy.
 TRANSFERS_PER_STORE = 24
 # Deleting has turns of its own: a store that is slow at it must not hold up what devices wait for.
 DELETES_PER_STORE = 8
-# With all stores together: one that hangs leaves enough for three others.
-MAXIMUM_CONNECTIONS = 4 * (TRANSFERS_PER_STORE + DELETES_PER_STORE)
-KEPT_CONNECTIONS = 16
+# So have requests for what is not there yet, each of which waits for most of its time.
+AHEAD_PER_STORE = 16
+# With all stores together: one that hangs leaves enough for three others. All of them are kept: a
+# new one costs as much as three requests, and three round trips.
+MAXIMUM_CONNECTIONS = 4 * (TRANSFERS_PER_STORE + DELETES_PER_STORE + AHEAD_PER_STORE)
 KEPT_FOR = 30.0  # seconds idle, below the 60 s after which the clouds close
 
 CONNECT_TIMEOUT = 10.0  # TCP over all of a name's addresses, then TLS; slower is down
@@ -45,8 +42,9 @@ PIECE_TIMEOUT = 10.0
 REQUEST_TIMEOUT = 120.0
 # A DELETE has nothing to transfer, and the sweeper comes after it.
 DELETE_TIMEOUT = 10.0
-# What is written under one PIECE_TIMEOUT, and so the slowest line served: 13 KB/s.
-PIECE = 128 * 1024
+# What the Bridge's own store takes at most until an object that is asked for ahead of time begins
+# to come (`relay.providers.disk.AHEAD_WAIT`), and the way there and back.
+AHEAD_PATIENCE = 25.0
 
 # What a PUT or DELETE is answered is read for nothing but to keep the connection.
 MAXIMUM_ANSWER = 4096
@@ -62,13 +60,26 @@ UNDER_WAY_CODES = (b"<Code>ConditionalRequestConflict<", b"<Code>OperationAborte
 
 # Stores whose last request failed, for people: the Bridge names stores, and may name any number.
 MAXIMUM_FAILING = 16
-# ... and of what a proxy says against it, how much is told on.
-MAXIMUM_WORDS = 80
 
 # What a URL's signer may not set: these frame the request, or name its target.
 FRAMING_HEADERS = frozenset(
     {"connection", "content-length", "host", "te", "trailer", "transfer-encoding", "upgrade"}
 )
+
+
+class _Turn(Enum):
+    """Kinds of requests of which each waits for its own kind alone."""
+
+    TRANSFER = "transfer"
+    DELETE = "delete"
+    AHEAD = "ahead"
+
+
+_TURNS = {
+    _Turn.TRANSFER: TRANSFERS_PER_STORE,
+    _Turn.DELETE: DELETES_PER_STORE,
+    _Turn.AHEAD: AHEAD_PER_STORE,
+}
 
 
 @attrs.frozen(slots=True)
@@ -112,49 +123,78 @@ class ObjectClient:
 
     def __init__(
         self,
-        client: httpx.AsyncClient,
+        pool: Pool,
         *,
         allowed_origins: Collection[str],
         permitted: Callable[[IPAddress], bool],
     ) -> None:
-        self._client = client
-        self._allowed = frozenset(_origin(httpx.URL(origin)) for origin in allowed_origins)
+        self._pool = pool
+        self._allowed = frozenset(map(origin_of, allowed_origins))
         self._permitted = permitted
-        self._turns: dict[tuple[_Origin, bool], trio.CapacityLimiter] = {}
+        self._turns: dict[tuple[Origin, _Turn], trio.CapacityLimiter] = {}
         self._puts = self._gets = self._deletes = self._failures = 0
         self._bytes_put = self._bytes_got = 0
         self._failing: dict[str, str] = {}  # oldest first
 
-    async def put(self, request: ObjectRequest, data: bytes | memoryview) -> None:
-        """Store `data`; an object that is there already counts as stored."""
-        async with self._exchange("PUT", request, data) as response:
-            if response.status_code not in EXISTS_STATUSES:
-                _refuse_failure(response)
-            answer = await _read(response, MAXIMUM_ANSWER) or b""
-            if response.status_code == 409 and any(code in answer for code in UNDER_WAY_CODES):
+    async def put(self, request: ObjectRequest, data: Buffer | Sequence[Buffer]) -> None:
+        """Store `data`, one buffer or the parts of one, sent as they lie.
+
+        An object that is there already counts as stored.
+        """
+        parts: Sequence[Buffer]
+        parts = (data,) if isinstance(data, (bytes, bytearray, memoryview)) else data
+        length = sum(memoryview(part).nbytes for part in parts)
+        async with self._exchange("PUT", request, parts, length=length) as answer:
+            if answer.status not in EXISTS_STATUSES:
+                _refuse_failure(request, answer)
+            words = await answer.read(MAXIMUM_ANSWER) or b""
+            if answer.status == 409 and any(code in words for code in UNDER_WAY_CODES):
                 raise ProviderError(f"{_where(request)}: another PUT of it is under way")
         self._puts += 1
-        self._bytes_put += len(data)
+        self._bytes_put += length
 
-    async def get(self, request: ObjectRequest, size: int) -> bytes:
+    async def get(self, request: ObjectRequest, size: int) -> bytearray:
         """The object, which must be `size` bytes long: less or more is a failure."""
-        async with self._exchange("GET", request) as response:
-            _refuse_failure(response)
-            data = await _read(response, size)
+        async with self._exchange("GET", request) as answer:
+            _refuse_failure(request, answer)
+            data = await answer.read(size)
         if data is None:
             raise self._failed(request, f"object is larger than {size} bytes")
         if len(data) != size:
             raise self._failed(request, f"object has {len(data)} bytes, not {size}")
         self._gets += 1
         self._bytes_got += size
-        return bytes(data)
+        return data
+
+    async def get_ahead(self, request: ObjectRequest, limit: int) -> bytearray | None:
+        """The object, of at most `limit` bytes, which may not be there yet.
+
+        The Bridge's own store waits for it, and answers while it still arrives. None where it did
+        not begin to come in that time, or too many such requests wait already, here or there: it
+        is then to be got when it is announced. A PUT that is cut short is a failure of the GET.
+        """
+        try:
+            async with self._exchange("GET", request, turn_of=_Turn.AHEAD) as answer:
+                _refuse_failure(request, answer)
+                if not answer.delimited:  # one that is cut would look whole
+                    raise ProviderError(f"{_where(request)}: answered without a length")
+                data = await answer.read(limit)
+        except trio.WouldBlock:
+            return None
+        if answer.status == 204:
+            return None
+        if data is None:
+            raise self._failed(request, f"object is larger than {limit} bytes")
+        self._gets += 1
+        self._bytes_got += len(data)
+        return data
 
     async def delete(self, request: ObjectRequest) -> None:
         """Delete the object; one that is not there counts as deleted."""
-        async with self._exchange("DELETE", request) as response:
-            if response.status_code != 404:
-                _refuse_failure(response)
-            await _read(response, MAXIMUM_ANSWER)
+        async with self._exchange("DELETE", request, turn_of=_Turn.DELETE) as answer:
+            if answer.status != 404:
+                _refuse_failure(request, answer)
+            await answer.read(MAXIMUM_ANSWER)
         self._deletes += 1
 
     def statistics(self) -> StoreStatistics:
@@ -174,70 +214,82 @@ class ObjectClient:
         self,
         method: str,
         request: ObjectRequest,
-        data: bytes | memoryview | None = None,
-    ) -> AsyncIterator[httpx.Response]:
-        """One request and the head of its answer; foreign exceptions do not leave it."""
+        parts: Sequence[Buffer] = (),
+        *,
+        length: int | None = None,
+        turn_of: _Turn = _Turn.TRANSFER,
+    ) -> AsyncIterator[Answer]:
+        """One request and the head of its answer; foreign exceptions do not leave it.
+
+        Raises trio.WouldBlock where all turns of a kind that is not waited for are taken.
+        """
         try:
-            url = self._admit(method, request)
+            origin, target, _ = self._admit(method, request)
             # Sealed bytes do not compress, and a bomb is not asked for.
-            headers = [("Accept-Encoding", "identity"), *request.headers]
-            if data is not None:
-                headers.append(("Content-Length", str(len(data))))
-            outgoing = self._client.build_request(method, url, headers=headers)
-            if data is not None:
-                outgoing.stream = _Pieces(data)
-            limit = DELETE_TIMEOUT if method == "DELETE" else REQUEST_TIMEOUT
-            with trio.fail_after(limit):
-                async with self._turn(_origin(url), method == "DELETE"):
-                    response = await self._client.send(outgoing, stream=True)
-                    try:
-                        yield response
-                    finally:
-                        with trio.CancelScope(shield=True, deadline=trio.current_time() + 1):
-                            await response.aclose()
-            self._failing.pop(_origin_url(request), None)
+            headers = [
+                ("Host", origin.authority),
+                ("Accept-Encoding", "identity"),
+                ("User-Agent", "Relay"),  # there are gateways that take no request without one
+                *request.headers,
+            ]
+            if length is not None:
+                headers.append(("Content-Length", str(length)))
+            waits = AHEAD_PATIENCE if turn_of is _Turn.AHEAD else 0.0
+            with trio.fail_after(DELETE_TIMEOUT if turn_of is _Turn.DELETE else REQUEST_TIMEOUT):
+                async with (
+                    self._turn(origin, turn_of),
+                    self._pool.connection(origin) as connection,
+                ):
+                    yield await connection.request(method, target, headers, parts, waits=waits)
+            self._failing.pop(origin.url, None)
         except ProviderError as error:
             self._failures += 1
             if not isinstance(error, ObjectMissing):  # the store works, and says so
                 self._note(request, error)
             raise
         # UnicodeError: a name or header that HTTP cannot say.
-        except (httpx.HTTPError, httpx.InvalidURL, trio.TooSlowError, UnicodeError) as error:
+        except (NoAnswer, httpx.InvalidURL, trio.TooSlowError, UnicodeError) as error:
             raise self._failed(request, _words(error, _where(request))) from error
 
     @asynccontextmanager
-    async def _turn(self, origin: _Origin, deletes: bool) -> AsyncIterator[None]:
+    async def _turn(self, origin: Origin, kind: _Turn) -> AsyncIterator[None]:
         """Wait for one of the store's connections, so that none takes those of the others."""
-        key = origin, deletes
-        limit = DELETES_PER_STORE if deletes else TRANSFERS_PER_STORE
-        limiter = self._turns.setdefault(key, trio.CapacityLimiter(limit))
+        key = origin, kind
+        limiter = self._turns.get(key)
+        if limiter is None:
+            limiter = self._turns[key] = trio.CapacityLimiter(_TURNS[kind])
+        if kind is _Turn.AHEAD and not limiter.available_tokens:
+            raise trio.WouldBlock
         try:
-            async with limiter:
+            async with turn(limiter):
                 yield
         finally:
             # Stores come and go by the Bridge's word: none is remembered that nobody speaks to.
             if not limiter.borrowed_tokens and not limiter.statistics().tasks_waiting:
                 self._turns.pop(key, None)
 
-    def _admit(self, method: str, request: ObjectRequest) -> httpx.URL:
-        """The URL, unless it is one that is refused whatever its name leads to."""
+    def _admit(self, method: str, request: ObjectRequest) -> Target:
+        """Whom to ask for what, unless the URL is refused whatever its name leads to."""
         if request.method != method:
             raise _refused(request, f"signed for {request.method[:8]!r}, not {method}")
         for name, _ in request.headers:
             if name.lower() in FRAMING_HEADERS:
                 raise _refused(request, f"header {name[:32]!r} may not be set by a signer")
-        url = httpx.URL(request.url)
-        if url.userinfo:
+        target = target_of(request.url)
+        if target.named:
             raise _refused(request, "URLs with a user name are not taken")
-        if _origin(url) in self._allowed:
-            return url
-        if url.scheme != "https":
+        origin = target.origin
+        if origin in self._allowed:
+            return target
+        if origin.scheme != "https":
             raise _refused(request, "only https is spoken to stores that are not configured")
-        # Names are checked where they are looked up: by the network backend, or by no one where
-        # a proxy does it (DESIGN §3: then only literal addresses can be checked).
-        if not all(map(self._permitted, literal(_host(url)))):
+        if not origin.host:
+            raise _refused(request, "names no host")
+        # Names are checked where they are looked up: by the guard, or by no one where a proxy does
+        # it (DESIGN §3: then only literal addresses can be checked).
+        if not all(map(self._permitted, literal(origin.host))):
             raise _refused(request, NOT_PUBLIC)
-        return url
+        return target
 
     def _failed(self, request: ObjectRequest, why: str) -> ProviderError:
         self._failures += 1
@@ -268,97 +320,36 @@ async def open_object_client(
     enrolled Bridge's own and those of the configuration. All others only by https at addresses
     that are `permitted`. `proxy` is "http://user:password@host:port".
     """
-    limits = httpx.Limits(
-        max_connections=MAXIMUM_CONNECTIONS,
-        max_keepalive_connections=KEPT_CONNECTIONS,
-        keepalive_expiry=KEPT_FOR,
-    )
-    transport: httpx.AsyncHTTPTransport
+    ssl_context.set_alpn_protocols(["http/1.1"])
+    patience = Patience(connect=CONNECT_TIMEOUT, piece=PIECE_TIMEOUT)
     if proxy is None:
-        allowed = frozenset(_origin(httpx.URL(origin))[1:] for origin in allowed_origins)
-        backend = GuardedBackend(allowed, permitted)
-        transport = GuardedTransport(ssl_context, backend, limits)
+        allowed = frozenset(
+            (origin.host, origin.port) for origin in map(origin_of, allowed_origins)
+        )
+        connect = directly(Guard(allowed, permitted), ssl_context, patience)
     else:
-        transport = httpx.AsyncHTTPTransport(verify=ssl_context, proxy=proxy, limits=limits)
-    # Without a policy that refuses them, httpx would send a store's cookies back to it.
-    no_cookies = http.cookiejar.CookieJar(http.cookiejar.DefaultCookiePolicy(allowed_domains=[]))
-    async with httpx.AsyncClient(
-        transport=transport,
-        cookies=no_cookies,
-        follow_redirects=False,
-        trust_env=False,  # no .netrc, no proxy from the environment: relay.toml alone says
-        timeout=httpx.Timeout(PIECE_TIMEOUT, connect=CONNECT_TIMEOUT, pool=REQUEST_TIMEOUT),
-    ) as client:
-        yield ObjectClient(client, allowed_origins=allowed_origins, permitted=permitted)
-
-
-class _Pieces(httpx.AsyncByteStream):
-    """What is put, a PIECE at a time.
-
-    No generator: httpcore does not close one when it is cancelled in the middle of a write.
-    """
-
-    def __init__(self, data: bytes | memoryview) -> None:
-        self._data = memoryview(data)
-        self._at = 0
-
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return self
-
-    async def __anext__(self) -> bytes:
-        piece = bytes(self._data[self._at : self._at + PIECE])
-        if not piece:
-            raise StopAsyncIteration
-        self._at += len(piece)
-        return piece
-
-
-async def _read(response: httpx.Response, limit: int) -> bytearray | None:
-    """The body, or None where it is longer than `limit`; its connection is then closed."""
-    data = bytearray()
-    pieces = response.aiter_raw()
-    async for piece in pieces:
-        if len(data) + len(piece) > limit:
-            break
-        data += piece
-    else:
-        return data
-    # httpx's generators are nested and cannot be closed from here; on a closed connection they
-    # run to their end.
-    await response.aclose()
+        connect = through(proxy, ssl_context, patience)
+    pool = Pool(connect, maximum=MAXIMUM_CONNECTIONS, kept_for=KEPT_FOR)
     try:
-        async for _ in pieces:
-            pass
-    except (httpx.HTTPError, httpx.StreamError):
-        return None
-    return None
+        yield ObjectClient(pool, allowed_origins=allowed_origins, permitted=permitted)
+    finally:
+        await pool.aclose()
 
 
-def _refuse_failure(response: httpx.Response) -> None:
-    """Raise what `response` means, unless it is success."""
-    status = response.status_code
-    if 200 <= status < 300:
+def _refuse_failure(request: ObjectRequest, answer: Answer) -> None:
+    """Raise what `answer` means, unless it is success."""
+    if 200 <= answer.status < 300:
         return
-    words = f"{_host(response.request.url)}: answered {status}"
-    if status in {404, 410}:
+    words = f"{_where(request)}: answered {answer.status}"
+    if answer.status in {404, 410}:
         raise ObjectMissing(words)
-    raise ProviderError(words, permanent=status not in TRANSIENT_STATUSES)
-
-
-def _host(url: httpx.URL) -> str:
-    """The host in ASCII; `url.host` would decode it, and raise where that cannot be."""
-    return url.raw_host.decode("ascii").lower()
-
-
-def _origin(url: httpx.URL) -> _Origin:
-    port = url.port or {"https": 443, "http": 80}.get(url.scheme, 0)
-    return url.scheme, _host(url), port
+    raise ProviderError(words, permanent=answer.status not in TRANSIENT_STATUSES)
 
 
 def _where(request: ObjectRequest) -> str:
     """The request for a log: its host only, since path and query hold a signature."""
     try:
-        return _host(httpx.URL(request.url)) or "store"
+        return host_of(httpx.URL(request.url)) or "store"
     except (httpx.InvalidURL, UnicodeError):
         return "store"
 
@@ -374,10 +365,11 @@ def _origin_url(request: ObjectRequest) -> str:
 
 def _words(error: Exception, host: str) -> str:
     """What kept a request to `host` from its answer; never empty, and of the URL no more."""
-    if isinstance(error, httpx.ProxyError):
-        return f"the proxy does not connect to it: {str(error)[:MAXIMUM_WORDS]}"
+    if isinstance(error, ProxyRefused):
+        return f"the proxy does not connect to it: {error}"
+    kind = str(error) if isinstance(error, NoAnswer) else type(error).__name__
     fault = connection_fault(error, host)
-    return f"{type(error).__name__}: {fault}" if fault else type(error).__name__
+    return f"{kind}: {fault}" if fault else kind
 
 
 def _refused(request: ObjectRequest, why: str) -> ProviderError:

@@ -214,8 +214,9 @@ class CloudWriter:
 
         Raises SessionEnded if it cannot be, or the same for too long.
         """
-        if flow.opened > flow.received or flow.received > self._announced:
-            raise SessionEnded("the peer acknowledges chunks that were not announced")
+        # What is on its way to the store may have been read ahead of its announcement.
+        if flow.opened > flow.received or flow.received > max(self._announced, self._outbox.begun):
+            raise SessionEnded("the peer acknowledges chunks that it cannot have")
         # Counts only grow; messages of two connections may overtake one another.
         self._chunk_credit = max(self._chunk_credit, flow.chunk_credit)
         self._in_line_credit = max(self._in_line_credit, flow.in_line_credit)
@@ -281,7 +282,8 @@ class CloudWriter:
                 sealed = sealer.seal(chunk)
             else:
                 # Not abandoned when cancelled: number and sealing are one step.
-                sealed = await trio.to_thread.run_sync(sealer.seal, chunk)
+                rate = self._outbox.window.rate or None
+                sealed = await trio.to_thread.run_sync(sealer.seal, chunk, rate)
             # No checkpoint from here on: a chunk that is sealed is also kept.
             in_line = self._goes_in_line(len(sealed), chunk.final)
             kept = self._outbox.keep(self._sealed, sealed, in_line=in_line)
@@ -342,6 +344,8 @@ class CloudWriter:
 
     async def _announce(self) -> None:
         while True:
+            # What was read ahead needs no announcement. Received ends where a bundle does.
+            self._next_announcement = max(self._next_announcement, self._received)
             made = self._outbox[self._next_announcement]
             if made is None or not made.stored:
                 await self._changed.park()
@@ -351,8 +355,7 @@ class CloudWriter:
             self._announced = max(self._announced, made.end)
             made.announced = trio.current_time()
             if not await self._transmit(self._announcement(made)):
-                if self._outbox[made.first] is made:  # and not opened meanwhile
-                    self._next_announcement = min(self._next_announcement, made.first)
+                self._next_announcement = min(self._next_announcement, made.first)
                 await self._changed.park()  # `reconnected` and each Progress wake it
 
     def _announcement(self, made: Bundle) -> SessionMessage:

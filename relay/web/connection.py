@@ -1,16 +1,14 @@
-"""One HTTP/1.1 or WebSocket connection: trio's stream under anycorn's protocol engine.
+"""One HTTP/1.1 connection: its TLS, its requests one behind the other, its deadlines and its end.
 
-anycorn parses and frames; the socket is ours, because anycorn's own TCP half waits for a peer that
-does not read without any deadline and behind a shield, has no limit on connections, and takes
-HTTP/2 from whoever asks. Here every wait on the peer ends, and a cancelled write closes the socket.
+h11 parses and frames, and the app is called here (`relay.web.exchange`); where a WebSocket is asked
+for, anycorn does from there on (`relay.web.websocket`). Every wait on the peer ends, and a
+cancelled write closes the socket.
 """
 
-import os
 import socket
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from functools import partial
 from math import inf
 from typing import Any
 
@@ -19,25 +17,21 @@ import h11
 import structlog
 import trio
 from anycorn.config import Config
-from anycorn.events import Closed, Event, RawData, SendFile, Updated
-from anycorn.protocol.h11 import H11Protocol, H11WSConnection
-from anycorn.task_group import TaskGroup
-from anycorn.typing import ConnectionState
 from anycorn.worker_context import WorkerContext
+
+from relay.byte_stream import WIRE_PIECE, Buffer, PlainStream, TLSStream
+from relay.web.exchange import ASGIApp, Exchange, PeerGone
+from relay.web.websocket import WebSocketEnd, is_upgrade
 
 log = structlog.get_logger()
 
-ASGIApp = Callable[..., Awaitable[None]]
-
-RECEIVE_SIZE = 64 * 1024
-FILE_PIECE = 256 * 1024
+# A request's head is read in small pieces: most connections wait for one most of the time.
+HEAD_PIECE = 16 * 1024
+# Bodies come as they arrive, up to this much at once.
+BODY_PIECE = WIRE_PIECE
 # After we said our last word the peer may still be sending a body that we refused. Closing at once
 # would make its kernel throw our answer away (RST), so we listen for a moment.
 LINGER = 2.0
-# Accepting a WebSocket is one small write into an empty socket. If it takes longer, the peer sent
-# more frames behind its upgrade than anycorn's queue holds, and the app, which has not begun to
-# read, waits for itself. Nobody who speaks signalling sends before the Bridge's Hello.
-ACCEPT_TIMEOUT = 2.0
 
 
 @attrs.frozen(slots=True)
@@ -57,13 +51,6 @@ class Timeouts:
     write: float = 60.0
 
 
-class _HTTP1Protocol(H11Protocol):
-    """anycorn's HTTP/1.1 without the way to HTTP/2, which no Router needs."""
-
-    async def _check_protocol(self, event: h11.Request) -> None:
-        """Leave `Upgrade: h2c` and the HTTP/2 preface to be answered as any request is."""
-
-
 class Connection:
     """One accepted socket, from handshake to close."""
 
@@ -79,26 +66,20 @@ class Connection:
         on_busy: Callable[["Connection", bool], None],
     ) -> None:
         self.peer = _address(transport.socket.getpeername())
+        self.own = _address(transport.socket.getsockname())
+        self.engine = _engine(config)
         self._transport = transport
-        self._stream: trio.SocketStream | trio.SSLStream[trio.SocketStream] = transport
+        plain = PlainStream(transport)
+        self._stream: PlainStream | TLSStream = plain
         if ssl_context is not None:
-            self._stream = trio.SSLStream(
-                transport, ssl_context, server_side=True, https_compatible=True
-            )
+            self._stream = TLSStream(plain, ssl_context, server_side=True)
         self._app = app
         self._config = config
         self._context = context
         self._timeouts = timeouts
         self._on_busy = on_busy
-        self._protocol: _HTTP1Protocol
-        self._send_lock = trio.Lock()
-        self._app_over = trio.Event()
-        self._app_over.set()
         self._life = trio.CancelScope()
         self._finished = False
-        self._idle = True
-        self._idle_since = trio.current_time()
-        self._answered = False
         self._reading: trio.CancelScope | None = None
 
     async def run(self) -> None:
@@ -107,6 +88,8 @@ class Connection:
             try:
                 if await self._handshake():
                     await self._serve()
+                    self.finish()
+                    await self._linger()
             finally:
                 # Closes even where this task is cancelled.
                 await self._transport.aclose()
@@ -125,164 +108,196 @@ class Connection:
         if self._reading is not None:
             self._reading.cancel()
 
-    # --- towards the app ------------------------------------------------------------------------
+    def log_refused(self, cause: str) -> None:
+        """Say why the connection is closed."""
+        log.info("connection closed", why=cause, peer=self.peer[0] if self.peer else "unix")
+
+    # --- from handshake to end ------------------------------------------------------------------
 
     async def _handshake(self) -> bool:
-        if not isinstance(self._stream, trio.SSLStream):
+        if not isinstance(self._stream, TLSStream):
             return True
         with trio.move_on_after(self._timeouts.handshake) as self._reading:
             try:
                 await self._stream.do_handshake()
             except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-                self._log_refused(_handshake_fault(error))
+                self.log_refused(_handshake_fault(error))
                 return False
         if self._reading.cancelled_caught:
-            self._log_refused("TLS handshake not finished in time")
+            if not self._finished:
+                self.log_refused("TLS handshake not finished in time")
             return False
         return True
 
     async def _serve(self) -> None:
-        with trio.CancelScope() as helpers:
-            async with TaskGroup() as tasks:
-                await self._converse(tasks)
-                # What is left are anycorn's helpers: a task that pings a WebSocket that is gone.
-                helpers.cancel()
-
-    async def _converse(self, tasks: TaskGroup) -> None:
-        self._protocol = _HTTP1Protocol(
-            self._run_app,
-            self._config,
-            self._context,
-            tasks,
-            ConnectionState({}),
-            self.peer,
-            _address(self._transport.socket.getsockname()),
-            self._send,
-            None,
-        )
-        self._idle_since = trio.current_time()
-        await self._read_until_done()
-        await self._protocol.handle(Closed())
-        self.finish()
-        await self._linger()
-        await self._transport.aclose()
-        await self._app_over.wait()
-
-    async def _run_app(
-        self, scope: Any, receive: Any, send: Any, sync_spawn: Any, call_soon: Any
-    ) -> None:
-        self._on_busy(self, True)
-        self._app_over = over = trio.Event()
-        try:
-            await self._app(scope, receive, partial(self._send_for_app, send))
-        finally:
-            over.set()
-            self._on_busy(self, False)
-
-    async def _send_for_app(self, send: Any, message: Any) -> None:
-        if message["type"] != "websocket.accept":
-            await send(message)
-            return
-        with trio.move_on_after(ACCEPT_TIMEOUT) as accepting:
-            await send(message)
-        if accepting.cancelled_caught:
-            self._log_refused("WebSocket frames before the upgrade was answered")
-            self.abandon()
-            await trio.lowlevel.checkpoint()
-
-    # --- from the peer --------------------------------------------------------------------------
-
-    async def _read_until_done(self) -> None:
+        deadline = trio.current_time() + self._timeouts.request
         first = True
         while not self._finished:
-            data = b""
-            with trio.CancelScope(deadline=self._read_deadline()) as self._reading:
-                try:
-                    data = bytes(await self._stream.receive_some(RECEIVE_SIZE))
-                except (trio.BrokenResourceError, trio.ClosedResourceError):
-                    return
-            if self._reading.cancelled_caught:
-                # Being idle after an answer is everybody's right, and no news.
-                if not self._finished and (first or not self._idle):
-                    self._log_refused("silent for too long")
-                return
-            if first and (fault := _foreign_protocol(data)):
-                self._log_refused(fault)
-            first = False
-            # An empty piece is the end of the peer's side: h11 learns it too.
-            await self._protocol.handle(RawData(data))
-            if not data:
-                return
-
-    def _read_deadline(self) -> float:
-        if self._idle:
             # Not from the last byte: a header that drips in has the same time as one that flows.
-            allowed = self._timeouts.idle if self._answered else self._timeouts.request
-            return self._idle_since + allowed
-        connection = self._protocol.connection
-        if isinstance(connection, H11WSConnection) or connection.their_state is h11.SEND_BODY:
-            return trio.current_time() + self._timeouts.read
-        return inf  # the request is here in full; now it is for us to speak
+            request, head = await self._request(deadline, first=first)
+            if request is None:
+                return
+            self._on_busy(self, True)
+            try:
+                if is_upgrade(request):
+                    await WebSocketEnd(self, self._app, self._config, self._context).run(head)
+                    return
+                if not await self._answer(request):
+                    return
+            finally:
+                self._on_busy(self, False)
+            first = False
+            deadline = trio.current_time() + self._timeouts.idle
+
+    async def _request(self, deadline: float, *, first: bool) -> tuple[h11.Request | None, bytes]:
+        """The next request, and the bytes of its head and what came behind it."""
+        head = bytearray(self.engine.trailing_data[0])
+        while True:
+            try:
+                event = self.engine.next_event()
+            except h11.RemoteProtocolError as error:
+                await self._refuse(error.error_status_hint, str(error))
+                return None, b""
+            if isinstance(event, h11.Request):
+                if fault := _ambiguous_length(event):
+                    await self._refuse(400, fault)
+                    return None, b""
+                return event, bytes(head)
+            if event is not h11.NEED_DATA:
+                return None, b""
+            data = await self._read(HEAD_PIECE, deadline)
+            if data is None:
+                # Being idle after an answer is everybody's right, and no news.
+                if not self._finished and (first or head):
+                    self.log_refused("silent for too long")
+                return None, b""
+            if first and not head and (fault := _foreign_protocol(data)):
+                self.log_refused(fault)
+            head += data
+            self.engine.receive_data(data)  # type: ignore[arg-type]
+
+    async def _answer(self, request: h11.Request) -> bool:
+        """Have the app answer; whether another request may follow."""
+        scope = {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.4"},
+            "http_version": request.http_version.decode("ascii"),
+            "scheme": "http" if isinstance(self._stream, PlainStream) else "https",
+            "root_path": "",
+            "client": self.peer,
+            "server": self.own,
+            "state": {},
+            "extensions": {},
+        }
+        exchange = Exchange(self, request, scope)
+        try:
+            await exchange.run(self._app)
+        except Exception:
+            # One request's fault, and it was answered for.
+            log.exception("http server", message="Error in ASGI Framework")
+        if self._finished or not exchange.over():
+            return False
+        self.engine.start_next_cycle()
+        return True
+
+    async def _refuse(self, status: int, why: str) -> None:
+        """Answer what is no request, if it still can be."""
+        log.info("http server", message=f"Rejecting request: {why} ({status})")
+        if self.engine.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
+            return
+        headers = [(b"content-length", b"0"), (b"connection", b"close"), *self.response_headers()]
+        answer = self.engine.send(h11.Response(status_code=status, headers=headers))
+        with suppress(PeerGone):
+            await self.push([answer, self.engine.send(h11.EndOfMessage())])
 
     async def _linger(self) -> None:
         with trio.move_on_after(LINGER):
             try:
-                while await self._transport.receive_some(RECEIVE_SIZE):
+                while await self._transport.receive_some(BODY_PIECE):
                     pass
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 pass  # gone: what lingering waits for
 
-    # --- to the peer ----------------------------------------------------------------------------
+    # --- for exchanges and WebSockets -----------------------------------------------------------
 
-    async def _send(self, event: Event) -> None:
-        """What the protocol engine wants done with the socket."""
-        match event:
-            case RawData():
-                if event.data:
-                    await self._write(event.data)
-            case SendFile():
-                await self._write_file(event)
-            case Closed():
-                self.finish()
-                await self._protocol.handle(Closed())
-            case Updated():
-                self._idle = event.idle
-                self._answered = self._answered or event.idle
-                self._idle_since = trio.current_time()
-                if self._reading is not None:
-                    self._reading.deadline = self._read_deadline()
+    def response_headers(self) -> list[tuple[bytes, bytes]]:
+        """What stands in every answer."""
+        headers = self._config.response_headers("h11")
+        if self._context.terminated.is_set():
+            headers.append((b"connection", b"close"))
+        return headers
 
-    async def _write(self, data: bytes) -> None:
+    async def pull(self, *, waits: bool) -> bytes | bytearray | None:
+        """More of a body, none at the peer's end; None where it is gone, or takes too long.
+
+        Where no body is due (`waits`), the peer may take any time: it waits for us.
+        """
+        deadline = inf if waits else trio.current_time() + self._timeouts.read
+        return await self._read(BODY_PIECE, deadline)
+
+    async def receive(self) -> bytes | bytearray | None:
+        """What a WebSocket's peer sends, none at its end; None where it is silent for too long."""
+        if self._finished:
+            return None
+        data = await self._read(HEAD_PIECE, trio.current_time() + self._timeouts.read)
+        if data is None and not self._finished:
+            self.log_refused("silent for too long")
+        return data
+
+    async def push(self, parts: Sequence[Buffer]) -> None:
+        """Send these, each BODY_PIECE within the time for a write. Raises PeerGone."""
+        batch: list[Buffer] = []
+        size = 0
+        for part in parts:
+            view = memoryview(part)
+            for at in range(0, len(view), BODY_PIECE):
+                piece = view[at : at + BODY_PIECE]
+                batch.append(piece)
+                size += len(piece)
+                if size >= BODY_PIECE:
+                    await self._write(batch)
+                    batch, size = [], 0
+        if batch:
+            await self._write(batch)
+
+    async def _write(self, parts: Sequence[Buffer]) -> None:
         written = False
-        async with self._send_lock:
+        try:
             with trio.move_on_after(self._timeouts.write):
-                try:
-                    await self._stream.send_all(data)
-                    written = True
-                except (trio.BrokenResourceError, trio.ClosedResourceError):
-                    pass  # told to the engine below
-                except trio.Cancelled:
-                    # What went out is anybody's guess: nothing may follow it.
-                    self.finish()
-                    raise
-        if not written:
-            self.finish()
-            await self._protocol.handle(Closed())
-
-    async def _write_file(self, file: SendFile) -> None:
-        offset, end = file.offset, file.offset + file.count
-        while offset < end and not self._finished:
-            data = await trio.to_thread.run_sync(
-                os.pread, file.file, min(FILE_PIECE, end - offset), offset
-            )
-            if not data:  # the file is shorter than what the header promised
+                await self._stream.send_parts(parts)
+                written = True
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            raise PeerGone("the peer is gone") from error
+        finally:
+            # What went out is anybody's guess: nothing may follow it.
+            if not written:
                 self.finish()
-                break
-            await self._write(data)
-            offset += len(data)
+        if not written:
+            raise PeerGone("the peer does not read")
 
-    def _log_refused(self, cause: str) -> None:
-        log.info("connection closed", why=cause, peer=self.peer[0] if self.peer else "unix")
+    async def _read(self, size: int, deadline: float) -> bytes | bytearray | None:
+        """What has come, none at the peer's end; None where it is gone, or past `deadline`."""
+        with trio.CancelScope(deadline=deadline) as self._reading:
+            try:
+                return await self._stream.receive_some(size)
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                return None
+        return None
+
+
+def _ambiguous_length(request: h11.Request) -> str:
+    """Why somebody in between may read another end of the request than we (RFC 9112 §6.1)."""
+    names = {name for name, _ in request.headers}
+    if b"transfer-encoding" in names:
+        if b"content-length" in names:
+            return "both Content-Length and Transfer-Encoding"
+        if request.http_version < b"1.1":
+            return "Transfer-Encoding in HTTP/1.0"
+    return ""
+
+
+def _engine(config: Config) -> h11.Connection:
+    return h11.Connection(h11.SERVER, max_incomplete_event_size=config.h11_max_incomplete_size)
 
 
 def _address(name: Any) -> tuple[str, int] | None:
@@ -290,7 +305,7 @@ def _address(name: Any) -> tuple[str, int] | None:
     return (name[0], name[1]) if isinstance(name, tuple) else None
 
 
-def _foreign_protocol(data: bytes) -> str:
+def _foreign_protocol(data: bytes | bytearray) -> str:
     """Name what is certainly not HTTP by its first bytes."""
     if data[:2] == b"\x16\x03":
         return "TLS on a plain port"

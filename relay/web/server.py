@@ -23,7 +23,8 @@ from anycorn.logging import Logger
 from anycorn.worker_context import WorkerContext
 
 from relay.errors import RelayError
-from relay.web.connection import ASGIApp, Connection, Timeouts
+from relay.web.connection import Connection, Timeouts
+from relay.web.exchange import ASGIApp
 
 log = structlog.get_logger()
 

@@ -1,5 +1,6 @@
 """A whole Bridge: it starts, is found again after a restart, and ends when told."""
 
+import hmac
 import stat
 from pathlib import Path
 
@@ -9,8 +10,11 @@ import structlog
 import trio
 import trustme
 
-from relay.bridge.app import run_bridge
+from relay.bridge.app import DATABASE_FILE, run_bridge
+from relay.bridge.schema import MIGRATIONS, load_network
+from relay.database import open_database
 from relay.errors import IdentityError, RelayError
+from relay.providers.disk import open_disk_provider
 from tests.interop.processes import free_port
 
 from .conftest import PATIENCE, connected, running
@@ -148,6 +152,33 @@ async def test_stopping_closes_websockets_at_once(data_dir: Path) -> None:
             with trio.fail_after(3):
                 bridge.stopping.set()
                 await bridge.stopped.wait()
+
+
+async def test_stopping_waits_for_nobody_who_waits_for_an_object(data_dir: Path) -> None:
+    async with running(data_dir, grace=30) as bridge:
+        async with open_database(data_dir / DATABASE_FILE, MIGRATIONS) as database:
+            _, network = await load_network(database, data_dir)
+        [store] = [row["name"] for row in await bridge.get("/v1/providers")]
+        key = hmac.digest(network.secret, b"relay/1/store\0" + store.encode(), "sha256")
+        async with open_disk_provider(
+            data_dir / "signer", base_url=bridge.url, key=key, space=1
+        ) as signer:
+            signed = await signer.sign_get_ahead("ab/one", lifetime=60, session=b"s")
+        answers: list[int] = []
+
+        async def ask() -> None:
+            answers.append((await bridge.web.get(signed.url, timeout=20)).status_code)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask)
+            with trio.move_on_after(0.3):  # it is held
+                while not answers:
+                    await trio.sleep(0.01)
+            assert answers == []
+            with trio.fail_after(3):
+                bridge.stopping.set()
+                await bridge.stopped.wait()
+        assert answers == [204]
 
 
 async def test_nothing_signed_is_logged(data_dir: Path) -> None:

@@ -30,6 +30,8 @@ class Store:
         self.objects: dict[str, bytes] = {}
         self.slow = False
         self.down = False
+        self.came = trio.Event()
+        self.patience = 0.1  # for what is asked for ahead of time
 
     def verify(self, method: str, name: str, query) -> int:
         if query.get("s") != "good":
@@ -44,7 +46,10 @@ class Store:
         self.objects[name] = b"".join([piece async for piece in stream])
 
     @asynccontextmanager
-    async def open(self, name: str):
+    async def open(self, name: str, session: str = ""):
+        if name not in self.objects and session:
+            with trio.move_on_after(self.patience):
+                await self.came.wait()
         if name not in self.objects:
             raise ObjectMissing("no such object")
         yield Blob(len(self.objects[name]), self.objects[name])
@@ -102,3 +107,77 @@ async def test_slow_upload_is_given_up(client, store: Store) -> None:
 async def test_store_that_is_down(client, store: Store) -> None:
     store.down = True
     assert (await client.put("/ab/cd", content=b"x")).status_code == 503
+
+
+async def test_ahead_of_time_an_object_is_waited_for(client, store: Store) -> None:
+    async def put() -> None:
+        store.objects["ab/cd"] = b"sealed"
+        store.came.set()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(put)
+        answer = await client.get("/ab/cd", params={"a": "session"})
+    assert (answer.status_code, answer.content) == (200, b"sealed")
+
+
+async def test_ahead_of_time_an_object_that_does_not_come_is_no_error(client) -> None:
+    answer = await client.get("/ab/cd", params={"a": "session"})
+    assert (answer.status_code, answer.content) == (204, b"")
+    assert (await client.get("/ab/cd")).status_code == 404
+
+
+async def answered(store: Store, query: bytes, *messages: dict) -> list[dict]:
+    """What the app sends to a GET over an ASGI that says `messages`."""
+    routes = [operation.route for operation in blob_operations(store)]
+    app = Starlette(routes=routes, exception_handlers=EXCEPTION_HANDLERS)
+    scope = {
+        "type": "http",
+        "method": "GET",
+        "path": "/v1/blobs/ab/cd",
+        "query_string": query,
+        "headers": [],
+    }
+    to_come, sent = list(messages), []
+
+    async def receive() -> dict:
+        return to_come.pop(0)
+
+    async def send(message: dict) -> None:
+        sent.append(message)
+
+    with trio.fail_after(5):
+        await app(scope, receive, send)
+    assert to_come == []
+    return sent
+
+
+async def test_nobody_is_waited_for_who_has_gone(store: Store) -> None:
+    store.patience = 60.0
+    gone = {"type": "http.request", "body": b""}, {"type": "http.disconnect"}
+    await answered(store, b"s=good&a=session", *gone)
+
+
+async def test_an_object_that_is_cut_short_is_not_whole_for_anybody(store: Store) -> None:
+    class Cut(Blob):
+        async def pieces(self) -> AsyncIterator[bytes]:
+            yield b"half"
+            raise ProviderError("cut short")
+
+    @asynccontextmanager
+    async def opened(name: str, session: str = ""):
+        yield Cut(8)
+
+    store.open = opened
+    start, *body = await answered(store, b"s=good")
+    assert (b"content-length", b"8") in start["headers"]
+    assert [(message["body"], message["more_body"]) for message in body] == [(b"half", True)]
+
+
+async def test_ahead_of_time_a_store_that_fails_says_so(client, store: Store) -> None:
+    @asynccontextmanager
+    async def opened(name: str, session: str = ""):
+        raise ProviderError("disk store: Input/output error")
+        yield
+
+    store.open = opened
+    assert (await client.get("/ab/cd", params={"a": "session"})).status_code == 503

@@ -65,6 +65,22 @@ async def test_a_second_put_costs_nothing(store: MeteredStore, meter: Meter) -> 
     assert meter.stored_by(ROUTER) == 600
 
 
+async def test_what_is_stored_exists_though_there_is_no_room(tmp_path: Path) -> None:
+    """A restart has forgotten whose it is; the Router puts it again."""
+    meter = Meter(maximum=1000)
+    async with open_disk_provider(
+        tmp_path, base_url="http://x", key=b"k", space=2**20, free_floor=0
+    ) as disk:
+        store = MeteredStore(lambda: disk, meter)
+        await put(store, "ab/1", 600)
+        for name in ("ab/1", "ab/2"):
+            meter.signed(name, ROUTER)
+        await put(store, "ab/2", 600)
+        with pytest.raises(Refused, match="exists") as caught:
+            await put(store, "ab/1", 600)
+    assert caught.value.status == 409
+
+
 async def test_an_upload_that_fails_costs_nothing(store: MeteredStore, meter: Meter) -> None:
     meter.signed("ab/1", ROUTER)
 

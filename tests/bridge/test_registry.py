@@ -2,6 +2,7 @@
 
 import pytest
 
+from relay.bridge.registry import Change
 from relay.errors import IdentityError, Refused
 
 from .conftest import Rooms, Router
@@ -93,6 +94,41 @@ async def test_key_serials_only_rise(rooms: Rooms) -> None:
     with pytest.raises(Refused, match="older than 3"):
         await rooms.registry.publish_key(router.id, router.key_statement(2))
     assert (await directory_row(rooms, router))[2] == third
+
+
+async def written(rooms: Rooms) -> int:
+    """Rows written so far."""
+    return await rooms.database.run(lambda db: db.total_changes())
+
+
+async def test_what_is_said_again_is_not_written_and_not_told(rooms: Rooms) -> None:
+    """As each Router does on each connection, two thousand of them after the Bridge's restart."""
+    north, south = await rooms.publishing("North", "PACS"), await rooms.router("South")
+    key, publications = north.key_statement(2), [north.publication("PACS")]
+    grants = [(south.id, "PACS", ("store", "echo")), (south.id, "PACS", ("query",))]
+    await rooms.registry.publish_key(north.id, key)
+    await rooms.registry.grants(north.id, grants)
+    before = await written(rooms)
+    assert await rooms.registry.publish_key(north.id, key) == Change()
+    assert await rooms.registry.publish(north.id, publications) == Change()
+    assert await rooms.registry.grants(north.id, grants[::-1]) == Change()
+    assert await written(rooms) == before
+    # What is another is both, though no row more or less.
+    change = await rooms.registry.grants(north.id, [(south.id, "PACS", ("store",))])
+    assert change.grantees == {south.id}
+    assert await written(rooms) > before
+    assert await rooms.registry.granted(south.id) == [(north.id, "PACS", ("store",))]
+
+
+async def test_rows_that_grant_the_same_share_their_services(rooms: Rooms) -> None:
+    """They are kept for each connected Router."""
+    north, south = await rooms.publishing("North", "PACS", "CT1"), await rooms.router("South")
+    await rooms.registry.grants(
+        north.id, [(south.id, "PACS", ("store",)), (south.id, "CT1", ("store",))]
+    )
+    [(_, _, one), (_, _, other)] = await rooms.registry.granted(south.id)
+    assert one == ("store",)
+    assert one is other
 
 
 async def test_key_of_another(rooms: Rooms) -> None:

@@ -8,6 +8,8 @@ import trio
 
 from relay.bridge.admission import OPENS_AT_ONCE
 from relay.bridge.sessions import (
+    DELETE_LIFETIME,
+    GET_LIFETIME,
     MAXIMUM_OBJECT,
     PUT_LIFETIME,
     SLOTS_AHEAD,
@@ -272,6 +274,34 @@ async def test_reading_what_the_other_end_wrote(sessions: Sessions, granted, pro
         await sessions.read_urls(session, OUTWARD, 1)
     with pytest.raises(Refused, match="no such slot"):
         await sessions.read_urls(session, INWARD, 0)
+
+
+class WaitingProvider(SigningProvider):
+    """One that can have a reader wait, too."""
+
+    async def sign_get_ahead(self, name: str, *, lifetime: int, session: bytes) -> SignedRequest:
+        return await self._sign("GET", f"{name}/{session.hex()}", lifetime)
+
+
+async def test_reading_ahead_of_what_the_other_end_writes(rooms: Rooms, granted) -> None:
+    sessions = make(rooms, WaitingProvider())
+    session = await opened(sessions, granted)
+    rows = await sessions.ahead_urls(session, OUTWARD, 1, 3)
+    puts = await sessions.put_urls(granted[0].id, session, OUTWARD, 0, 4)
+    for (get, delete), put in zip(rows, puts[1:], strict=True):
+        name = put[1].split("?")[0]
+        assert get == ("GET", f"{name}/{session.hex()}?GET", (("x", "y"),), NOW + GET_LIFETIME)
+        assert delete == ("DELETE", f"{name}?DELETE", (("x", "y"),), NOW + DELETE_LIFETIME)
+    with pytest.raises(Refused, match="out of turn"):
+        await sessions.ahead_urls(session, OUTWARD, 4 + SLOTS_AHEAD + 1, 1)
+    await sessions.end(session, EndReason.FINISHED)
+    with pytest.raises(Refused, match="unknown session"):
+        await sessions.ahead_urls(session, OUTWARD, 0, 1)
+
+
+async def test_a_store_that_cannot_have_a_reader_wait(sessions: Sessions, granted) -> None:
+    session = await opened(sessions, granted)
+    assert await sessions.ahead_urls(session, OUTWARD, 0, 8) == []
 
 
 async def test_each_end_writes_its_own_direction(sessions: Sessions, rooms: Rooms, granted) -> None:

@@ -11,8 +11,10 @@ from relay.bridge.watched import (
     SIGN_TIMEOUT,
     Health,
     WatchedProvider,
+    watch,
 )
 from relay.errors import ProviderError
+from relay.providers import ReadsAhead, SignedRequest
 
 from .conftest import NOW
 from .stores import FakeProvider
@@ -51,6 +53,21 @@ VERBS = {
 
 async def names(provider: WatchedProvider) -> list[str]:
     return [stored.name async for stored in provider.list("a")]
+
+
+class Waiting(FakeProvider):
+    """One that can have a reader wait."""
+
+    async def sign_get_ahead(self, name: str, *, lifetime: int, session: bytes) -> SignedRequest:
+        return await self._sign(session.decode(), name)
+
+
+async def test_what_a_provider_can_do_beside_is_handed_on_too(health: Health) -> None:
+    plain, waiting = watch("cloud", FakeProvider(), health), watch("cloud", Waiting(), health)
+    assert not isinstance(plain, ReadsAhead)
+    assert isinstance(waiting, ReadsAhead)
+    signed = await waiting.sign_get_ahead("ab", lifetime=60, session=b"session")
+    assert signed.url.endswith("ab?session")
 
 
 async def test_handed_on(provider: WatchedProvider, health: Health) -> None:

@@ -9,7 +9,7 @@ import gc
 import math
 import os
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -64,10 +64,10 @@ class ExpiringStore(Store):
         if trio.current_time() - signed > LIFETIMES[request.method]:
             raise ProviderError("answered 403", permanent=True)
 
-    async def put(self, request: ObjectRequest, data: bytes) -> None:
+    async def put(self, request: ObjectRequest, parts: Sequence[bytes]) -> None:
         await self._request(request)
         self.puts += 1
-        self.objects[request.url.partition("?")[0]] = bytes(data)
+        self.objects[request.url.partition("?")[0]] = b"".join(parts)
 
     async def get(self, request: ObjectRequest, size: int) -> bytes:
         await self._request(request)

@@ -14,7 +14,9 @@ from starlette.applications import Starlette
 
 from relay.bridge.blobs import blob_operations
 from relay.errors import ObjectMissing, ProviderError, Refused
+from relay.providers import ReadsAhead, arrivals
 from relay.providers.disk import DiskProvider, open_disk_provider
+from relay.providers.files import MAXIMUM_BUFFERS
 from relay.web.answers import EXCEPTION_HANDLERS
 from relay.web.server import listen_tcp, serve_asgi
 
@@ -86,14 +88,16 @@ async def test_expired_request_is_refused(tmp_path: Path, client) -> None:
         assert "expired" in answer.json()["error"]
 
 
-@pytest.mark.parametrize("part", ["e", "l", "s"])
+@pytest.mark.parametrize("part", ["e", "l", "s", "a"])
 async def test_no_part_of_the_query_can_be_changed(provider, client, part: str) -> None:
     signed = await provider.sign_put("ab/one", size_limit=10, lifetime=60)
     url = httpx.URL(signed.url)
     for value in ("", "9999999999", "-1", "é", "0" * 64, "1e9"):
         forged = url.copy_set_param(part, value)
-        assert (await client.put(forged, content=b"data")).status_code == 403
-    assert (await client.put(url.copy_remove_param(part), content=b"x")).status_code == 403
+        if part != "a" or value:  # none is what it has
+            assert (await client.put(forged, content=b"data")).status_code == 403
+    if part != "a":
+        assert (await client.put(url.copy_remove_param(part), content=b"x")).status_code == 403
     assert (await client.put(url, content=b"data")).status_code == 201
 
 
@@ -235,6 +239,31 @@ async def test_uploads_under_way_count(provider) -> None:
     assert provider.used == SPACE
 
 
+async def test_what_is_stored_exists_though_there_is_no_room(
+    tmp_path: Path, provider, client
+) -> None:
+    await suite.put(provider, client, "ab/one", bytes(SPACE))
+    assert await suite.put(provider, client, "ab/one", bytes(SPACE)) == 409
+    assert await suite.put(provider, client, "ab/two", bytes(SPACE)) == 507
+    async with serving(tmp_path / "blobs") as roomy:
+        await suite.put(roomy, client, "ab/one", b"data")
+    async with serving(tmp_path / "blobs", free_floor=2**62) as full:
+        assert await suite.put(full, client, "ab/one", b"data") == 409
+
+
+async def test_a_body_in_tiny_pieces_is_not_held_as_such(provider) -> None:
+    seen = []
+
+    async def body() -> AsyncIterator[bytes]:
+        for _ in range(3000):
+            seen.append(len(provider._arrivals._under_way["ab/one"].pieces))
+            yield b"x"
+
+    async with aclosing(body()) as stream:
+        await provider.write("ab/one", stream, 3000)
+    assert max(seen) <= MAXIMUM_BUFFERS
+
+
 async def test_a_full_store_is_not_ready(provider, client) -> None:
     await suite.put(provider, client, "ab/one", bytes(SPACE))
     with pytest.raises(ProviderError, match="raise blob_space"):
@@ -313,3 +342,136 @@ async def test_no_descriptor_is_left_open(provider, client) -> None:
         await suite.put(provider, client, f"ab/{number}", b"again")
     # The refused PUTs cost the client its connection, which it makes anew.
     assert len(os.listdir("/proc/self/fd")) <= before + 2
+
+
+# --- ahead of time --------------------------------------------------------------------------------
+
+
+async def get_ahead(provider: DiskProvider, client, name: str = "ab/one") -> httpx.Response:
+    signed = await provider.sign_get_ahead(name, lifetime=60, session=b"s" * 16)
+    return await suite.send(client, signed)
+
+
+@asynccontextmanager
+async def putting(provider: DiskProvider, size: int) -> AsyncIterator[trio.SocketStream]:
+    """A PUT of `ab/one` whose head is sent, over a connection of its own."""
+    url = httpx.URL((await provider.sign_put("ab/one", size_limit=size, lifetime=60)).url)
+    async with await trio.open_tcp_stream(url.host, url.port) as stream:
+        head = b"PUT %s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n"
+        await stream.send_all(head % (url.raw_path, size))
+        yield stream
+
+
+def waiting(provider: DiskProvider) -> int:
+    return provider._arrivals._of_session.total()
+
+
+async def test_the_disk_has_readers_wait(provider) -> None:
+    assert isinstance(provider, ReadsAhead)
+
+
+@pytest.mark.parametrize("size", [1, 300_000, 4 * 1024 * 1024 + 40])
+async def test_a_get_that_came_first_is_served(provider, client, size: int) -> None:
+    data = os.urandom(size)
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+
+            async def read() -> None:
+                answer = await get_ahead(provider, client)
+                assert (answer.status_code, answer.content) == (200, data)
+                assert answer.headers["content-length"] == str(size)
+
+            nursery.start_soon(read)
+            while not waiting(provider):
+                await trio.sleep(0.01)
+            assert await suite.put(provider, client, "ab/one", data) == 201
+    assert waiting(provider) == 0
+    assert (await suite.get(provider, client, "ab/one")).content == data
+
+
+async def test_it_is_served_while_the_rest_still_arrives(provider) -> None:
+    data = os.urandom(3_000_000)
+    signed = await provider.sign_get_ahead("ab/one", lifetime=60, session=b"s")
+    url = httpx.URL(signed.url)
+    with trio.fail_after(20):
+        async with (
+            await trio.open_tcp_stream(url.host, url.port) as reader,
+            putting(provider, len(data)) as writer,
+        ):
+            await reader.send_all(b"GET %s HTTP/1.1\r\nHost: x\r\n\r\n" % url.raw_path)
+            got = b""
+            for at in (0, 1_000_000, 2_000_000):  # the last ones are read from the file
+                await writer.send_all(data[at : at + 1_000_000])
+                while len(got.partition(b"\r\n\r\n")[2]) < at + 999_999:
+                    got += await reader.receive_some()
+            assert (await writer.receive_some()).startswith(b"HTTP/1.1 201")
+            while len(got.partition(b"\r\n\r\n")[2]) < len(data):
+                got += await reader.receive_some()
+    assert got.partition(b"\r\n\r\n")[2] == data
+    assert b"content-length: 3000000" in got[:500].lower()
+
+
+async def test_a_put_cut_short_cuts_the_get_and_the_next_one_replaces_it(provider, client) -> None:
+    outcome: list[object] = []
+
+    async def read() -> None:
+        try:
+            answer = await get_ahead(provider, client)
+            outcome.append(answer.content if answer.status_code == 200 else "cut")
+        except httpx.RemoteProtocolError:
+            outcome.append("cut")  # when something had come already
+
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery, putting(provider, 600_000) as writer:
+            await writer.send_all(bytes(300_000))
+            nursery.start_soon(read)
+            while not waiting(provider):
+                await trio.sleep(0.01)
+        assert outcome == ["cut"]
+        assert files(provider) == []
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read)
+            while not waiting(provider):
+                await trio.sleep(0.01)
+            assert await suite.put(provider, client, "ab/one", b"again") == 201
+    assert outcome[1] == b"again"
+
+
+async def test_what_does_not_come_is_answered_with_nothing(provider, client, monkeypatch) -> None:
+    monkeypatch.setattr(arrivals, "AHEAD_WAIT", 0.05)
+    answer = await get_ahead(provider, client)
+    assert (answer.status_code, answer.content) == (204, b"")
+    assert (await suite.get(provider, client, "ab/one")).status_code == 404
+
+
+async def test_too_many_of_one_session_are_answered_at_once(provider, client) -> None:
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            for _ in range(arrivals.MAXIMUM_AHEAD_OF_SESSION):
+                nursery.start_soon(get_ahead, provider, client)
+            while waiting(provider) < arrivals.MAXIMUM_AHEAD_OF_SESSION:
+                await trio.sleep(0.01)
+            assert (await get_ahead(provider, client)).status_code == 204
+            provider.let_nobody_wait()
+
+
+async def test_a_reader_that_leaves_makes_room(provider) -> None:
+    signed = await provider.sign_get_ahead("ab/one", lifetime=60, session=b"s")
+    url = httpx.URL(signed.url)
+    with trio.fail_after(10):
+        async with await trio.open_tcp_stream(url.host, url.port) as reader:
+            await reader.send_all(b"GET %s HTTP/1.1\r\nHost: x\r\n\r\n" % url.raw_path)
+            while not waiting(provider):
+                await trio.sleep(0.01)
+        while waiting(provider):
+            await trio.sleep(0.01)
+
+
+async def test_only_what_was_signed_for_it_waits(provider, client) -> None:
+    signed = await provider.sign_get("ab/one", lifetime=60)
+    assert (await client.get(signed.url + "&a=0123456789abcdef")).status_code == 403
+    ahead = await provider.sign_get_ahead("ab/one", lifetime=60, session=b"s")
+    assert (await client.get(ahead.url.rpartition("&")[0])).status_code == 403
+    forged = ahead.url[:-1] + ("0" if ahead.url[-1] != "0" else "1")
+    assert (await client.get(forged)).status_code == 403
+    assert ahead.url != (await provider.sign_get_ahead("ab/one", lifetime=60, session=b"t")).url

@@ -398,8 +398,9 @@ def behind(seaweed: Seaweed, proxy) -> S3Provider:
 
 
 @pytest.fixture
-async def router(proxy):
-    """A Router's way to the store."""
+async def router(proxy, monkeypatch):
+    """A Router's way to the store, of little patience."""
+    monkeypatch.setattr(tunnel_store, "PIECE_TIMEOUT", 1.0)
     async with open_object_client(
         ssl_context=proxy.client_trust(), allowed_origins=[proxy.endpoint]
     ) as client:
@@ -414,10 +415,8 @@ DATA = os.urandom(300_000)
 
 
 @pytest.mark.parametrize("fault", Fault)
-async def test_an_upload_survives(behind, proxy, router, monkeypatch, fault: Fault) -> None:
+async def test_an_upload_survives(behind, proxy, router, fault: Fault) -> None:
     """What the store fails at is tried again, and one object is there, byte for byte."""
-    monkeypatch.setattr(tunnel_store, "PIECE_TIMEOUT", 1.0)
-    router._client.timeout = httpx.Timeout(1.0)
     proxy.fail("PUT", fault)
     failures: list[None] = []
 
@@ -436,7 +435,6 @@ async def test_an_upload_survives(behind, proxy, router, monkeypatch, fault: Fau
 
 @pytest.mark.parametrize("fault", Fault)
 async def test_a_download_survives(behind, proxy, router, fault: Fault) -> None:
-    router._client.timeout = httpx.Timeout(1.0)
     put = await behind.sign_put("ab/one", size_limit=len(DATA), lifetime=60)
     await router.put(as_told(put), DATA)
     proxy.fail("GET", fault)

@@ -91,6 +91,7 @@ class Registry:
         self.ended_with: dict[bytes, EndReason] = {}
         self.refuse_open: EndReason | None = None
         self.fail_urls: Exception | None = None
+        self.reads_ahead = False
         self.signed: list[tuple[bytes, Direction, int]] = []
 
     def enrol(self, identity: Identity, name: str = "hospital") -> None:
@@ -178,6 +179,15 @@ class Registry:
             raise self.fail_urls
         self.signed.append((session, direction, slot))
         return signed("GET", direction, slot), signed("DELETE", direction, slot)
+
+    async def ahead_urls(
+        self, session: bytes, direction: Direction, first: int, count: int
+    ) -> list[tuple[SignedRow, SignedRow]]:
+        await trio.lowlevel.checkpoint()
+        slots = range(first, first + count) if self.reads_ahead else ()
+        return [
+            (signed("GET", direction, slot), signed("DELETE", direction, slot)) for slot in slots
+        ]
 
 
 def signed(method: str, direction: Direction, slot: int) -> SignedRow:

@@ -16,6 +16,8 @@ from relay.signalling import limits
 from relay.signalling.authentication import challenge
 from relay.signalling.client import Connected, Disconnected, SignallingClient, Timeouts
 from relay.signalling.messages import (
+    Ahead,
+    AheadURLs,
     Answer,
     Ask,
     Direction,
@@ -163,6 +165,17 @@ async def test_requests_get_their_own_answers(autojump_clock: MockClock) -> None
         assert (again.get, again.delete) == (
             (signed("GET", Direction.CALLER_TO_CALLEE, 9),),
             (signed("DELETE", Direction.CALLER_TO_CALLEE, 9),),
+        )
+        nothing = await b.client.request(lambda n: Ahead(n, s, 9, 2))
+        assert nothing == AheadURLs(nothing.request, s, 9, (), ())
+        bridge.registry.reads_ahead = True
+        ahead = await b.client.request(lambda n: Ahead(n, s, 9, 2))
+        assert isinstance(ahead, AheadURLs)
+        assert ahead.gets == tuple(
+            signed("GET", Direction.CALLER_TO_CALLEE, slot) for slot in (9, 10)
+        )
+        assert ahead.deletes == tuple(
+            signed("DELETE", Direction.CALLER_TO_CALLEE, slot) for slot in (9, 10)
         )
         unknown = await a.client.request(lambda n: Slots(n, session_id(77), 0, 1))
         assert isinstance(unknown, Done)

@@ -24,6 +24,8 @@ from relay.signalling.messages import (
     MAXIMUM_SLOTS,
     MAXIMUM_STATEMENT,
     MAXIMUM_URL,
+    Ahead,
+    AheadURLs,
     Announce,
     Answer,
     Ask,
@@ -197,6 +199,19 @@ FIELDS: dict[type[Message], dict[str, Field]] = {
         "delete": rows(SIGNED, 1),
     },
     End: {"session": SESSION, "reason": unsigned(255)},
+    Ahead: {
+        "request": REQUEST,
+        "session": SESSION,
+        "first": unsigned(),
+        "count": unsigned(MAXIMUM_SLOTS),
+    },
+    AheadURLs: {
+        "request": REQUEST,
+        "session": SESSION,
+        "first": unsigned(),
+        "gets": rows(SIGNED, MAXIMUM_SLOTS),
+        "deletes": rows(SIGNED, MAXIMUM_SLOTS),
+    },
 }
 
 EVERY = sorted(FIELDS, key=lambda cls: cls.number)
@@ -257,6 +272,8 @@ def test_numbers_stay_what_they_are() -> None:
         "Resign": 29,
         "Resigned": 30,
         "End": 31,
+        "Ahead": 32,
+        "AheadURLs": 33,
     }
 
 

@@ -18,6 +18,8 @@ from relay.errors import ObjectMissing, ProviderError, SignallingError
 from relay.identity import Identity
 from relay.signalling.client import Connected, Disconnected
 from relay.signalling.messages import (
+    Ahead,
+    AheadURLs,
     Announce,
     Direction,
     End,
@@ -88,7 +90,7 @@ class Store:
         self.refuse: Callable[[ObjectRequest], bool] = lambda request: False
         self.mangle: Callable[[bytes], bytes] = lambda data: data
         self.stalled: trio.Event | None = None
-        self.puts = self.gets = self.deletes = 0
+        self.puts = self.gets = self.gets_ahead = self.deletes = 0
         self.in_flight = self.most_in_flight = 0
         self.concurrent_puts = 0
 
@@ -130,6 +132,16 @@ class Store:
         if len(data) != size:
             raise ProviderError(f"object has {len(data)} bytes, not {size}")
         return data
+
+    async def get_ahead(self, request: ObjectRequest, limit: int) -> bytes | None:
+        assert request.method == "GET"
+        self.gets_ahead += 1
+        with trio.move_on_after(20):
+            while request.url not in self.objects:
+                await trio.sleep(0.01)
+            await self._request(request)
+            return self.mangle(self.objects[request.url])
+        return None
 
     async def delete(self, request: ObjectRequest) -> None:
         assert request.method == "DELETE"
@@ -207,6 +219,12 @@ class Client:
                 get = self.network.sign("GET", session, other, slot)
                 delete = self.network.sign("DELETE", session, other, slot)
                 return Resigned(number, session, (get,), (delete,))
+            case Ahead(request=number, session=session, first=first, count=count):
+                other = self.direction.other
+                slots = range(first, first + count) if self.network.reads_ahead else ()
+                gets = [self.network.sign("GET", session, other, slot) for slot in slots]
+                deletes = [self.network.sign("DELETE", session, other, slot) for slot in slots]
+                return AheadURLs(number, session, first, gets, deletes)
             case other:
                 raise AssertionError(other)
 
@@ -227,6 +245,7 @@ class Network:
     def __init__(self, seed: int = 0) -> None:
         self.random = random.Random(seed)
         self.latency = 0.01
+        self.reads_ahead = seed % 2 == 1
         self.clients = (
             Client(self, Direction.CALLER_TO_CALLEE),
             Client(self, Direction.CALLEE_TO_CALLER),

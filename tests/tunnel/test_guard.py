@@ -2,13 +2,15 @@
 
 import ipaddress
 
-import httpcore
 import pytest
 import trio
 
 from relay.errors import ProviderError
-from relay.tunnel.guard import GuardedBackend, is_public, literal
+from relay.tunnel.connections import NoAnswer
+from relay.tunnel.guard import Guard, is_public, literal
 from tests.tunnel.fakes import Names
+
+PATIENCE = 10.0
 
 
 @pytest.mark.parametrize(
@@ -58,11 +60,11 @@ def test_addresses_are_seen_in_any_notation(host: str, addresses: list[str]) -> 
 
 
 async def test_one_inner_address_is_enough_to_refuse() -> None:
-    backend = GuardedBackend(frozenset(), is_public)
+    guard = Guard(frozenset(), is_public)
     for inside in (["127.0.0.1"], ["8.8.8.8", "10.0.0.1"]):
         trio.socket.set_custom_hostname_resolver(Names(inside))
         with pytest.raises(ProviderError, match="not public") as caught:
-            await backend.connect_tcp("store.example", 443)
+            await guard.connect("store.example", 443, PATIENCE)
         assert caught.value.permanent
 
 
@@ -72,13 +74,13 @@ async def test_the_next_address_is_tried_when_one_does_not_answer() -> None:
     listener.listen()
     port = listener.getsockname()[1]
     with listener:
-        backend = GuardedBackend(frozenset(), lambda address: True)
+        guard = Guard(frozenset(), lambda address: True)
         trio.socket.set_custom_hostname_resolver(Names(["::1", "127.0.0.2", "127.0.0.1"], ["::1"]))
-        stream = await backend.connect_tcp("store.example", port)
-        assert stream.get_extra_info("server_addr") == ("127.0.0.1", port)
+        stream = await guard.connect("store.example", port, PATIENCE)
+        assert stream.socket.getpeername() == ("127.0.0.1", port)
         await stream.aclose()
-        with pytest.raises(httpcore.ConnectError):
-            await backend.connect_tcp("store.example", port)
+        with pytest.raises(NoAnswer, match="ConnectError"):
+            await guard.connect("store.example", port, PATIENCE)
 
 
 async def test_an_allowed_origin_may_be_anywhere() -> None:
@@ -87,8 +89,8 @@ async def test_an_allowed_origin_may_be_anywhere() -> None:
     listener.listen()
     port = listener.getsockname()[1]
     with listener:
-        backend = GuardedBackend(frozenset({("127.0.0.1", port)}), is_public)
-        stream = await backend.connect_tcp("127.0.0.1", port)
+        guard = Guard(frozenset({("127.0.0.1", port)}), is_public)
+        stream = await guard.connect("127.0.0.1", port, PATIENCE)
         await stream.aclose()
         with pytest.raises(ProviderError):
-            await backend.connect_tcp("localhost", port)
+            await guard.connect("localhost", port, PATIENCE)

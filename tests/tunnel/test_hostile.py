@@ -152,7 +152,8 @@ async def test_a_lie_about_what_the_peer_has_ends_the_session_or_does_nothing(
 
 async def send_without_end(association: TunnelAssociation) -> None:
     while True:
-        await association.send(BLOCK)
+        await association.send(PDV(1, True, True, b"small"))  # the window's bytes hold large ones
+        await trio.sleep(0.1)
 
 
 async def test_credit_that_the_reader_did_not_give_ends_the_session(
@@ -164,9 +165,7 @@ async def test_credit_that_the_reader_did_not_give_ends_the_session(
         await trio.sleep(1)
 
         with pytest.raises(AssociationAborted):
-            for _ in range(2 * reader.CREDIT):  # small ones, as the window's bytes hold them
-                await pair.caller.send(PDV(1, True, True, b"small"))
-                await trio.sleep(0.1)
+            await send_without_end(pair.caller)
         # The writer's own window holds, whatever the credit.
         window = BASE + BUDGET + TARGET_SIZE
         assert pair.caller.statistics().writer.unacknowledged_bytes <= window
@@ -324,7 +323,7 @@ async def test_chunks_far_ahead_are_not_kept(autojump_clock: MockClock) -> None:
             peer.in_line(bytes(100), chunk)
             peer.announce(100, chunk)
         await trio.sleep(0.1)
-        assert not pair.caller._reader._incoming
+        assert not pair.caller._reader._inbox
         await pair.callee.send(AC)
         assert await pair.caller.receive() == AC
 

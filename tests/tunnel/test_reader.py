@@ -16,7 +16,8 @@ from relay.tunnel import bundle, records
 from relay.tunnel import reader as reader_module
 from relay.tunnel.allowance import IN_LINE_WINDOW, Allowance, InLineAllowance
 from relay.tunnel.chunks import TARGET_SIZE, Chunk
-from relay.tunnel.reader import CREDIT, MOST_FETCHES, OPENED_AHEAD, CloudReader
+from relay.tunnel.inbox import MAXIMUM_DELETES, MOST_FETCHES
+from relay.tunnel.reader import CREDIT, OPENED_AHEAD, CloudReader
 from relay.tunnel.records import MAXIMUM_NOTE, Note, Record
 from relay.tunnel.seal import ChunkOpener, ChunkSealer
 from tests.tunnel.fakes import BLOCK, Network, Store, plain
@@ -39,6 +40,7 @@ class Bench:
     allowance: Allowance
     told: list[None]
     sealer: ChunkSealer = attrs.field(factory=lambda: ChunkSealer(*KEYS))
+    slots: int = 0
 
     def in_line(self, *atoms: Record, final: bool = False) -> InLine:
         number = self.sealer.number
@@ -48,14 +50,15 @@ class Bench:
         return self.bundled(list(atoms), final=final)
 
     def bundled(self, *chunks: list[Record], final: bool = False) -> Announce:
-        number = self.sealer.number
+        number, slot = self.sealer.number, self.slots
+        self.slots += 1
         sealed = [self.sealer.seal(chunk(tuple(atoms), final)) for atoms in chunks]
         content = b"".join(bundle.join(sealed))
         direction = Direction.CALLER_TO_CALLEE
-        get = self.network.sign("GET", SESSION, direction, number)
-        delete = self.network.sign("DELETE", SESSION, direction, number)
+        get = self.network.sign("GET", SESSION, direction, slot)
+        delete = self.network.sign("DELETE", SESSION, direction, slot)
         self.store.objects[get[1]] = content
-        return Announce(SESSION, number, len(chunks), number, len(content), (get,), (delete,))
+        return Announce(SESSION, number, len(chunks), slot, len(content), (get,), (delete,))
 
     async def settle(self) -> None:
         await trio.sleep(0.2)
@@ -171,12 +174,12 @@ async def test_a_store_that_hangs_on_deletes_is_spared_the_rest(autojump_clock: 
             await delete(request)
 
         b.store.delete = hang
-        for number in range(3 * reader_module.MAXIMUM_DELETES):
+        for number in range(3 * MAXIMUM_DELETES):
             b.reader.announced(b.stored(pdv(number)))
             b.reader.progress()
             await b.reader.receive()
             await b.settle()
-        assert b.reader._deleting == reader_module.MAXIMUM_DELETES
+        assert b.reader._inbox._deleting == MAXIMUM_DELETES
         stalled.set()
 
 
@@ -393,7 +396,7 @@ async def test_a_get_is_signed_again_when_refused_or_old(autojump_clock: MockClo
         b.store.refuse = lambda request: request.method == "GET" and next(refused)
         b.reader.announced(b.stored(pdv(0)))
         assert plain(await b.reader.receive()) == pdv(0)
-        assert b.network.callee.requests == 2
+        assert 2 <= b.network.callee.requests <= 3  # one may be for what comes next
         assert b.reader.statistics().retries == 2
 
 
@@ -406,6 +409,106 @@ async def test_an_object_may_be_seen_late(autojump_clock: MockClock) -> None:
         await trio.sleep(5)
         b.store.objects[url] = sealed
         assert plain(await b.reader.receive()) == pdv(0)
+
+
+async def test_what_is_read_ahead_waits_for_no_announcement(autojump_clock: MockClock) -> None:
+    async with bench() as b:
+        b.network.reads_ahead = True
+        b.reader.announced(b.stored(pdv(0)))
+        assert plain(await b.reader.receive()) == pdv(0)
+        with trio.move_on_after(1):
+            await b.reader.receive()
+        later = b.stored(pdv(1), pdv(2))
+        await b.settle()
+        progress = b.reader.progress()
+        assert (progress.received, progress.opened) == (2, 2)
+        assert [plain(await b.reader.receive()) for _ in range(2)] == [pdv(1), pdv(2)]
+        told = len(b.told)
+        b.reader.announced(later)  # no news, and none that the writer would have to be told of
+        assert len(b.told) == told
+        await b.settle()
+        assert b.store.objects == {}
+        assert b.store.gets == 1
+
+
+async def test_what_is_read_ahead_is_opened_in_its_turn(autojump_clock: MockClock) -> None:
+    async with bench() as b:
+        b.network.reads_ahead = True
+        b.reader.announced(b.stored(pdv(0)))
+        assert plain(await b.reader.receive()) == pdv(0)
+        with trio.move_on_after(1):
+            await b.reader.receive()
+        in_line = b.in_line(pdv(1))
+        late = b.stored(pdv(2))
+        await b.settle()
+        assert b.reader.progress().opened == 1
+        b.reader.announced(in_line)
+        await b.settle()
+        progress = b.reader.progress()
+        assert (progress.received, progress.opened) == (3, 3)
+        assert [plain(await b.reader.receive()) for _ in range(2)] == [pdv(1), pdv(2)]
+        b.reader.announced(late)
+
+
+async def test_what_does_not_come_ahead_is_fetched_when_it_is_announced(
+    autojump_clock: MockClock,
+) -> None:
+    async with bench() as b:
+        b.network.reads_ahead = True
+        b.reader.announced(b.stored(pdv(0)))
+        assert plain(await b.reader.receive()) == pdv(0)
+        with trio.move_on_after(5):
+            await b.reader.receive()
+        message = b.stored(pdv(1))
+        url = message.get[0][1]
+        content = b.store.objects.pop(url)  # announced, and the GET ahead does not see it
+        b.reader.announced(message)
+        await trio.sleep(20)
+        b.store.objects[url] = content
+        with trio.fail_after(5):
+            assert plain(await b.reader.receive()) == pdv(1)
+        assert b.store.gets == 2
+
+
+@pytest.mark.parametrize("number", [0, 5, 2**40])
+async def test_what_is_read_ahead_and_is_not_the_next_is_left_alone(
+    autojump_clock: MockClock, number: int
+) -> None:
+    """A store may give anything: what is announced is fetched all the same."""
+    async with bench() as b:
+        b.network.reads_ahead = True
+        b.reader.announced(b.stored(pdv(0)))
+        assert plain(await b.reader.receive()) == pdv(0)
+        with trio.move_on_after(1):
+            await b.reader.receive()
+        message = b.stored(pdv(1))
+        url = message.get[0][1]
+        content = b.store.objects[url]
+        sealed = bytearray(content)
+        sealed[20:28] = number.to_bytes(8, "big")  # behind the bundle's length: the chunk's number
+        b.store.objects[url] = bytes(sealed)
+        await b.settle()
+        b.store.objects[url] = content
+        b.reader.announced(message)
+        with trio.fail_after(5):
+            assert plain(await b.reader.receive()) == pdv(1)
+
+
+async def test_nothing_is_asked_for_ahead_where_nothing_comes(autojump_clock: MockClock) -> None:
+    async with bench() as b:
+        b.network.reads_ahead = True
+        await trio.sleep(100)
+        assert b.network.callee.requests == b.store.gets_ahead == 0
+        b.reader.announced(b.stored(pdv(0)))
+        assert plain(await b.reader.receive()) == pdv(0)
+        with trio.move_on_after(300):
+            await b.reader.receive()
+        assert b.store.gets_ahead == 1
+        b.reader.announced(b.stored(pdv(1)))
+        assert plain(await b.reader.receive()) == pdv(1)
+        with trio.move_on_after(300):
+            await b.reader.receive()
+        assert b.store.gets_ahead == 2
 
 
 async def test_what_is_outstanding(autojump_clock: MockClock) -> None:

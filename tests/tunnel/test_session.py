@@ -34,6 +34,7 @@ from relay.signalling.messages import (
 from relay.tunnel import pulse, reader, session, writer
 from relay.tunnel.allowance import IN_LINE_WINDOW, Allowance, InLineAllowance
 from relay.tunnel.chunks import TARGET_SIZE
+from relay.tunnel.inbox import MAXIMUM_DELETES, MOST_FETCHES
 from relay.tunnel.outbox import MOST_PUTS
 from relay.tunnel.reader import OPENED_AHEAD
 from relay.tunnel.session import TunnelAssociation, TunnelTimeouts, accept_tunnel, open_tunnel
@@ -125,7 +126,7 @@ async def test_an_association_from_request_to_release() -> None:
         with pytest.raises(AssociationAborted):
             await pair.caller.send(BLOCK)
     # What is left is being deleted as the session ends: the sweeper's.
-    assert len(pair.store.objects) <= 4 * reader.MAXIMUM_DELETES
+    assert len(pair.store.objects) <= 4 * MAXIMUM_DELETES
     assert set(pair.network.ended) == {EndReason.FINISHED}
     assert pair.caller.cause == session.FAR_END
     assert pair.callee.cause == session.NEAR_END
@@ -335,7 +336,7 @@ async def test_unacknowledged_bytes_are_bounded(autojump_clock: MockClock) -> No
             nursery.cancel_scope.cancel()
     assert TARGET_SIZE < most <= BASE + BUDGET + TARGET_SIZE
     # Several at a time, but not without end.
-    most_requests = MOST_PUTS + reader.MOST_FETCHES + reader.MAXIMUM_DELETES
+    most_requests = MOST_PUTS + MOST_FETCHES + MAXIMUM_DELETES
     assert 2 < store.most_in_flight <= most_requests
 
 
@@ -409,11 +410,14 @@ async def test_an_abort_needs_no_credit(autojump_clock: MockClock) -> None:
     async with established() as pair, trio.open_nursery() as nursery:
 
         async def flood() -> None:
-            with pytest.raises(AssociationAborted):
-                while True:
-                    await pair.caller.send(BLOCK)
+            while True:
+                await pair.caller.send(BLOCK)
 
-        nursery.start_soon(flood)
+        async def flood_until_told() -> None:
+            with pytest.raises(AssociationAborted):
+                await flood()
+
+        nursery.start_soon(flood_until_told)
         await trio.sleep(30)
         await pair.caller.abort(2, 6)
         await trio.sleep(0.1)

@@ -15,6 +15,7 @@ import trustme
 from relay.errors import ObjectMissing, ProviderError
 from relay.tunnel import store
 from relay.tunnel.store import (
+    AHEAD_PER_STORE,
     DELETES_PER_STORE,
     MAXIMUM_CONNECTIONS,
     TRANSFERS_PER_STORE,
@@ -195,6 +196,119 @@ async def test_put_get_delete() -> None:
         assert (statistics.puts, statistics.gets, statistics.deletes) == (1, 1, 2)
         assert (statistics.bytes_put, statistics.bytes_got) == (len(data), len(data))
         assert statistics.failures == 0
+
+
+async def test_parts_are_one_object() -> None:
+    stored = MemoryStore()
+    whole = bytes(range(256)) * 4096
+    parts = [whole[:1], memoryview(whole)[1:300_000], b"", bytearray(whole[300_000:])]
+    async with serve(stored) as server, client_of(server) as client:
+        await client.put(request("PUT", f"{server.origin}/a"), parts)
+        assert stored.objects == {"/a": whole}
+        assert client.statistics().bytes_put == len(whole)
+        await client.put(request("PUT", f"{server.origin}/empty"), [])
+        assert stored.objects["/empty"] == b""
+
+
+async def test_a_steady_flow_keeps_its_connections() -> None:
+    """As many transfers and deletes as a store gets at once, and none opens a connection anew."""
+    stored = MemoryStore()
+    async with serve(stored) as server, client_of(server) as client:
+
+        async def flow(lane: int) -> None:
+            for number in range(10):
+                url = f"{server.origin}/{lane}/{number}"
+                await client.put(request("PUT", url), b"data")
+                assert await client.get(request("GET", url), 4) == b"data"
+                await client.delete(request("DELETE", url))
+
+        with trio.fail_after(20):
+            async with trio.open_nursery() as nursery:
+                for lane in range(TRANSFERS_PER_STORE + DELETES_PER_STORE):
+                    nursery.start_soon(flow, lane)
+        peers = {exchange.stream for exchange in server.seen}
+        assert len(server.seen) == 30 * (TRANSFERS_PER_STORE + DELETES_PER_STORE)
+        assert len(peers) <= TRANSFERS_PER_STORE + DELETES_PER_STORE
+
+
+async def test_ahead_of_time() -> None:
+    answers = [(200, b"sealed"), (204, b""), (200, b"too long"), (503, b"")]
+
+    async def handler(exchange: Exchange) -> None:
+        await exchange.answer(*answers.pop(0))
+
+    async with serve(handler) as server, client_of(server) as client:
+        ahead = request("GET", f"{server.origin}/a?a=1")
+        assert await client.get_ahead(ahead, 6) == b"sealed"
+        assert await client.get_ahead(ahead, 6) is None
+        with pytest.raises(ProviderError, match="larger than 6"):
+            await client.get_ahead(ahead, 6)
+        with pytest.raises(ProviderError, match="503"):
+            await client.get_ahead(ahead, 6)
+        statistics = client.statistics()
+        assert (statistics.gets, statistics.bytes_got, statistics.failures) == (1, 6, 2)
+
+
+async def test_ahead_of_time_an_object_without_a_length_is_not_taken() -> None:
+    """One that is cut would look whole."""
+
+    async def handler(exchange: Exchange) -> None:
+        await exchange.stream.send_all(b"HTTP/1.1 200 OK\r\n\r\nhalf")
+        await exchange.stream.aclose()
+
+    async with serve(handler) as server, client_of(server) as client:
+        with trio.fail_after(10), pytest.raises(ProviderError, match="without a length"):
+            await client.get_ahead(request("GET", f"{server.origin}/a"), 100)
+
+
+@pytest.mark.parametrize("proxy", [None, "http://127.0.0.1:1"])
+async def test_a_url_without_a_host_is_refused(proxy: str | None) -> None:
+    async with open_object_client(ssl_context=ssl.create_default_context(), proxy=proxy) as client:
+        for url in ("https:///a", "https://:443/a"):
+            with pytest.raises(ProviderError, match="names no host"):
+                await client.get(request("GET", url), 1)
+
+
+async def test_ahead_of_time_a_store_may_take_long_to_begin(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def handler(exchange: Exchange) -> None:
+        await trio.sleep(0.3)
+        await exchange.answer(200, b"x")
+
+    monkeypatch.setattr(store, "PIECE_TIMEOUT", 0.1)
+    async with serve(handler) as server, client_of(server) as client:
+        url = f"{server.origin}/a"
+        with trio.fail_after(10):
+            assert await client.get_ahead(request("GET", url), 1) == b"x"
+            with pytest.raises(ProviderError, match="ReadTimeout"):
+                await client.get(request("GET", url), 1)
+        monkeypatch.setattr(store, "AHEAD_PATIENCE", 0.1)
+        with trio.fail_after(10), pytest.raises(ProviderError, match="ReadTimeout"):
+            await client.get_ahead(request("GET", url), 1)
+
+
+async def test_who_waits_ahead_of_time_takes_no_turn_from_who_does_not() -> None:
+    stored = MemoryStore()
+
+    async def handler(exchange: Exchange) -> None:
+        if exchange.target.endswith("?a=1"):
+            await trio.sleep_forever()
+        await stored(exchange)
+
+    async with serve(handler) as server, client_of(server) as client:
+        with trio.fail_after(10):
+            async with trio.open_nursery() as nursery:
+                ahead = request("GET", f"{server.origin}/a?a=1")
+                for _ in range(AHEAD_PER_STORE):
+                    nursery.start_soon(client.get_ahead, ahead, 10)
+                while len(server.seen) < AHEAD_PER_STORE:
+                    await trio.sleep(0.01)
+                assert await client.get_ahead(ahead, 10) is None
+                await client.put(request("PUT", f"{server.origin}/a"), b"data")
+                assert await client.get(request("GET", f"{server.origin}/a"), 4) == b"data"
+                nursery.cancel_scope.cancel()
+        assert client._turns == {}
 
 
 async def test_nothing_of_relays_goes_to_a_store() -> None:

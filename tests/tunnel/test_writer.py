@@ -23,7 +23,7 @@ from relay.signalling.messages import (
 from relay.tunnel import bundle
 from relay.tunnel import writer as writer_module
 from relay.tunnel.chunks import TARGET_SIZE
-from relay.tunnel.outbox import Outbox
+from relay.tunnel.outbox import MOST_PUTS, Outbox
 from relay.tunnel.records import Note, Record
 from relay.tunnel.seal import ChunkOpener, ChunkSealer
 from relay.tunnel.slots import SlotSupply
@@ -412,6 +412,63 @@ async def test_progress_that_cannot_be_ends_the_session(
         await b.settle()
         with pytest.raises(SessionEnded):
             b.grant(opened=opened, received=received)
+
+
+async def test_what_is_on_its_way_to_the_store_may_have_been_read(
+    autojump_clock: MockClock,
+) -> None:
+    async with bench() as b:
+        b.grant()
+        b.store.stalled = trio.Event()
+        await b.writer.send(BLOCK)
+        await b.settle()
+        b.grant(opened=1)  # before the store has answered
+        assert not b.writer.outstanding
+        await b.writer.send(SMALL)
+        await b.settle()
+        assert b.numbers == [1]
+        b.store.stalled.set()
+        await b.settle()
+        assert b.numbers == [1]
+
+
+async def test_what_waits_for_a_put_cannot_have_been_read(autojump_clock: MockClock) -> None:
+    async with bench() as b:
+        b.grant()
+        b.store.stalled = trio.Event()
+        for _ in range(MOST_PUTS + 2):
+            await b.writer.send(PDV(1, False, True, bytes(MAXIMUM_IN_LINE)))
+            await trio.sleep(0.1)
+        assert b.store.in_flight == MOST_PUTS
+        b.grant(opened=MOST_PUTS)
+        with pytest.raises(SessionEnded, match="cannot have"):
+            b.grant(opened=MOST_PUTS + 1)
+
+
+async def test_what_is_behind_a_bundle_that_is_partly_opened_is_announced(
+    autojump_clock: MockClock,
+) -> None:
+    async with bench() as b:
+        b.grant()
+        b.store.delay, b.store.random.random = 0.01, lambda: 1.0
+        await b.writer.send(BLOCK)
+        await b.settle()
+        b.grant(opened=1)
+        b.store.stalled = trio.Event()
+        for _ in range(6):  # two PUTs, and what waits behind them
+            await b.writer.send(PDV(1, False, True, bytes(MAXIMUM_IN_LINE)))
+            await trio.sleep(0.1)
+        b.store.stalled.set()
+        b.store.stalled = None
+        b.connected = False
+        await b.settle()
+        # All of it was read ahead, and of the last bundle one chunk is opened.
+        b.grant(opened=4, received=7)
+        b.connected = True
+        b.writer.reconnected()
+        b.writer.abort(AAbort(2, 0))
+        await b.settle()
+        assert b.numbers[-1] == 7
 
 
 async def test_progress_says_what_was_announced_and_heard(autojump_clock: MockClock) -> None:

@@ -1,0 +1,197 @@
+"""Reading ahead alone: what is asked for, when, and what becomes of it."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import attrs
+import pytest
+import trio
+from trio.lowlevel import ParkingLot
+from trio.testing import MockClock
+
+from relay.errors import ProviderError
+from relay.signalling.messages import Direction, Message
+from relay.tunnel.ahead import OVERDUE, ReadAhead
+from relay.tunnel.slots import GET_FRESH, SLOT_BATCH, StoredBundle
+from tests.tunnel.fakes import Network, Store
+
+SESSION = bytes(16)
+
+
+@attrs.define
+class Bench:
+    """Reads ahead for a reader that notes what it is given."""
+
+    store: Store
+    network: Network
+    ahead: ReadAhead = attrs.field(init=False)
+    changed: ParkingLot = attrs.field(factory=ParkingLot)
+    may: bool = True
+    came: list[tuple[int, bytes]] = attrs.field(factory=list)
+    missed: list[int] = attrs.field(factory=list)
+
+    def announced(self, slot: int) -> None:
+        self.ahead.announced(slot)
+        self.changed.unpark_all()
+
+    def put(self, slot: int, content: bytes) -> None:
+        url = self.network.sign("GET", SESSION, Direction.CALLER_TO_CALLEE, slot)[1]
+        self.store.objects[url] = content
+
+    def _came(self, stored: StoredBundle, data: bytes) -> None:
+        self.came.append((stored.slot, data))
+        self.changed.unpark_all()
+
+    def _missed(self, slot: int) -> None:
+        self.missed.append(slot)
+        self.changed.unpark_all()
+
+
+@asynccontextmanager
+async def bench(seed: int = 1) -> AsyncIterator[Bench]:
+    b = Bench(Store(), Network(seed))
+    b.ahead = ReadAhead(
+        request=b.network.callee.request,
+        session=SESSION,
+        objects=b.store,
+        came=b._came,
+        missed=b._missed,
+        may=lambda: b.may,
+        changed=b.changed,
+    )
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(b.ahead.run)
+        yield b
+        nursery.cancel_scope.cancel()
+
+
+async def test_the_next_is_asked_for_behind_what_is_announced(autojump_clock: MockClock) -> None:
+    async with bench() as b:
+        await trio.sleep(10)
+        assert b.store.gets_ahead == 0
+        b.announced(3)
+        await trio.sleep(1)
+        assert b.ahead.expects(4)
+        assert not b.ahead.expects(3)
+        for slot in range(4, 4 + 2 * SLOT_BATCH):
+            b.put(slot, b"%d" % slot)
+            await trio.sleep(1)
+        assert b.came == [(slot, b"%d" % slot) for slot in range(4, 4 + 2 * SLOT_BATCH)]
+        assert b.network.callee.requests == 3
+
+
+async def test_an_announcement_takes_the_place_of_what_was_missed(
+    autojump_clock: MockClock,
+) -> None:
+    async with bench() as b:
+        b.announced(0)
+        await trio.sleep(30)
+        assert b.missed == [1]
+        assert not b.ahead.expects(1)
+        assert not b.ahead.expects(2)
+        b.announced(6)
+        await trio.sleep(1)
+        assert b.ahead.expects(7)
+
+
+async def test_who_has_no_room_is_asked_again(autojump_clock: MockClock) -> None:
+    async with bench() as b:
+        b.may = False
+        b.announced(0)
+        await trio.sleep(1)
+        assert b.store.gets_ahead == 0
+        b.may = True
+        b.changed.unpark_all()
+        await trio.sleep(1)
+        assert b.store.gets_ahead == 1
+
+
+async def test_a_store_that_cannot_is_asked_once(autojump_clock: MockClock) -> None:
+    async with bench(seed=0) as b:
+        for slot in range(5):
+            b.announced(slot)
+            await trio.sleep(1)
+        assert (b.network.callee.requests, b.store.gets_ahead) == (1, 0)
+
+
+async def test_without_the_bridge_it_waits_for_the_next_announcement(
+    autojump_clock: MockClock,
+) -> None:
+    async with bench() as b:
+        b.network.callee.connected = False
+        b.announced(0)
+        await trio.sleep(5)
+        assert b.network.callee.requests == 1
+        b.network.callee.connected = True
+        b.announced(1)
+        await trio.sleep(1)
+        assert b.ahead.expects(2)
+
+
+async def test_a_get_that_fails_is_missed(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with bench() as b:
+
+        async def cut(request: object, limit: int) -> bytes:
+            await trio.sleep(1)
+            raise ProviderError("cut short")
+
+        monkeypatch.setattr(b.store, "get_ahead", cut)
+        b.announced(0)
+        await trio.sleep(5)
+        assert b.missed == [1]
+
+
+async def test_what_is_announced_does_not_wait_for_a_lost_connection(
+    autojump_clock: MockClock,
+) -> None:
+    async with bench() as b:
+        b.announced(0)
+        await trio.sleep(1)
+        assert b.ahead.expects(1)
+        b.announced(1)  # it is in the store, and the GET that waits for it hears nothing
+        await trio.sleep(OVERDUE + 1)
+        assert b.missed == [1]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"first": 7},
+        {"gets": ()},
+        {"deletes": ()},
+    ],
+    ids=["other slots", "no gets", "no deletes"],
+)
+async def test_other_answers_than_were_asked_for_end_it(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, wrong: dict[str, Any]
+) -> None:
+    async with bench() as b:
+        request = b.network.callee.request
+
+        async def lies(build: Callable[[int], Message]) -> Message:
+            return attrs.evolve(await request(build), **wrong)
+
+        monkeypatch.setattr(b.ahead, "_request", lies)
+        for slot in range(5):
+            b.announced(slot)
+            await trio.sleep(1)
+        assert (b.network.callee.requests, b.store.gets_ahead) == (1, 0)
+
+
+async def test_requests_that_are_too_old_are_signed_again(autojump_clock: MockClock) -> None:
+    async with bench() as b:
+        b.announced(0)
+        b.put(1, b"1")
+        await trio.sleep(1)
+        b.may = False
+        b.put(2, b"2")
+        await trio.sleep(GET_FRESH + 1)
+        b.may = True
+        b.announced(2)
+        b.put(3, b"3")
+        await trio.sleep(1)
+        assert [slot for slot, _ in b.came] == [1, 2, 3]
+        assert b.network.callee.requests == 2

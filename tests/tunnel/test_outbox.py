@@ -1,0 +1,166 @@
+"""The outbox alone: what goes together, how many PUTs there are, and what is kept."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import attrs
+import pytest
+import trio
+from trio.lowlevel import ParkingLot
+from trio.testing import MockClock
+
+from relay.errors import ProviderError
+from relay.signalling.messages import MAXIMUM_BUNDLED, Direction
+from relay.tunnel import bundle
+from relay.tunnel.outbox import BUNDLES_IN_WINDOW, FEWEST_PUTS, MOST_PUTS, PUT_STEP, Outbox
+from relay.tunnel.slots import SlotSupply
+from relay.tunnel.window import BASE, Budget
+from tests.tunnel.fakes import Network, Store
+
+SESSION = bytes(16)
+SMALL, LARGE = bytes(1000), bytes(300_000)
+
+
+@attrs.define
+class Bench:
+    """An outbox, and what was sealed."""
+
+    outbox: Outbox
+    store: Store
+    network: Network
+    sealed: int = 0
+
+    def put(self, *contents: bytes, in_line: bool = False) -> None:
+        for content in contents:
+            self.outbox.send(self.outbox.keep(self.sealed, content, in_line=in_line))
+            self.sealed += 1
+
+    def stored(self) -> list[list[int]]:
+        """How long the chunks of each object in the store are, by slot."""
+        urls = [
+            self.network.sign("PUT", SESSION, Direction.CALLER_TO_CALLEE, slot)[1]
+            for slot in range(len(self.store.objects))
+        ]
+        return [[len(chunk) for chunk in bundle.split(self.store.objects[url])] for url in urls]
+
+
+@asynccontextmanager
+async def bench() -> AsyncIterator[Bench]:
+    store, network, changed = Store(), Network(), ParkingLot()
+    outbox = Outbox(
+        slots=SlotSupply(network.caller.request, SESSION, 20),
+        objects=store,
+        budget=Budget(),
+        resume_window=20,
+        changed=changed,
+    )
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(outbox.run)
+        yield Bench(outbox, store, network)
+        nursery.cancel_scope.cancel()
+
+
+async def learned(b: Bench, seconds: float) -> None:
+    """Let it find out that a PUT takes so long."""
+    b.store.delay, b.store.random.random = seconds, lambda: 1.0
+    b.put(SMALL)
+    await trio.sleep(1 + seconds)
+
+
+async def test_what_waits_for_a_put_goes_together(autojump_clock: MockClock) -> None:
+    async with bench() as b:
+        await learned(b, 0.01)
+        b.put(*[SMALL] * 10)
+        await trio.sleep(1)
+        stored = b.stored()
+        assert sum(map(len, stored)) == 11
+        assert len(stored) == 1 + 1  # all ten waited when the first of them could go
+        b.put(SMALL)
+        await trio.sleep(1)
+        assert len(b.stored()) == 3
+
+
+async def test_a_bundle_is_a_part_of_the_window(autojump_clock: MockClock) -> None:
+    async with bench() as b:
+        await learned(b, 0.01)
+        b.put(*[LARGE] * 6)
+        await trio.sleep(1)
+        limit = BASE // BUNDLES_IN_WINDOW
+        assert all(sum(sizes) <= limit for sizes in b.stored())
+        assert sorted(map(len, b.stored())) == [1] * 7
+
+
+async def test_a_bundle_holds_so_many_chunks(autojump_clock: MockClock) -> None:
+    async with bench() as b:
+        await learned(b, 0.01)
+        b.put(*[bytes(50)] * (MAXIMUM_BUNDLED + 5))
+        await trio.sleep(1)
+        assert sorted(map(len, b.stored())) == [1, 5, MAXIMUM_BUNDLED]
+
+
+async def test_a_chunk_in_line_parts_what_is_before_it_from_what_follows(
+    autojump_clock: MockClock,
+) -> None:
+    async with bench() as b:
+        await learned(b, 0.01)
+        b.put(SMALL, SMALL)
+        b.put(SMALL, in_line=True)
+        b.put(SMALL, SMALL)
+        await trio.sleep(1)
+        assert list(map(len, b.stored())) == [1, 2, 2]
+        in_line = b.outbox[3]
+        assert in_line is not None
+        assert (in_line.first, in_line.end, in_line.slot, in_line.stored) == (3, 4, None, True)
+        behind = b.outbox[4]
+        assert behind is not None
+        assert (behind.end, behind.size) == (6, 2 * (bundle.OVERHEAD + len(SMALL)))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "puts"),
+    [(0.001, FEWEST_PUTS), (2.5 * PUT_STEP, FEWEST_PUTS + 2), (10.0, MOST_PUTS)],
+)
+async def test_the_longer_a_put_takes_the_more_there_are(
+    autojump_clock: MockClock, seconds: float, puts: int
+) -> None:
+    async with bench() as b:
+        await learned(b, seconds)
+        b.store.stalled = trio.Event()
+        b.put(*[LARGE] * 20)
+        await trio.sleep(0.5)
+        assert b.store.in_flight == puts
+
+
+async def test_what_is_opened_is_forgotten_bundle_by_bundle(autojump_clock: MockClock) -> None:
+    async with bench() as b:
+        await learned(b, 0.01)
+        b.put(*[SMALL] * 4)
+        b.put(SMALL, in_line=True)
+        await trio.sleep(1)
+        assert (len(b.outbox), b.outbox.bytes, b.outbox.in_line) == (6, 6 * len(SMALL), 1)
+        b.outbox.forget(3)
+        assert (len(b.outbox), b.outbox.bytes) == (3, 3 * len(SMALL))
+        assert b.outbox[0] is None
+        assert b.outbox[1] is not None  # some of it is not opened
+        b.outbox.forget(6)
+        assert (len(b.outbox), b.outbox.bytes, b.outbox.in_line) == (0, 0, 0)
+        assert all(b.outbox[number] is None for number in range(6))
+
+
+async def test_a_put_that_fails_is_made_again_with_the_same_bytes(
+    autojump_clock: MockClock,
+) -> None:
+    async with bench() as b:
+        b.store.failing = 0.7
+        b.put(*[LARGE] * 5)
+        await trio.sleep(30)
+        assert sum(map(len, b.stored())) == 5
+        assert b.outbox.failures > 0
+
+
+async def test_a_store_that_stays_away_ends_it(autojump_clock: MockClock) -> None:
+    with pytest.RaisesGroup(ProviderError, flatten_subgroups=True, allow_unwrapped=True):
+        async with bench() as b:
+            b.store.failing = 1.0
+            b.put(SMALL)
+            await trio.sleep_forever()

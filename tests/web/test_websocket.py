@@ -1,0 +1,60 @@
+"""Who asks for a WebSocket; tests/web/test_connection.py has what is wrong with those that do."""
+
+import h11
+import pytest
+import trio
+
+from relay.web.websocket import is_upgrade
+
+from .conftest import FRAME, PATIENCE, UPGRADE, both, read_until
+
+
+def request(*headers: tuple[str, str], method: str = "GET") -> h11.Request:
+    return h11.Request(method=method, target="/echo", headers=[("Host", "x"), *headers])
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        (request(("Connection", "Upgrade"), ("Upgrade", "websocket")), True),
+        (request(("Connection", "keep-alive, upgrade"), ("Upgrade", "WebSocket")), True),
+        (request(("Connection", "keep-alive"), ("Upgrade", "websocket")), False),
+        (request(("Connection", "Upgrade"), ("Upgrade", "h2c")), False),
+        (request(("Connection", "Upgrade"), ("Upgrade", "websocket"), method="PUT"), False),
+        (request(), False),
+    ],
+)
+def test_who_asks_for_a_websocket(asked: h11.Request, *, expected: bool) -> None:
+    assert is_upgrade(asked) is expected
+
+
+@both
+async def test_a_websocket_behind_other_requests(running, tls: bool) -> None:
+    async with running(tls=tls) as server:
+        with trio.fail_after(PATIENCE):
+            stream = await server.connect()
+            await stream.send_all(b"GET /hello HTTP/1.1\r\nHost: x\r\n\r\n")
+            await read_until(stream, b"hello")
+            await stream.send_all(UPGRADE)
+            assert b"HTTP/1.1 101" in await read_until(stream, b"\r\n\r\n")
+            for _ in range(3):
+                await stream.send_all(FRAME)
+                await read_until(stream, b"\x82\x01A")
+            await stream.aclose()
+            await server.seen.socket_closed.wait()
+
+
+async def test_a_large_message_passes_in_both_directions(running) -> None:
+    size = 200_000
+    async with running() as server:
+        with trio.fail_after(PATIENCE):
+            stream = await server.connect()
+            await stream.send_all(UPGRADE)
+            await read_until(stream, b"\r\n\r\n")
+            head = b"\x7f" + size.to_bytes(8, "big")
+            await stream.send_all(b"\x82" + b"\xff" + head[1:] + bytes(4) + b"B" * size)
+            answer = await read_until(stream, b"\x82" + head)
+            while len(answer) < size + 10:
+                answer += await stream.receive_some(65536)
+            assert answer.endswith(b"B" * size)
+            await stream.aclose()
