@@ -18,13 +18,17 @@ from scripts.benchmark import work
 from scripts.benchmark.document import (
     CONFIRMED,
     DOCUMENT,
+    FAR,
     QUEUED,
     RESULTS,
     write_results,
     write_section,
 )
+from scripts.benchmark.plot import PICTURE, draw
 from scripts.benchmark.profile import profiled
 from scripts.benchmark.queue import CELLS, measure_queue, queue_table
+from scripts.benchmark.wan import KEPT, LINKS, WORKS, chosen, measure_wan
+from scripts.benchmark.wan_table import wan_table
 from tests import images
 from tests.interop import peers
 from tests.interop.peers import Address
@@ -45,23 +49,44 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--finds", type=int, default=20, help="C-FINDs with one answer in a run")
     parser.add_argument("--profile", action="store_true", help="one more run, under py-spy")
     parser.add_argument("--queue", action="store_true", help="queued delivery alone")
+    parser.add_argument("--wan", action="store_true", help="over distance alone")
     parser.add_argument(
         "--cells",
         type=lambda text: text.split(","),
-        default=list(CELLS),
-        help=f"which of queued delivery: {','.join(CELLS)}",
+        help=f"which of queued delivery: {','.join(CELLS)}; or over distance: WORK@LINK, with * for"
+        f" any; works: {','.join(WORKS)}; links: {','.join(LINKS)}, or others of that form",
     )
+    parser.add_argument("--mr", type=int, default=2000, help="MR objects over distance")
+    parser.add_argument("--frames", type=int, default=2**30, help="bytes of one large object")
+    parser.add_argument(
+        "--ways",
+        type=lambda text: frozenset(text.split(",")),
+        default=frozenset(),
+        help="over distance: only these, such as relay,direct",
+    )
+    parser.add_argument("--resume", action="store_true", help=f"leave out what {KEPT} has already")
     parser.add_argument(
         "--small", type=int, default=SMALL, help="small objects that queued delivery piles up"
     )
-    parser.add_argument("--all", action="store_true", help=f"{SMALL_ALL:,} small objects")
+    parser.add_argument(
+        "--all",
+        action="store_true",
+        help=f"{SMALL_ALL:,} small objects; over distance: every work on every link",
+    )
     parser.add_argument(
         "--directory", type=Path, help="where all is kept: the disk that syncs are measured on"
     )
     parser.add_argument("--write", action="store_true", help=f"write {DOCUMENT} and {RESULTS}")
     options = parser.parse_args()
-    if unknown := set(options.cells) - CELLS.keys():
-        parser.error(f"--cells: no {', '.join(sorted(unknown))}")
+    if options.wan:
+        try:
+            options.cells = chosen(options.cells, options.all)
+        except ValueError as error:
+            parser.error(f"--cells: {error}")
+    else:
+        options.cells = options.cells or list(CELLS)
+        if unknown := set(options.cells) - CELLS.keys():
+            parser.error(f"--cells: no {', '.join(sorted(unknown))}")
     if options.all:
         options.small = SMALL_ALL
     return options
@@ -231,15 +256,26 @@ def table(results: dict[str, Any]) -> str:
 def main() -> int:
     options = arguments()
     with tempfile.TemporaryDirectory(prefix="relay-bench-", dir=options.directory) as directory:
-        if options.queue:
+        if options.wan:
+            results = trio.run(measure_wan, options, Path(directory))
+        elif options.queue:
             results = trio.run(measure_queue, options, Path(directory))
         else:
             results = trio.run(measure, options, Path(directory))
-    text = queue_table(results) if options.queue else table(results)
+    if options.wan:
+        ran = {name: results["cells"][name] for name in options.cells}
+        shown = results if options.write else results | {"cells": ran}
+        name, mark, text = "distance", FAR, wan_table(shown)
+    elif options.queue:
+        name, mark, text = "queue", QUEUED, queue_table(results)
+    else:
+        name, mark, text = "", CONFIRMED, table(results)
     print(text)
     if options.write:
-        write_results({"queue": results} if options.queue else results)
-        write_section(QUEUED if options.queue else CONFIRMED, text)
+        write_results({name: results} if name else results)
+        if options.wan and draw(results["cells"]):
+            text = f"{text}\n![Rate against round trip]({PICTURE.name})\n"
+        write_section(mark, text)
     return 0
 
 

@@ -13,6 +13,7 @@ RESULTS = Path("docs/performance.json")
 
 CONFIRMED = "<!-- scripts/bench --profile --write -->"
 QUEUED = "<!-- scripts/bench --queue --all --write -->"
+FAR = "<!-- scripts/bench --wan --write -->"
 END = "<!-- end -->"
 
 

@@ -45,7 +45,9 @@ async def echo(target: Address, count: int) -> list[float]:
     return times
 
 
-async def find(target: Address, count: int, answers: int) -> list[float]:
+async def find(
+    target: Address, count: int, answers: int, identifier: bytes = ANY_STUDY
+) -> list[float]:
     """Each C-FIND's time inside one open association, to its final response."""
     times = []
     async with _associated(target, STUDY_ROOT_FIND) as (opened, context):
@@ -53,7 +55,7 @@ async def find(target: Address, count: int, answers: int) -> list[float]:
             began = time.perf_counter()
             found = [
                 answer
-                async for answer in scu.find(opened, context, ANY_STUDY, message_id=number + 1)
+                async for answer in scu.find(opened, context, identifier, message_id=number + 1)
             ]
             times.append(time.perf_counter() - began)
             if len(found) != answers + 1:
