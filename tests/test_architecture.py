@@ -92,9 +92,7 @@ ROOMS = {
         ("relay.scu",), ("relay.dicom", "relay.dicom.*", "relay.association"), ("trio", "structlog")
     ),
     # A provider's settings are read as the configuration's values are.
-    "providers": Room(
-        ("relay.providers", "relay.providers.*"), ("relay.values", "relay.workers")
-    ),
+    "providers": Room(("relay.providers", "relay.providers.*"), ("relay.values", "relay.workers")),
     "database": Room(("relay.database",), (), ("apsw", "trio", "structlog")),
     "workers": Room(("relay.workers",), (), ("trio", "outcome")),
     "byte stream": Room(("relay.byte_stream",), (), ("trio",)),
