@@ -204,10 +204,10 @@ class Network:
         )
         await self.seen(grantee, ae_title)
 
-    async def seen(self, hospital: str, ae_title: str) -> None:
-        """Wait until the directory of `hospital` holds a remote device."""
+    async def seen(self, hospital: str, name: str) -> None:
+        """Wait until the directory of `hospital` holds a remote device, or another hospital."""
         with trio.fail_after(START_DEADLINE):
-            while ae_title not in await self.routers[hospital].relay("peer", "list", "--json"):
+            while name not in await self.routers[hospital].relay("peer", "list", "--json"):
                 await trio.sleep(POLL)
 
 

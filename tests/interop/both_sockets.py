@@ -109,6 +109,7 @@ async def hospitals(
             for ae_title, (target, _) in devices.items()
         }
         net = await stack.enter_async_context(two_hospitals(directory / "net"))
+        await net.seen("B", "Hospital A")
         await _apply(
             net.routers["B"],
             [

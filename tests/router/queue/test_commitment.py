@@ -468,7 +468,9 @@ async def test_what_cannot_be_noted_is_not_done_over_and_over(
     monkeypatch.setattr(transactions.TransactionTable, "settle", failing)
     await accept(world, asked(world, ONE))
     other = attrs.evolve(world.transaction(), called="PACS2", id=bytes(16))
-    await world.queue.spool.transactions.keep(other, request_for(ONE), [])
     async with running(world):
+        await until(lambda: begun.count("PACS") == 1)
+        await world.queue.spool.transactions.keep(other, request_for(ONE), [])
+        commitments_of(world).wake()
         await until(lambda: begun.count("PACS2") >= 4)
     assert begun.count("PACS") == 1
