@@ -154,6 +154,8 @@ class Lane:
     async def _begin(self, nursery: trio.Nursery) -> float:
         """Begin what can be; how long to wait for the next thing, in seconds."""
         while not self._finishing and self.paused is None and len(self._running) < self._room:
+            # Rows are read shielded: cancelled, this would begin and end sessions for ever.
+            await trio.lowlevel.checkpoint_if_cancelled()
             left = self._until - trio.current_time()
             if left > 0:
                 return left

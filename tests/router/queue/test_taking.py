@@ -185,7 +185,7 @@ async def test_what_is_wrong_is_drained_and_answered(
 
 async def test_what_is_refused_at_a_delivery_is_accepted_no_more(tmp_path: Path) -> None:
     """Also on an association that was accepted before."""
-    async with taking(tmp_path, couriers=False) as it, calling(it) as (sender, answer):
+    async with taking(tmp_path) as it, calling(it) as (sender, answer):
         await sender.store(1)
         assert await sender.status() == (1, dimse.Status.SUCCESS)
         assert isinstance(answer, AAssociateAC)
