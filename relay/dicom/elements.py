@@ -149,6 +149,8 @@ class _UnreadableError(Exception):
 # Headers without and with a VR, the latter with a length of two bytes; by byte order.
 _IMPLICIT_HEADER = struct.Struct("<HHI")
 _SHORT_HEADERS = {True: struct.Struct("<HH2sH"), False: struct.Struct(">HH2sH")}
+# PS3.5 §7.1.2: those that have it.
+_SHORT_VRS = frozenset(b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split())
 
 
 def _plain_ones(view: memoryview, at: int, tag: int, encoding: Encoding) -> int:
@@ -167,7 +169,7 @@ def _plain_ones(view: memoryview, at: int, tag: int, encoding: Encoding) -> int:
     unpack = _SHORT_HEADERS[encoding.little_endian].unpack_from
     while at <= last:
         group, number, vr, length = unpack(view, at)
-        if group << 16 | number >= tag or vr in LONG_VRS or not (vr.isalpha() and vr.isupper()):
+        if group << 16 | number >= tag or vr not in _SHORT_VRS:
             break
         at += 8 + length
     return at

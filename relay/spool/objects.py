@@ -3,7 +3,8 @@
     folder made, synced -> NAMES files made in it, folder synced -> one of them written, synced
 
 Names are made durable before they are needed, many by one sync, so that an object costs the sync of
-its content alone. What is in a file is relay.spool.segments' concern.
+its content alone; their keys are made with them. What is in a file is relay.spool.segments'
+concern.
 """
 
 import os
@@ -27,7 +28,7 @@ from relay.spool.segments import (
     unreadable,
 )
 from relay.spool.space import Space
-from relay.spool.vault import SpoolKey
+from relay.spool.vault import SpoolKey, fresh_key
 from relay.workers import Workers
 
 log = structlog.get_logger()
@@ -50,6 +51,7 @@ class Objects:
 
     def __init__(self, files: Files, key: SpoolKey, space: Space) -> None:
         self.key = key
+        self._key_name = key.name
         self.space = space
         self._files = files
         self._workers = Workers(MAXIMUM_THREADS)
@@ -71,7 +73,7 @@ class Objects:
         made = self._ready.popleft()
         if len(self._ready) < FEW_NAMES:
             self._wanted.set()
-        return ObjectWriter(made, self._files, self.space, self.key, self._workers)
+        return ObjectWriter(made, self._files, self.space, self._key_name, self._workers)
 
     async def run(self) -> None:
         """Have files ready before they are wanted, for ever."""
@@ -102,7 +104,9 @@ class Objects:
             for _ in range(NAMES):
                 item = os.urandom(16)
                 file = self._files.create(file_name(self._folder, item))
-                made.append(MadeFile(item, self._folder, file))
+                key = fresh_key()
+                wrapped = self.key.wrap(key, item)
+                made.append(MadeFile(item, self._folder, file, key, wrapped))
         except OSError as error:
             self._unmake(made)
             raise SpoolFull(f"{what}: {error.strerror}") from error

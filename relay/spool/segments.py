@@ -26,7 +26,6 @@ from relay.dicom.pdu import Buffer
 from relay.errors import ObjectDamaged, SpoolError, SpoolFull
 from relay.spool.files import File, Files
 from relay.spool.space import Space
-from relay.spool.vault import SpoolKey, fresh_key
 from relay.workers import Workers
 
 log = structlog.get_logger()
@@ -51,11 +50,13 @@ _LOST = frozenset({errno.ENOENT, errno.EIO, errno.EBADMSG, errno.EUCLEAN})
 
 @attrs.frozen(slots=True)
 class MadeFile:
-    """An empty file for an object, whose name is on the disk."""
+    """An empty file for an object, whose name is on the disk, and the key for its content."""
 
     item: bytes
     folder: int
     file: File
+    key: bytes = attrs.field(repr=False)
+    wrapped: bytes = attrs.field(repr=False)
 
     @property
     def name(self) -> str:
@@ -93,18 +94,17 @@ class ObjectWriter:
         made: "MadeFile",
         files: Files,
         space: Space,
-        spool_key: SpoolKey,
+        key_name: bytes,
         workers: Workers,
     ) -> None:
         self.item = made.item
         self.length = 0
         self._files = files
         self._space = space
-        self._spool_key = spool_key
+        self._key_name = key_name
         self._workers = workers
         self._made = made
-        self._key = fresh_key()
-        self._cipher = AESGCM(self._key)
+        self._cipher = AESGCM(made.key)
         self._hash = hashlib.sha256()
         self._gathered: list[Buffer] = []
         self._pending = 0
@@ -152,8 +152,8 @@ class ObjectWriter:
             length=self.length,
             size=self._size,
             sha256=self._hash.digest(),
-            key=self._spool_key.wrap(self._key, self.item),
-            key_name=self._spool_key.name,
+            key=self._made.wrapped,
+            key_name=self._key_name,
             prefix=self._prefix,
         )
 

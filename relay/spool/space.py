@@ -1,6 +1,8 @@
 """Whether an object more can be accepted: is there room, and can the disk be trusted?"""
 
 import errno
+import time
+from collections.abc import Callable
 
 import structlog
 
@@ -13,6 +15,11 @@ log = structlog.get_logger()
 # write or sync fails with: nothing is unknown then, and it passes.
 _PASSING = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
+# Seconds for which a look at the disk holds; what we write meanwhile is subtracted. To look is a
+# system call that lets other threads have the interpreter: three for each object were a tenth of
+# the event loop's time. Others who write to the disk take some ten MiB in that time.
+LOOK = 0.05
+
 
 class Space:
     """How much the objects that are kept may take in all, and how much of the disk must stay free.
@@ -20,24 +27,35 @@ class Space:
     `maximum`, `reserve` and `used` are bytes.
     """
 
-    def __init__(self, files: Files, maximum: int, reserve: int) -> None:
+    def __init__(
+        self,
+        files: Files,
+        maximum: int,
+        reserve: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.maximum = maximum
         self.reserve = reserve
         self.used = 0
         self.broken = ""
         """Why nothing can be accepted any more, until the Router was started anew."""
         self._files = files
+        self._clock = clock
+        self._seen, self._looked = 0, -LOOK
 
     def free(self) -> int:
         """Bytes that are free on the disk."""
-        return self._files.free()
+        now = self._clock()
+        if now - self._looked >= LOOK:
+            self._seen, self._looked = self._files.free(), now
+        return self._seen
 
     def check(self, wanted: int = 0) -> None:
         """Whether `wanted` bytes more can be accepted. Raises SpoolBroken or SpoolFull."""
         self.check_disk()
         if self.used + wanted > self.maximum:
             raise SpoolFull(f"the spool holds {self.used} bytes of at most {self.maximum}")
-        free = self._files.free()
+        free = self.free()
         if free - wanted < self.reserve:
             raise SpoolFull(f"{free} bytes are free on the spool's disk, {self.reserve} must stay")
 
@@ -50,6 +68,7 @@ class Space:
         """Count `size` bytes before they are written. Raises SpoolBroken or SpoolFull."""
         self.check(size)
         self.used += size
+        self._seen -= size
 
     def give_back(self, size: int) -> None:
         """They are not written, or their file is gone."""

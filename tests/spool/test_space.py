@@ -7,7 +7,7 @@ import pytest
 
 from relay.errors import SpoolBroken, SpoolError, SpoolFull
 from relay.spool.files import Files
-from relay.spool.space import Space
+from relay.spool.space import LOOK, Space
 
 
 class Disk(Files):
@@ -37,16 +37,39 @@ def test_the_spool_holds_its_maximum_and_no_byte_more(disk: Disk) -> None:
     assert space.used == 41
 
 
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
 def test_the_reserve_stays_free(disk: Disk) -> None:
-    space = Space(disk, maximum=10_000, reserve=400)
-    space.take(600)
+    clock = Clock()
+    space = Space(disk, maximum=10_000, reserve=400, clock=clock)
     with pytest.raises(SpoolFull, match="1000 bytes are free on the spool's disk, 400 must stay"):
         space.take(601)
-    disk.left = 399
+    space.take(600)
+    for left, enough in ((399, False), (400, True)):
+        clock.now += LOOK
+        disk.left = left
+        if enough:
+            space.check()
+        else:
+            with pytest.raises(SpoolFull):
+                space.check()
+
+
+def test_between_two_looks_at_the_disk_what_is_taken_counts_as_written(disk: Disk) -> None:
+    clock = Clock()
+    space = Space(disk, maximum=10_000, reserve=0, clock=clock)
+    space.take(900)
     with pytest.raises(SpoolFull):
-        space.check()
-    disk.left = 400
-    space.check()
+        space.take(101)
+    assert space.free() == 100
+    clock.now += LOOK
+    disk.left = 150
+    space.take(101)
 
 
 def test_a_broken_spool_takes_nothing_and_says_the_first_cause(disk: Disk) -> None:
