@@ -20,7 +20,7 @@ from relay.tunnel import bundle
 from relay.tunnel.retry import persist
 from relay.tunnel.slots import Slot, SlotSupply
 from relay.tunnel.store import ObjectClient
-from relay.tunnel.window import Budget, Departure, Window
+from relay.tunnel.window import SHORTEST_TIME, Budget, Departure, Window
 
 # PUTs under way at once: two, so that the line is not idle between them, and one more for each
 # PUT_STEP seconds that one takes at the least, since each connection begins slowly and doubles what
@@ -29,6 +29,11 @@ FEWEST_PUTS, MOST_PUTS = 2, 8
 PUT_STEP = 0.02
 # A bundle is a part of the window, so that there are several of them in it.
 BUNDLES_IN_WINDOW = 4
+# Where so many are on their way, what has not the size of a bundle yet may wait for more, and for
+# how many seconds it may: what a bundle takes at the window's shortest time. A request costs all
+# three of writer, store and reader the same whatever it carries.
+ENOUGH_BUNDLES = 2
+GATHERING = SHORTEST_TIME / 2
 
 
 @attrs.frozen(slots=True, eq=False)
@@ -156,8 +161,10 @@ class Outbox:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._slots.run)
             while True:
-                if not self._waiting or self._puts >= self._puts_at_once():
-                    await self._changed.park()
+                due = self._due()
+                if due > trio.current_time():
+                    with trio.move_on_at(due):
+                        await self._changed.park()
                     continue
                 # Here and not in the task that puts: slots are used in the chunks' order.
                 slot = await self._slots.take()
@@ -167,6 +174,19 @@ class Outbox:
                 self._puts += 1
                 nursery.start_soon(self._put, made)
 
+    def _due(self) -> float:
+        """When the next bundle is to go, by trio's clock; infinite: something has to change."""
+        if not self._waiting or self._puts >= self._puts_at_once():
+            return math.inf
+        on_their_way = sum(made.slot is not None for made in self._bundles.values())
+        gathered = sum(len(chunk.sealed) for chunk in self._waiting)
+        if on_their_way < ENOUGH_BUNDLES or gathered >= self._bundle_size():
+            return -math.inf
+        return self._waiting[0].departure.at + GATHERING
+
+    def _bundle_size(self) -> int:
+        return min(bundle.MAXIMUM_BUNDLE, self.window.size // BUNDLES_IN_WINDOW)
+
     def _puts_at_once(self) -> int:
         if self._put_time == math.inf:
             return MOST_PUTS  # what one takes is not known yet
@@ -174,7 +194,7 @@ class Outbox:
 
     def _next_bundle(self) -> list[Sealed]:
         """Of the chunks that wait those that follow one another, up to a bundle's size."""
-        limit = min(bundle.MAXIMUM_BUNDLE, self.window.size // BUNDLES_IN_WINDOW)
+        limit = self._bundle_size()
         chunks = [self._waiting.popleft()]
         size = bundle.OVERHEAD + len(chunks[0].sealed)
         while self._waiting and len(chunks) < MAXIMUM_BUNDLED:

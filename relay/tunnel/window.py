@@ -1,6 +1,6 @@
 """How much may be on its way: the law that both ends of a flow follow, and what bounds it.
 
-    window = 2 x (rate at which bytes arrive) x (shortest time that any took)
+    window = 2 x (rate at which bytes arrive) x (shortest time that any took, or SHORTEST_TIME)
 
 What is in flight on a path is rate x time; twice that lets a flow find out whether the path carries
 more: while it does, the window doubles in each round trip, and once the path is full its bytes take
@@ -30,6 +30,8 @@ MAXIMUM_WINDOW = 32 * 1024 * 1024
 BUDGET = 32 * 1024 * 1024
 # What is taken from a budget at a time.
 STEP = 1024 * 1024
+# On a near path bundles would be so small that requests cost more than what they carry.
+SHORTEST_TIME = 0.04
 # Seconds for which a rate is remembered, at least; some round trips of the longest path.
 EPOCH = 5.0
 # Seconds without the shortest time until it is looked for; costs a hundredth of the rate or two.
@@ -131,7 +133,7 @@ class Window:
         self._rates[1] = max(self._rates[1], (self._arrived - departure.arrived) / took)
         self._see_time(now, departure, took)
         gain = 2 if self._probe is None else 1
-        self._adjust(int(min(MAXIMUM_WINDOW, gain * self.rate * self._time)))
+        self._adjust(int(min(MAXIMUM_WINDOW, gain * self.rate * max(self._time, SHORTEST_TIME))))
 
     def _see_time(self, now: float, departure: Departure, took: float) -> None:
         if took <= ABOUT * self._time:

@@ -54,7 +54,9 @@ def arguments() -> argparse.Namespace:
         "--cells",
         type=lambda text: text.split(","),
         help=f"which of queued delivery: {','.join(CELLS)}; or over distance: WORK@LINK, with * for"
-        f" any; works: {','.join(WORKS)}; links: {','.join(LINKS)}, or others of that form",
+        f" any; works: {','.join(WORKS)}; links: {','.join(LINKS)}, or others of that form".replace(
+            "%", "%%"
+        ),
     )
     parser.add_argument("--mr", type=int, default=2000, help="MR objects over distance")
     parser.add_argument("--frames", type=int, default=2**30, help="bytes of one large object")

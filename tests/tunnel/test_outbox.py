@@ -12,7 +12,15 @@ from trio.testing import MockClock
 from relay.errors import ProviderError
 from relay.signalling.messages import MAXIMUM_BUNDLED, Direction
 from relay.tunnel import bundle
-from relay.tunnel.outbox import BUNDLES_IN_WINDOW, FEWEST_PUTS, MOST_PUTS, PUT_STEP, Outbox
+from relay.tunnel.outbox import (
+    BUNDLES_IN_WINDOW,
+    ENOUGH_BUNDLES,
+    FEWEST_PUTS,
+    GATHERING,
+    MOST_PUTS,
+    PUT_STEP,
+    Outbox,
+)
 from relay.tunnel.slots import SlotSupply
 from relay.tunnel.window import BASE, Budget
 from tests.tunnel.fakes import Network, Store
@@ -114,6 +122,38 @@ async def test_a_chunk_in_line_parts_what_is_before_it_from_what_follows(
         behind = b.outbox[4]
         assert behind is not None
         assert (behind.end, behind.size) == (6, 2 * (bundle.OVERHEAD + len(SMALL)))
+
+
+async def test_where_enough_is_on_its_way_small_ones_wait_for_one_another(
+    autojump_clock: MockClock,
+) -> None:
+    async with bench() as b:
+        await learned(b, 0.001)
+        b.outbox.forget(1)
+        for _ in range(ENOUGH_BUNDLES + 3):
+            b.put(SMALL)
+            await trio.sleep(GATHERING / 4)
+        assert list(map(len, b.stored())) == [1] + [1] * ENOUGH_BUNDLES
+        await trio.sleep(GATHERING)  # and not for ever
+        assert list(map(len, b.stored())) == [1] + [1] * ENOUGH_BUNDLES + [3]
+
+
+async def test_what_waits_goes_at_once_where_it_is_a_bundle_or_nothing_is_on_its_way(
+    autojump_clock: MockClock,
+) -> None:
+    async with bench() as b:
+        await learned(b, 0.001)
+        b.outbox.forget(1)
+        for _ in range(ENOUGH_BUNDLES):
+            b.put(SMALL)
+            await trio.sleep(GATHERING / 4)
+        b.put(LARGE, LARGE)
+        await trio.sleep(GATHERING / 4)
+        assert [len(LARGE)] in b.stored()
+        b.outbox.forget(3)
+        b.put(SMALL)
+        await trio.sleep(GATHERING / 4)
+        assert b.stored()[-1] == [len(LARGE), len(SMALL)]
 
 
 @pytest.mark.parametrize(

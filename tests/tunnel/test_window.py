@@ -10,6 +10,7 @@ from relay.tunnel.window import (
     EPOCH,
     MAXIMUM_WINDOW,
     PROBE_AFTER,
+    SHORTEST_TIME,
     STEP,
     Budget,
     Departure,
@@ -45,6 +46,15 @@ async def test_it_fills_a_path_and_not_much_more(
     wanted = 2 * rate * (time + CHUNK / rate)
     assert wanted - STEP <= window.size <= 1.3 * max(BASE, wanted) + STEP
     assert began.arrived == 0
+
+
+async def test_on_a_near_path_it_has_room_for_what_is_worth_a_request(
+    autojump_clock: MockClock,
+) -> None:
+    window = Window(Budget())
+    await drive(window, 100e6, 0.001, 5)
+    wanted = 2 * 100e6 * SHORTEST_TIME
+    assert wanted - STEP <= window.size <= 1.3 * wanted + STEP
 
 
 async def test_a_path_that_has_become_shorter_or_slower_is_found_out(
