@@ -100,8 +100,18 @@ class Kept:
         }
 
     def add(self, name: str, cell: dict[str, Any]) -> None:
-        """Keep a cell, now, beside what others have kept meanwhile."""
+        """Keep a cell, now, beside what others have kept meanwhile.
+
+        Ways that an earlier run of the same work has, and this one has not, stay; `apart` names
+        those that were not in the same run as Relay.
+        """
         self.cells.update(Kept.opened(self.path).cells)
+        old = self.cells.get(name)
+        if old is not None and _work(old) == _work(cell):
+            others = old["ways"].keys() - cell["ways"].keys()
+            new = others if "relay" in cell["ways"] else cell["ways"].keys()
+            apart = {*old.get("apart", ()), *new} - (cell["ways"].keys() - new)
+            cell = {**cell, "ways": {**old["ways"], **cell["ways"]}, "apart": sorted(apart)}
         self.cells[name] = cell
         self.path.parent.mkdir(exist_ok=True)
         new = self.path.with_suffix(".new")
@@ -128,6 +138,11 @@ async def measure_wan(options: Namespace, directory: Path) -> dict[str, Any]:
                 when = datetime.now(UTC).isoformat(timespec="seconds")
                 kept.add(name, {"when": when, "line": line, **cell})
     return kept.results
+
+
+def _work(cell: dict[str, Any]) -> tuple[Any, ...]:
+    """What must be the same for two runs to be of the same cell."""
+    return cell.get("bytes"), cell.get("zstd_1_ratio"), cell["line"]["kind"], cell["line"]["rate"]
 
 
 def _words(found: dict[str, float]) -> str:

@@ -8,6 +8,8 @@ from scripts.benchmark.goals import GOALS, ROUTERS, Cell, Cells, median, ratio
 # Beside Relay's own processes; a cell in which these take more than half is marked.
 OUTSIDE = ("link", "devices", "clients")
 MARK = "†"
+# A way that was measured in another run than Relay.
+APART = "‡"
 
 NAMES = {
     "relay": "Relay",
@@ -26,7 +28,8 @@ _STORED = (
     "Rates are of objects as they are, from the first association to the last arrival; steady:"
     " between a tenth and nine tenths of the objects. Begin: when the first was there. Processor"
     " time in ms for each MB: of the line, of the programs at its ends, of both Routers and the"
-    f" Bridge. {MARK}: the first two took more than half.",
+    f" Bridge. {MARK}: the first two took more than half. {APART}: measured in another run than"
+    " Relay.",
     "",
     "| work | link | way | s | begin, s | MB/s | steady, MB/s | ms an object | Relay is faster"
     " | link | ends | Router A | Router B | Bridge | peak, MiB |",
@@ -102,7 +105,7 @@ def _row(cell: Cell, way: str) -> str:
     faster = "" if way == "relay" else _faster(cell, way)
     memory = max(size for run in cell["ways"][way] for size in run["memory"].values()) / 2**20
     figures = [
-        NAMES.get(way, way) + mark,
+        NAMES.get(way, way) + mark + (APART if way in cell.get("apart", ()) else ""),
         f"{median(cell, way, 'seconds'):.2f}",
         f"{median(cell, way, 'start_up'):.2f}",
         f"{median(cell, way, 'megabytes_per_second'):.1f}",

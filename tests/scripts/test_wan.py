@@ -88,11 +88,27 @@ def test_the_cells_of_a_link_come_one_after_the_other() -> None:
 
 def test_what_was_measured_is_kept_at_once_and_found_again(tmp_path: Path) -> None:
     path = tmp_path / "build" / "kept.json"
-    Kept.opened(path).add("echo@20ms-1000M", {"ways": {}})
-    Kept.opened(path).add("echo@loopback", {"ways": {"relay": []}})
+    line = {"kind": "link", "rate": 1e9}
+    Kept.opened(path).add("echo@20ms-1000M", {"ways": {}, "line": line})
+    Kept.opened(path).add("echo@loopback", {"ways": {"relay": []}, "line": line})
     found = Kept.opened(path).results
     assert list(found["cells"]) == ["echo@loopback", "echo@20ms-1000M"]  # in the usual order
     assert found["congestion_control"] == "cubic"
+
+
+def test_ways_of_the_same_work_stay_and_are_told_apart(tmp_path: Path) -> None:
+    path = tmp_path / "kept.json"
+
+    def add(size: int, **ways: list[int]) -> tuple[dict[str, list[int]], list[str]]:
+        line = {"kind": "link", "rate": 1e9}
+        Kept.opened(path).add("queued-ct@loopback", {"bytes": size, "line": line, "ways": ways})
+        kept = Kept.opened(path).cells["queued-ct@loopback"]
+        return kept["ways"], kept.get("apart", [])
+
+    assert add(5, relay=[1], direct=[2]) == ({"relay": [1], "direct": [2]}, [])
+    assert add(5, stow=[3]) == ({"relay": [1], "direct": [2], "stow": [3]}, ["stow"])
+    assert add(5, relay=[4], stow=[5])[1] == ["direct"]
+    assert add(6, relay=[7]) == ({"relay": [7]}, [])  # other work
 
 
 # --- what is said ---------------------------------------------------------------------------------
