@@ -104,6 +104,33 @@ async def test_parts_of_any_kind_and_size_arrive_as_one(pair: Pair) -> None:
             assert await filled(near, len(whole)) == whole
 
 
+async def test_a_lean_stream_sends_the_same(pair: Pair) -> None:
+    whole = bytes(range(256)) * 500
+    parts: list[Buffer] = [b"", whole[:1], memoryview(whole)[1:5000], bytearray(whole[5000:])]
+    with trio.fail_after(PATIENCE):
+        async with pair() as (near, far), trio.open_nursery() as nursery:
+            if isinstance(near, TLSStream):
+                near.lean = True
+            for _ in range(3):
+                nursery.start_soon(near.send_parts, parts)
+                assert await filled(far, len(whole)) == whole
+            nursery.start_soon(far.send_all, whole)
+            assert await filled(near, len(whole)) == whole
+
+
+async def test_a_lean_write_that_was_cancelled_beforehand_sends_nothing(pair: Pair) -> None:
+    with trio.fail_after(PATIENCE):
+        async with pair() as (near, far):
+            if isinstance(near, TLSStream):
+                near.lean = True
+            with trio.CancelScope() as scope:
+                scope.cancel()
+                await near.send_all(b"never")
+            assert scope.cancelled_caught
+            await near.send_all(b"this")
+            assert await filled(far, 4) == b"this"
+
+
 async def test_no_more_is_received_than_there_is_room_for(pair: Pair) -> None:
     with trio.fail_after(PATIENCE):
         async with pair() as (near, far):
@@ -213,6 +240,23 @@ async def test_receiving_that_was_cancelled_loses_nothing(pair: Pair) -> None:
             assert await filled(far, 9) == b"all of it"
 
 
+async def test_what_tls_says_for_itself_is_quiet(authority: trustme.CA) -> None:
+    async with sockets() as (near, far):
+        client, server = contexts(authority)
+        secure_near = TLSStream(PlainStream(near), client, server_hostname=HOST)
+        secure_far = TLSStream(PlainStream(far), server, server_side=True)
+        with trio.fail_after(PATIENCE):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(secure_far.do_handshake)
+                await secure_near.do_handshake()
+            await trio.lowlevel.wait_readable(near.socket)  # session tickets
+            assert secure_near.quiet
+            assert secure_near.quiet
+            await secure_far.send_all(b"unasked")
+            await trio.lowlevel.wait_readable(near.socket)
+            assert not secure_near.quiet
+
+
 async def test_quiet_until_something_comes(pair: Pair) -> None:
     with trio.fail_after(PATIENCE):
         async with pair() as (near, far):
@@ -222,11 +266,12 @@ async def test_quiet_until_something_comes(pair: Pair) -> None:
                 await trio.sleep(0.001)
 
 
-async def test_who_receives_all_the_time_leaves_others_their_turn() -> None:
+@pytest.mark.parametrize("into", [True, False])
+async def test_who_receives_all_the_time_leaves_others_their_turn(pair: Pair, into: bool) -> None:
     """Even where every piece is there already, and nothing is waited for."""
     pieces = 64
     with trio.fail_after(PATIENCE):
-        async with sockets() as (near, transport), trio.open_nursery() as nursery:
+        async with pair() as (near, far), trio.open_nursery() as nursery:
             turns = 0
 
             async def count() -> None:
@@ -237,9 +282,11 @@ async def test_who_receives_all_the_time_leaves_others_their_turn() -> None:
 
             await near.send_all(bytes(pieces * 1024))
             nursery.start_soon(count)
-            far = PlainStream(transport)
             for _ in range(pieces):
-                await filled(far, 1024)
+                if into:
+                    await filled(far, 1024)
+                else:
+                    assert await far.receive_some(1024)
             assert turns >= pieces // 2
             nursery.cancel_scope.cancel()
 

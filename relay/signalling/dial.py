@@ -1,19 +1,23 @@
 """How a Router reaches the Bridge: TCP or the hospital's proxy, TLS, the WebSocket upgrade."""
 
 import ssl
-from collections.abc import Awaitable, Callable
-from typing import Any, cast
+from collections.abc import Awaitable, Callable, Sequence
 from urllib.parse import urlsplit
 
 import attrs
 import trio
-import trio_websocket
-from wsproto.utilities import LocalProtocolError
+from wsproto.connection import Connection as Framing
+from wsproto.connection import ConnectionType
+from wsproto.events import RejectConnection, Request
+from wsproto.handshake import H11Handshake
+from wsproto.utilities import LocalProtocolError, RemoteProtocolError
 
+from relay.byte_stream import Buffer, PlainStream, TLSStream
 from relay.errors import SignallingError, connection_fault
 from relay.signalling.messages import MAXIMUM_MESSAGE
 from relay.signalling.proxy import Proxy, authority, connect_through
 from relay.signalling.transport import Socket
+from relay.websocket import Closed, WebSocket
 
 SIGNAL_PATH = "/v1/signal"
 # One read of the socket: half of what a home line carries in a round trip, and most messages whole.
@@ -25,6 +29,8 @@ UNKNOWN_AUTHORITY = (
 )
 # What is between when HTTPS works and this does not.
 NO_UPGRADE = "does a proxy or login page in between not let WebSockets through?"
+
+CLOSED_EARLY = "the connection was closed during the WebSocket upgrade"
 
 # Makes a connected socket. What must run while it is open runs in the nursery, and ends with it.
 Dial = Callable[[trio.Nursery], Awaitable[Socket]]
@@ -82,7 +88,12 @@ def websocket_dial(
 
     async def dial(nursery: trio.Nursery) -> Socket:
         stream = await _connect(address, way_out, ssl_context)
-        socket: Socket = await nursery.start(_websocket, stream, address)
+        try:
+            socket = WebSocketSocket(stream, await _upgrade(stream, address))
+        except BaseException:
+            await trio.aclose_forcefully(stream)
+            raise
+        nursery.start_soon(socket.keep)
         return socket
 
     return dial
@@ -90,23 +101,19 @@ def websocket_dial(
 
 async def _connect(
     address: BridgeAddress, proxy: Proxy | None, ssl_context: ssl.SSLContext | None
-) -> trio.abc.Stream:
-    stream: trio.abc.Stream = await _open_tcp(address, proxy)
+) -> PlainStream | TLSStream:
+    plain = PlainStream(await _open_tcp(address, proxy))
     try:
         if proxy is not None:
-            await connect_through(proxy, stream, address.host, address.port)
-        if address.secure:
-            assert ssl_context is not None
-            tls = trio.SSLStream(
-                cast(trio.SocketStream, stream),
-                ssl_context,
-                server_hostname=address.host,
-                https_compatible=True,
-            )
-            await tls.do_handshake()
-            return tls
+            await connect_through(proxy, plain, address.host, address.port)
+        if not address.secure:
+            return plain
+        assert ssl_context is not None
+        tls = TLSStream(plain, ssl_context, server_hostname=address.host)
+        await tls.do_handshake()
+        return tls
     except (trio.BrokenResourceError, ssl.SSLError) as error:
-        await trio.aclose_forcefully(stream)
+        await trio.aclose_forcefully(plain)
         fault = connection_fault(error, address.host, UNKNOWN_AUTHORITY)
         # A connection that is simply gone has no fault of its own.
         raise SignallingError(
@@ -114,9 +121,8 @@ async def _connect(
             f" {fault or 'the connection was closed in the handshake'}"
         ) from error
     except BaseException:
-        await trio.aclose_forcefully(stream)
+        await trio.aclose_forcefully(plain)
         raise
-    return stream
 
 
 async def _open_tcp(address: BridgeAddress, proxy: Proxy | None) -> trio.SocketStream:
@@ -138,88 +144,77 @@ def _first(error: BaseException) -> BaseException:
     return error
 
 
-async def _websocket(
-    stream: trio.abc.Stream,
-    address: BridgeAddress,
-    task_status: "trio.TaskStatus[Socket]" = trio.TASK_STATUS_IGNORED,
-) -> None:
-    """Upgrade `stream` and run the WebSocket's reader until it is closed."""
-    upgrading = _Upgrading(stream)
+async def _upgrade(stream: PlainStream | TLSStream, address: BridgeAddress) -> Framing:
+    """Make `stream` a WebSocket (RFC 6455 §4.1). Raises SignallingError."""
+    where = authority(address.host, address.port)
+    handshake = H11Handshake(ConnectionType.CLIENT)
+    asked = handshake.send(Request(host=address.host_header, target=address.path))
     try:
-        async with trio.open_nursery() as nursery:
-            connection = await trio_websocket.wrap_client_stream(
-                nursery,
-                cast(trio.SocketStream, upgrading),
-                address.host_header,
-                address.path,
-                max_message_size=MAXIMUM_MESSAGE,
-                receive_buffer_size=RECEIVE_BUFFER,
-            )
-            upgrading.done = True
-            task_status.started(WebSocket(connection))
-    except* Exception as group:
-        error = _first(group)
-        if isinstance(error, SignallingError):
-            raise error from None
-        if isinstance(error, trio_websocket.ConnectionRejected):
-            what = f"it answers status {error.status_code} to the WebSocket upgrade: {NO_UPGRADE}"
-        else:
-            what = f"WebSocket: {type(error).__name__}"
-        raise SignallingError(f"{authority(address.host, address.port)}: {what}") from group
-    finally:
-        await trio.aclose_forcefully(stream)
+        await stream.send_all(asked)
+        while handshake.connection is None:
+            data = await stream.receive_some(RECEIVE_BUFFER)
+            if not data:
+                raise SignallingError(CLOSED_EARLY)
+            handshake.receive_data(bytes(data))
+            for event in handshake.events():
+                if isinstance(event, RejectConnection):
+                    raise SignallingError(
+                        f"{where}: it answers status {event.status_code} to the WebSocket"
+                        f" upgrade: {NO_UPGRADE}"
+                    )
+    except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+        raise SignallingError(CLOSED_EARLY) from error
+    except (RemoteProtocolError, LocalProtocolError) as error:
+        raise SignallingError(f"{where}: WebSocket: {error}") from error
+    return handshake.connection
 
 
-class _Upgrading(trio.abc.Stream):
-    """Raises when the connection is lost during the upgrade, which trio-websocket waits out."""
+class WebSocketSocket:
+    """The Router's end of a WebSocket, as a Socket."""
 
-    def __init__(self, stream: trio.abc.Stream) -> None:
+    def __init__(self, stream: PlainStream | TLSStream, framing: Framing) -> None:
         self._stream = stream
-        self.done = False
+        self._closed = trio.Event()
+        self._websocket = WebSocket(self._hear, self._push, framing, MAXIMUM_MESSAGE)
 
-    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-        data: bytes | bytearray = b""
+    async def keep(self) -> None:
+        """Run until it is closed; cancelled, close it."""
         try:
-            data = await self._stream.receive_some(max_bytes)
-        except trio.BrokenResourceError:
-            if self.done:
-                raise
-        if not data and not self.done:
-            raise SignallingError("the connection was closed during the WebSocket upgrade")
-        return data
-
-    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        await self._stream.send_all(data)
-
-    async def wait_send_all_might_not_block(self) -> None:
-        await self._stream.wait_send_all_might_not_block()
-
-    async def aclose(self) -> None:
-        await self._stream.aclose()
-
-
-class WebSocket:
-    """A trio-websocket connection, of either end, as a Socket."""
-
-    def __init__(self, connection: "trio_websocket.WebSocketConnection") -> None:
-        self._connection = connection
+            await self._closed.wait()
+        finally:
+            await trio.aclose_forcefully(self._stream)
 
     async def receive(self) -> bytes:
-        try:
-            frame: Any = await self._connection.get_message()
-        except trio_websocket.ConnectionClosed:
-            return b""
-        if not isinstance(frame, bytes):
+        frame = await self._websocket.receive()
+        if isinstance(frame, str):
             raise SignallingError("a text frame came; all messages are binary")
-        return frame
+        return frame or b""
 
     async def send(self, frame: bytes) -> None:
         try:
-            await self._connection.send_message(frame)
-        except (trio_websocket.ConnectionClosed, LocalProtocolError) as error:
-            # wsproto's error: it has read the peer's close frame, and the connection does not know
-            # yet, since its reader waits behind messages that nobody has received.
-            raise SignallingError(f"the connection is closed: {type(error).__name__}") from error
+            await self._websocket.send(frame)
+        except Closed as error:
+            raise SignallingError(f"the connection is closed: {error}") from error
 
     async def aclose(self) -> None:
-        await self._connection.aclose()
+        try:
+            await self._websocket.close()
+            # The other end's goodbye: closing on what nobody has read would reset the connection,
+            # and take ours with it.
+            while await self._websocket.receive() is not None:
+                pass
+        finally:
+            self._closed.set()
+            await trio.aclose_forcefully(self._stream)
+
+    async def _hear(self) -> bytes | bytearray:
+        try:
+            return await self._stream.receive_some(RECEIVE_BUFFER)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            return b""
+
+    async def _push(self, parts: Sequence[Buffer]) -> None:
+        try:
+            await self._stream.send_parts(parts)
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            raise Closed(str(error)) from error

@@ -1,26 +1,25 @@
 """One HTTP/1.1 connection: its TLS, its requests one behind the other, its deadlines and its end.
 
-h11 parses and frames, and the app is called here (`relay.web.exchange`); where a WebSocket is asked
-for, anycorn does from there on (`relay.web.websocket`). Every wait on the peer ends, and a
-cancelled write closes the socket.
+The app is called here (`relay.web.exchange`), also where a WebSocket is asked for
+(`relay.web.websocket`). Every wait on the peer ends: it is noted until when, the server looks now
+and then (`Connection.look`), and who waits too long is woken. A cancel scope for each wait instead
+took a tenth of the Bridge's processor time. A cancelled write closes the socket.
 """
 
 import socket
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from math import inf
 from typing import Any
 
 import attrs
-import h11
 import structlog
 import trio
-from anycorn.config import Config
-from anycorn.worker_context import WorkerContext
 
 from relay.byte_stream import WIRE_PIECE, Buffer, PlainStream, TLSStream
-from relay.web.exchange import ASGIApp, Exchange, PeerGone
+from relay.web.exchange import ASGIApp, Exchange, PeerGone, refusal
+from relay.web.head import BadRequest, Head, take
 from relay.web.websocket import WebSocketEnd, is_upgrade
 
 log = structlog.get_logger()
@@ -32,6 +31,13 @@ BODY_PIECE = WIRE_PIECE
 # After we said our last word the peer may still be sending a body that we refused. Closing at once
 # would make its kernel throw our answer away (RST), so we listen for a moment.
 LINGER = 2.0
+# Seconds of a WebSocket's silence, after which its peer is asked to say something: sooner than the
+# time for a read, so that who lives and has nothing to say is never taken for dead.
+PING_AFTER = 20.0
+# Seconds, and the part of the shortest time, between two looks for who takes too long: so much
+# later than its time somebody is woken, at most.
+LOOK = 1.0
+LOOKS = 10
 
 
 @attrs.frozen(slots=True)
@@ -45,10 +51,16 @@ class Timeouts:
     # From an answer until the next whole header. Longer than clients keep an idle connection
     # (Relay's own 30 s), so that they close it first and no request meets a closing one.
     idle: float = 60.0
-    # Between two pieces of a body or two WebSocket frames. Routers ping every 15 s.
+    # Between two pieces of a body or two WebSocket frames. Routers ping every 5 s.
     read: float = 60.0
     # One write (up to 256 KiB) to a peer that does not read.
     write: float = 60.0
+
+    @property
+    def look(self) -> float:
+        """Seconds between two looks at each connection."""
+        shortest: float = min(attrs.astuple(self))
+        return min(LOOK, shortest / LOOKS)
 
 
 class Connection:
@@ -59,28 +71,31 @@ class Connection:
         transport: trio.SocketStream,
         *,
         app: ASGIApp,
-        config: Config,
-        context: WorkerContext,
+        maximum_message: int,
         timeouts: Timeouts,
         ssl_context: ssl.SSLContext | None,
         on_busy: Callable[["Connection", bool], None],
     ) -> None:
         self.peer = _address(transport.socket.getpeername())
         self.own = _address(transport.socket.getsockname())
-        self.engine = _engine(config)
+        # What has come and nobody has taken yet.
+        self.ahead = bytearray()
+        # The server stops: an answer is the last.
+        self.ending = False
         self._transport = transport
         plain = PlainStream(transport)
         self._stream: PlainStream | TLSStream = plain
         if ssl_context is not None:
             self._stream = TLSStream(plain, ssl_context, server_side=True)
         self._app = app
-        self._config = config
-        self._context = context
+        self._maximum_message = maximum_message
         self._timeouts = timeouts
         self._on_busy = on_busy
         self._life = trio.CancelScope()
         self._finished = False
-        self._reading: trio.CancelScope | None = None
+        # Until when we wait for the peer.
+        self._reads_until = inf
+        self._writes_until = inf
 
     async def run(self) -> None:
         """Serve requests until either side is done. Raises nothing for the peer's faults."""
@@ -94,6 +109,12 @@ class Connection:
                 # Closes even where this task is cancelled.
                 await self._transport.aclose()
 
+    def look(self, now: float) -> None:
+        """Wake who waits for the peer past its time."""
+        # Both are woken: who reads has to wait for who writes, and that ends.
+        if now >= self._writes_until or (now >= self._reads_until and self._writes_until == inf):
+            self._wake()
+
     def abandon(self) -> None:
         """Close at once, whatever is going on."""
         self._life.cancel()
@@ -105,28 +126,33 @@ class Connection:
         self._finished = True
         with suppress(OSError, trio.ClosedResourceError):  # the peer was faster
             self._transport.socket.shutdown(socket.SHUT_WR)
-        if self._reading is not None:
-            self._reading.cancel()
+        self._wake()
 
     def log_refused(self, cause: str) -> None:
         """Say why the connection is closed."""
         log.info("connection closed", why=cause, peer=self.peer[0] if self.peer else "unix")
+
+    def _wake(self) -> None:
+        """Have who waits for the socket see trio.ClosedResourceError, which it is not yet."""
+        if self._transport.socket.fileno() >= 0:
+            trio.lowlevel.notify_closing(self._transport.socket)
 
     # --- from handshake to end ------------------------------------------------------------------
 
     async def _handshake(self) -> bool:
         if not isinstance(self._stream, TLSStream):
             return True
-        with trio.move_on_after(self._timeouts.handshake) as self._reading:
-            try:
-                await self._stream.do_handshake()
-            except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-                self.log_refused(_handshake_fault(error))
-                return False
-        if self._reading.cancelled_caught:
-            if not self._finished:
+        deadline = self._reads_until = trio.current_time() + self._timeouts.handshake
+        try:
+            await self._stream.do_handshake()
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            if trio.current_time() >= deadline:
                 self.log_refused("TLS handshake not finished in time")
+            elif not self._finished:
+                self.log_refused(_handshake_fault(error))
             return False
+        finally:
+            self._reads_until = inf
         return True
 
     async def _serve(self) -> None:
@@ -134,81 +160,88 @@ class Connection:
         first = True
         while not self._finished:
             # Not from the last byte: a header that drips in has the same time as one that flows.
-            request, head = await self._request(deadline, first=first)
-            if request is None:
+            head = await self._request(deadline, first=first)
+            if head is None:
                 return
             self._on_busy(self, True)
             try:
-                if is_upgrade(request):
-                    await WebSocketEnd(self, self._app, self._config, self._context).run(head)
+                if is_upgrade(head):
+                    if isinstance(self._stream, TLSStream):
+                        self._stream.lean = True
+                    scope = self._scope(head, "websocket")
+                    await WebSocketEnd(self, head, self._maximum_message).run(self._app, scope)
                     return
-                if not await self._answer(request):
+                if not await self._answer(head):
                     return
             finally:
                 self._on_busy(self, False)
             first = False
             deadline = trio.current_time() + self._timeouts.idle
 
-    async def _request(self, deadline: float, *, first: bool) -> tuple[h11.Request | None, bytes]:
-        """The next request, and the bytes of its head and what came behind it."""
-        head = bytearray(self.engine.trailing_data[0])
-        while True:
-            try:
-                event = self.engine.next_event()
-            except h11.RemoteProtocolError as error:
-                await self._refuse(error.error_status_hint, str(error))
-                return None, b""
-            if isinstance(event, h11.Request):
-                if fault := _ambiguous_length(event):
-                    await self._refuse(400, fault)
-                    return None, b""
-                return event, bytes(head)
-            if event is not h11.NEED_DATA:
-                return None, b""
-            data = await self._read(HEAD_PIECE, deadline)
-            if data is None:
-                # Being idle after an answer is everybody's right, and no news.
-                if not self._finished and (first or head):
-                    self.log_refused("silent for too long")
-                return None, b""
-            if first and not head and (fault := _foreign_protocol(data)):
-                self.log_refused(fault)
-            head += data
-            self.engine.receive_data(data)  # type: ignore[arg-type]
+    async def _request(self, deadline: float, *, first: bool) -> Head | None:
+        """The next request's head; what has come behind it is `ahead`."""
+        seen = 0  # so much of `ahead` has no end of a head in it
+        waited = False
+        try:
+            while True:
+                if self.ahead:
+                    head = take(self.ahead, seen)
+                    if head is not None:
+                        if not waited:  # it came with another: hundreds may
+                            await trio.lowlevel.cancel_shielded_checkpoint()
+                        return head
+                    seen = len(self.ahead)
+                data = await self._read(HEAD_PIECE, deadline)
+                waited = True
+                if data is None:
+                    # Being idle after an answer is everybody's right, and no news.
+                    if (first or self.ahead) and self._is_late(deadline):
+                        self.log_refused("silent for too long")
+                    return None
+                if not data:
+                    return None
+                if first and not seen and (fault := _foreign_protocol(data)):
+                    self.log_refused(fault)
+                self.ahead += data
+        except BadRequest as error:
+            await self._refuse(error.status, str(error))
+            return None
 
-    async def _answer(self, request: h11.Request) -> bool:
+    async def _answer(self, head: Head) -> bool:
         """Have the app answer; whether another request may follow."""
-        scope = {
-            "type": "http",
+        exchange = Exchange(self, head)
+        try:
+            await exchange.run(self._app, self._scope(head, "http"))
+        except Exception:
+            # One request's fault, and it was answered for.
+            log.exception("http server", message="Error in ASGI Framework")
+        return not self._finished and exchange.over()
+
+    def _scope(self, head: Head, kind: str) -> dict[str, Any]:
+        secure = isinstance(self._stream, TLSStream)
+        schemes = ("ws", "wss") if kind == "websocket" else ("http", "https")
+        return {
+            "type": kind,
             "asgi": {"version": "3.0", "spec_version": "2.4"},
-            "http_version": request.http_version.decode("ascii"),
-            "scheme": "http" if isinstance(self._stream, PlainStream) else "https",
+            "http_version": f"1.{head.minor}",
+            "scheme": schemes[secure],
+            "method": head.method,
             "root_path": "",
+            "path": head.path,
+            "raw_path": head.target.partition(b"?")[0],
+            "query_string": head.query,
+            "headers": head.headers,
             "client": self.peer,
             "server": self.own,
             "state": {},
             "extensions": {},
         }
-        exchange = Exchange(self, request, scope)
-        try:
-            await exchange.run(self._app)
-        except Exception:
-            # One request's fault, and it was answered for.
-            log.exception("http server", message="Error in ASGI Framework")
-        if self._finished or not exchange.over():
-            return False
-        self.engine.start_next_cycle()
-        return True
 
     async def _refuse(self, status: int, why: str) -> None:
-        """Answer what is no request, if it still can be."""
+        """Answer what is no request."""
         log.info("http server", message=f"Rejecting request: {why} ({status})")
-        if self.engine.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
-            return
-        headers = [(b"content-length", b"0"), (b"connection", b"close"), *self.response_headers()]
-        answer = self.engine.send(h11.Response(status_code=status, headers=headers))
         with suppress(PeerGone):
-            await self.push([answer, self.engine.send(h11.EndOfMessage())])
+            await self.push([refusal(status)])
 
     async def _linger(self) -> None:
         with trio.move_on_after(LINGER):
@@ -220,32 +253,35 @@ class Connection:
 
     # --- for exchanges and WebSockets -----------------------------------------------------------
 
-    def response_headers(self) -> list[tuple[bytes, bytes]]:
-        """What stands in every answer."""
-        headers = self._config.response_headers("h11")
-        if self._context.terminated.is_set():
-            headers.append((b"connection", b"close"))
-        return headers
-
-    async def pull(self, *, waits: bool) -> bytes | bytearray | None:
+    async def pull(self, at_most: int | None = None) -> bytes | bytearray | None:
         """More of a body, none at the peer's end; None where it is gone, or takes too long.
 
-        Where no body is due (`waits`), the peer may take any time: it waits for us.
+        Where no body is due (None), the peer may take any time: it waits for us.
         """
-        deadline = inf if waits else trio.current_time() + self._timeouts.read
-        return await self._read(BODY_PIECE, deadline)
+        if at_most is None:
+            return await self._read(HEAD_PIECE, inf)
+        return await self._read(min(at_most, BODY_PIECE), trio.current_time() + self._timeouts.read)
 
-    async def receive(self) -> bytes | bytearray | None:
-        """What a WebSocket's peer sends, none at its end; None where it is silent for too long."""
-        if self._finished:
-            return None
-        data = await self._read(HEAD_PIECE, trio.current_time() + self._timeouts.read)
-        if data is None and not self._finished:
+    async def receive(self, ask: Callable[[], Awaitable[None]]) -> bytes | bytearray | None:
+        """What a WebSocket's peer sends, none at its end; None where it is silent for too long.
+
+        `ask` asks it to say something: in good time, so that who lives is not taken for dead.
+        """
+        deadline = trio.current_time() + self._timeouts.read
+        patient = min(deadline, trio.current_time() + PING_AFTER)
+        data = None if self._finished else await self._read(HEAD_PIECE, patient)
+        if data is None and not self._finished and patient <= trio.current_time() < deadline:
+            await ask()
+            data = await self._read(HEAD_PIECE, deadline)
+        if data is None and self._is_late(deadline):
             self.log_refused("silent for too long")
         return data
 
     async def push(self, parts: Sequence[Buffer]) -> None:
         """Send these, each BODY_PIECE within the time for a write. Raises PeerGone."""
+        if sum(map(len, parts)) <= BODY_PIECE:
+            await self._write(parts)
+            return
         batch: list[Buffer] = []
         size = 0
         for part in parts:
@@ -260,44 +296,33 @@ class Connection:
         if batch:
             await self._write(batch)
 
+    def _is_late(self, deadline: float) -> bool:
+        return not self._finished and trio.current_time() >= deadline
+
     async def _write(self, parts: Sequence[Buffer]) -> None:
         written = False
+        deadline = self._writes_until = trio.current_time() + self._timeouts.write
         try:
-            with trio.move_on_after(self._timeouts.write):
-                await self._stream.send_parts(parts)
-                written = True
+            await self._stream.send_parts(parts)
+            written = True
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            raise PeerGone("the peer is gone") from error
+            late = trio.current_time() >= deadline
+            raise PeerGone("the peer does not read" if late else "the peer is gone") from error
         finally:
+            self._writes_until = inf
             # What went out is anybody's guess: nothing may follow it.
             if not written:
                 self.finish()
-        if not written:
-            raise PeerGone("the peer does not read")
 
     async def _read(self, size: int, deadline: float) -> bytes | bytearray | None:
         """What has come, none at the peer's end; None where it is gone, or past `deadline`."""
-        with trio.CancelScope(deadline=deadline) as self._reading:
-            try:
-                return await self._stream.receive_some(size)
-            except (trio.BrokenResourceError, trio.ClosedResourceError):
-                return None
-        return None
-
-
-def _ambiguous_length(request: h11.Request) -> str:
-    """Why somebody in between may read another end of the request than we (RFC 9112 §6.1)."""
-    names = {name for name, _ in request.headers}
-    if b"transfer-encoding" in names:
-        if b"content-length" in names:
-            return "both Content-Length and Transfer-Encoding"
-        if request.http_version < b"1.1":
-            return "Transfer-Encoding in HTTP/1.0"
-    return ""
-
-
-def _engine(config: Config) -> h11.Connection:
-    return h11.Connection(h11.SERVER, max_incomplete_event_size=config.h11_max_incomplete_size)
+        self._reads_until = deadline
+        try:
+            return await self._stream.receive_some(size)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            return None
+        finally:
+            self._reads_until = inf
 
 
 def _address(name: Any) -> tuple[str, int] | None:

@@ -11,16 +11,13 @@ import socket
 import ssl
 import stat
 import struct
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import structlog
 import trio
-from anycorn.config import Config
-from anycorn.logging import Logger
-from anycorn.worker_context import WorkerContext
 
 from relay.errors import RelayError
 from relay.web.connection import Connection, Timeouts
@@ -35,12 +32,15 @@ MAXIMUM_CONNECTIONS = 768
 # Connections that have not sent a request, or are idle. When one more comes, the one that has
 # waited longest goes: a flood of half-open connections keeps nobody out.
 MAXIMUM_WAITING = 256
-# A request line with a signed URL (4,096 at most) and its headers.
-MAXIMUM_HEADER = 16 * 1024
+# Seconds that each may wait before it is the one to go: enough for a handshake and a request, also
+# where hundreds shake hands at once. Who comes meanwhile is left in the backlog; otherwise all that
+# come back to a Bridge that was started anew push each other out, and come back. Much more, and a
+# flood that fills the backlog would keep others out.
+SETTLING = 2.0
+# Seconds between two looks whether there is room.
+ROOM_LOOK = 0.05
 # WebSocket messages: what the signalling of Relay needs at most.
 MAXIMUM_MESSAGE = 256 * 1024
-# Seconds. Sooner than the read timeout, so that a live but quiet peer is never taken for dead.
-WEBSOCKET_PING_INTERVAL = 20.0
 # Seconds that requests in progress get when the process is told to stop.
 GRACE = 5.0
 # sockaddr_un.sun_path holds 108 bytes with its end.
@@ -145,7 +145,7 @@ async def serve_asgi(
     server = _Server(
         app,
         ssl_context=ssl_context,
-        config=_config(maximum_message),
+        maximum_message=maximum_message,
         timeouts=timeouts or Timeouts(),
         maximum_connections=maximum_connections,
         maximum_waiting=maximum_waiting,
@@ -154,28 +154,55 @@ async def serve_asgi(
     listeners = []
     for opened in sockets:
         opened.setblocking(False)
-        listeners.append(trio.SocketListener(trio.socket.from_stdlib_socket(opened)))
+        accepting_socket = trio.SocketListener(trio.socket.from_stdlib_socket(opened))
+        listeners.append(_Listener(accepting_socket, server.room))
     try:
-        async with trio.open_nursery() as connections:
-            async with trio.open_nursery() as accepting:
-                accepting.start_soon(
-                    partial(
-                        trio.serve_listeners,
-                        server.serve_connection,
-                        listeners,
-                        handler_nursery=connections,
+        async with trio.open_nursery() as looking:
+            looking.start_soon(server.look)
+            async with trio.open_nursery() as connections:
+                async with trio.open_nursery() as accepting:
+                    accepting.start_soon(
+                        partial(
+                            trio.serve_listeners,
+                            server.serve_connection,
+                            listeners,
+                            handler_nursery=connections,
+                        )
                     )
-                )
-                task_status.started()
-                await stopping.wait()
-                accepting.cancel_scope.cancel()
-            connections.cancel_scope.deadline = trio.current_time() + grace
-            await server.stop()
+                    task_status.started()
+                    await stopping.wait()
+                    accepting.cancel_scope.cancel()
+                connections.cancel_scope.deadline = trio.current_time() + grace
+                server.stop()
+            looking.cancel_scope.cancel()
     finally:
         for listener in listeners:
-            listener.socket.close()
+            listener.close()
         for path in unix_paths:
             path.unlink(missing_ok=True)
+
+
+class _Listener(trio.abc.Listener[trio.SocketStream]):
+    """A listener that hands on who came once there is `room`."""
+
+    def __init__(self, listener: trio.SocketListener, room: Callable[[], Awaitable[None]]) -> None:
+        self._listener = listener
+        self._room = room
+
+    async def accept(self) -> trio.SocketStream:
+        stream = await self._listener.accept()
+        try:
+            await self._room()
+        except BaseException:
+            stream.socket.close()
+            raise
+        return stream
+
+    def close(self) -> None:
+        self._listener.socket.close()
+
+    async def aclose(self) -> None:
+        await self._listener.aclose()
 
 
 class _Server:
@@ -186,20 +213,20 @@ class _Server:
         app: ASGIApp,
         *,
         ssl_context: ssl.SSLContext | None,
-        config: Config,
+        maximum_message: int,
         timeouts: Timeouts,
         maximum_connections: int,
         maximum_waiting: int,
     ) -> None:
         self._app = app
         self._ssl_context = ssl_context
-        self._config = config
+        self._maximum_message = maximum_message
         self._timeouts = timeouts
-        self._context = WorkerContext(None)
+        self._ending = False
         self._maximum_connections = maximum_connections
         self._maximum_waiting = maximum_waiting
         self._connections: set[Connection] = set()
-        self._waiting: dict[Connection, None] = {}  # oldest first
+        self._waiting: dict[Connection, float] = {}  # since when; oldest first
 
     async def serve_connection(self, stream: trio.SocketStream) -> None:
         if not _is_own_user(stream.socket):
@@ -210,8 +237,7 @@ class _Server:
             connection = Connection(
                 stream,
                 app=self._app,
-                config=self._config,
-                context=self._context,
+                maximum_message=self._maximum_message,
                 timeouts=self._timeouts,
                 ssl_context=self._ssl_context,
                 on_busy=self._on_busy,
@@ -223,8 +249,9 @@ class _Server:
             log.warning("connection closed", why="too many connections", peer=connection.peer)
             await stream.aclose()
             return
+        connection.ending = self._ending
         self._connections.add(connection)
-        self._waiting[connection] = None
+        self._waiting[connection] = trio.current_time()
         try:
             await connection.run()
         except Exception:
@@ -234,15 +261,41 @@ class _Server:
             self._connections.discard(connection)
             self._waiting.pop(connection, None)
 
-    async def stop(self) -> None:
+    async def look(self) -> NoReturn:
+        """See to it that nobody waits for a peer past its time."""
+        interval = self._timeouts.look
+        while True:
+            await trio.sleep(interval)
+            now = trio.current_time()
+            for connection in self._connections:
+                connection.look(now)
+
+    def stop(self) -> None:
         """Close what is idle; what is busy closes after its answer."""
-        await self._context.terminated.set()
+        self._ending = True
+        for connection in self._connections:
+            connection.ending = True
         for connection in list(self._waiting):
             connection.finish()
 
+    async def room(self) -> None:
+        """Return when one more may come, if need be in the place of who has waited long enough."""
+        await trio.lowlevel.checkpoint()  # who came before is counted by then
+        while self._is_full():
+            oldest = next(iter(self._waiting.values()), None)
+            # Where all are busy, the next is turned away, and told so by that.
+            if oldest is None or trio.current_time() >= oldest + SETTLING:
+                return
+            await trio.sleep(ROOM_LOOK)
+
+    def _is_full(self) -> bool:
+        return (
+            len(self._connections) >= self._maximum_connections
+            or len(self._waiting) >= self._maximum_waiting
+        )
+
     def _make_room(self) -> bool:
-        full = len(self._connections) >= self._maximum_connections
-        if full or len(self._waiting) >= self._maximum_waiting:
+        if self._is_full():
             oldest = next(iter(self._waiting), None)
             if oldest is None:
                 return False
@@ -255,7 +308,7 @@ class _Server:
         if busy:
             self._waiting.pop(connection, None)
         elif connection in self._connections:
-            self._waiting[connection] = None
+            self._waiting[connection] = trio.current_time()
 
 
 def _is_own_user(accepted: trio.socket.SocketType) -> bool:
@@ -265,38 +318,3 @@ def _is_own_user(accepted: trio.socket.SocketType) -> bool:
     credentials = accepted.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
     _, user, _ = _UCRED.unpack(credentials)
     return user in (0, os.geteuid())
-
-
-class _Log(Logger):
-    """anycorn's words into our log, without an access log: its lines would hold signed URLs."""
-
-    def __init__(self, config: Config) -> None:
-        self.access_logger = None
-        self.error_logger = None
-
-    async def info(self, message: str, *args: Any, **kwargs: Any) -> None:
-        log.info("http server", message=message % args)
-
-    async def warning(self, message: str, *args: Any, **kwargs: Any) -> None:
-        log.warning("http server", message=message % args)
-
-    async def error(self, message: str, *args: Any, **kwargs: Any) -> None:
-        log.error("http server", message=message % args)
-
-    async def exception(self, message: str, *args: Any, **kwargs: Any) -> None:
-        log.exception("http server", message=message % args)
-
-
-def _config(maximum_message: int) -> Config:
-    """anycorn's settings, as far as its protocol engine reads them."""
-    config = Config()
-    config.logger_class = _Log
-    config.include_server_header = False
-    config.h11_max_incomplete_size = MAXIMUM_HEADER
-    # A Router's object client keeps a connection for as long as it has chunks to move.
-    config.keep_alive_max_requests = 1_000_000
-    config.websocket_max_message_size = maximum_message
-    config.websocket_ping_interval = WEBSOCKET_PING_INTERVAL
-    # What Relay sends is ciphertext: nothing to gain, and an inflated bomb to lose.
-    config.websocket_permessage_deflate = False
-    return config

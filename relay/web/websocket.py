@@ -1,147 +1,168 @@
-"""A connection that becomes a WebSocket: from its upgrade on, it is anycorn's to parse and frame.
+"""A connection that becomes a WebSocket (RFC 6455), as an ASGI app sees it.
 
-The socket stays ours, because anycorn's own TCP half waits for a peer that does not read without
-any deadline and behind a shield, and takes HTTP/2 from whoever asks. Here every wait on the peer
-ends, and a cancelled write closes the socket.
+The app runs in the connection's own task and pulls from `relay.websocket`: there is no queue
+between them, and no task that pings: who receives does, where nothing comes for a while.
 """
 
-from collections.abc import Awaitable, Callable
+import base64
+import binascii
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from contextlib import suppress
+from enum import Enum, auto
 from functools import partial
 from typing import Any, Protocol
 
-import h11
-import trio
-from anycorn.config import Config
-from anycorn.events import Closed, Event, RawData, Updated
-from anycorn.protocol.h11 import H11Protocol
-from anycorn.task_group import TaskGroup
-from anycorn.typing import ConnectionState
-from anycorn.worker_context import WorkerContext
+import structlog
+from wsproto.frame_protocol import CloseReason
+from wsproto.utilities import generate_accept_token
 
-from relay.web.exchange import ASGIApp, PeerGone
+from relay.web.exchange import ASGIApp, PeerGone, refusal
+from relay.web.head import Head, tokens
+from relay.websocket import Closed, WebSocket, server_framing
 
-# Accepting a WebSocket is one small write into an empty socket. If it takes longer, the peer sent
-# more frames behind its upgrade than anycorn's queue holds, and the app, which has not begun to
-# read, waits for itself. Nobody who speaks signalling sends before the Bridge's Hello.
-ACCEPT_TIMEOUT = 2.0
+log = structlog.get_logger()
+
+VERSION = b"13"  # RFC 6455 §4.1
+KEY_SIZE = 16  # §4.1
 
 
 class Socket(Protocol):
     """What a WebSocket needs of its connection."""
 
-    peer: tuple[str, int] | None
-    own: tuple[str, int] | None
+    ahead: bytearray
 
-    async def receive(self) -> bytes | bytearray | None:
-        """What the peer sends, nothing at its end; None where it is silent for too long."""
+    async def receive(self, ask: Callable[[], Awaitable[None]]) -> bytes | bytearray | None:
+        """What the peer sends, nothing at its end; None where it is silent for too long.
 
-    async def push(self, parts: Any) -> None:
+        `ask` asks it to say something: in good time, so that who lives is not taken for dead.
+        """
+
+    async def push(self, parts: Sequence[Any]) -> None:
         """Send these. Raises PeerGone."""
 
-    def finish(self) -> None:
-        """Say no more, and hear no more."""
 
-    def abandon(self) -> None:
-        """Close at once."""
-
-    def log_refused(self, cause: str) -> None:
-        """Say why the connection is closed."""
+class _State(Enum):
+    ASKED = auto()
+    TOLD = auto()  # the app knows
+    OPEN = auto()
+    OVER = auto()
 
 
-def is_upgrade(request: h11.Request) -> bool:
+def is_upgrade(head: Head) -> bool:
     """Whether a WebSocket is asked for (RFC 6455 §4.2.1)."""
-    if request.method != b"GET":
-        return False
-    headers = dict(request.headers)
-    tokens = headers.get(b"connection", b"").lower().split(b",")
-    return headers.get(b"upgrade", b"").lower() == b"websocket" and b"upgrade" in map(
-        bytes.strip, tokens
+    return (
+        head.method == "GET"
+        and head.get(b"upgrade").lower() == b"websocket"
+        and any(
+            b"upgrade" in tokens(value) for name, value in head.headers if name == b"connection"
+        )
     )
 
 
-class _HTTP1Protocol(H11Protocol):
-    """anycorn's HTTP/1.1 without the way to HTTP/2, which no Router needs."""
-
-    async def _check_protocol(self, event: h11.Request) -> None:
-        """Leave `Upgrade: h2c` and the HTTP/2 preface to be answered as any request is."""
-
-
 class WebSocketEnd:
-    """What is left of a connection after an upgrade was asked for."""
+    """What is left of a connection after an upgrade was asked for.
 
-    def __init__(
-        self, socket: Socket, app: ASGIApp, config: Config, context: WorkerContext
-    ) -> None:
+    A message of more than `maximum` bytes closes it with code 1009.
+    """
+
+    def __init__(self, socket: Socket, head: Head, maximum: int) -> None:
         self._socket = socket
-        self._app = app
-        self._config = config
-        self._context = context
-        self._protocol: _HTTP1Protocol
-        self._send_lock = trio.Lock()
-        self._app_over = trio.Event()
-        self._app_over.set()
+        self._key = head.get(b"sec-websocket-key")
+        self._right = head.get(b"sec-websocket-version") == VERSION and _is_key(self._key)
+        self._maximum = maximum
+        self._state = _State.ASKED
+        self._websocket: WebSocket
 
-    async def run(self, received: bytes) -> None:
-        """Serve until either side is done; `received` is what has come since the head began."""
-        with trio.CancelScope() as helpers:
-            async with TaskGroup() as tasks:
-                self._protocol = _HTTP1Protocol(
-                    self._run_app,
-                    self._config,
-                    self._context,
-                    tasks,
-                    ConnectionState({}),
-                    self._socket.peer,
-                    self._socket.own,
-                    self._send,
-                    None,
-                )
-                data: bytes | bytearray | None = received
-                while data is not None:
-                    # An empty piece is the end of the peer's side: anycorn learns it too.
-                    await self._protocol.handle(RawData(bytes(data)))
-                    data = await self._socket.receive() if data else None
-                await self._protocol.handle(Closed())
-                self._socket.finish()
-                await self._app_over.wait()
-                # What is left are anycorn's helpers: a task that pings a WebSocket that is gone.
-                helpers.cancel()
-
-    async def _run_app(
-        self, scope: Any, receive: Any, send: Any, sync_spawn: Any, call_soon: Any
-    ) -> None:
-        self._app_over = over = trio.Event()
+    async def run(self, app: ASGIApp, scope: MutableMapping[str, Any]) -> None:
+        """Serve until either side is done."""
         try:
-            await self._app(scope, receive, partial(self._send_for_app, send))
-        finally:
-            over.set()
-
-    async def _send_for_app(self, send: Callable[[Any], Awaitable[None]], message: Any) -> None:
-        if message["type"] != "websocket.accept":
-            await send(message)
-            return
-        with trio.move_on_after(ACCEPT_TIMEOUT) as accepting:
-            await send(message)
-        if accepting.cancelled_caught:
-            self._socket.log_refused("WebSocket frames before the upgrade was answered")
-            self._socket.abandon()
-            await trio.lowlevel.checkpoint()
-
-    async def _send(self, event: Event) -> None:
-        """What the protocol engine wants done with the socket."""
-        match event:
-            case RawData():
-                if event.data:
-                    await self._write(event.data)
-            case Closed():
-                self._socket.finish()
-                await self._protocol.handle(Closed())
-            case Updated():
-                pass  # busy from the upgrade to the end
-
-    async def _write(self, data: bytes) -> None:
-        try:
-            async with self._send_lock:
-                await self._socket.push([data])
+            if not self._right:
+                await self._refuse(400)
+                return
+            scope["subprotocols"] = []
+            await app(scope, self.receive, self.send)
+            await self._end(CloseReason.NORMAL_CLOSURE)
         except PeerGone:
-            await self._protocol.handle(Closed())
+            pass  # which is an end, too
+        except Exception:
+            log.exception("http server", message="Error in ASGI Framework")
+            with suppress(PeerGone):
+                await self._end(CloseReason.INTERNAL_ERROR)
+
+    # --- for the app ----------------------------------------------------------------------------
+
+    async def receive(self) -> MutableMapping[str, Any]:
+        """ASGI's receive: each message whole, and at the end a disconnection."""
+        if self._state is _State.ASKED:
+            self._state = _State.TOLD
+            return {"type": "websocket.connect"}
+        if self._state is not _State.OPEN:
+            return {"type": "websocket.disconnect", "code": CloseReason.ABNORMAL_CLOSURE.value}
+        message = await self._websocket.receive()
+        if message is None:
+            self._state = _State.OVER
+            return {"type": "websocket.disconnect", "code": int(self._websocket.code)}
+        if isinstance(message, str):
+            return {"type": "websocket.receive", "text": message, "bytes": None}
+        return {"type": "websocket.receive", "bytes": message, "text": None}
+
+    async def send(self, message: MutableMapping[str, Any]) -> None:
+        """ASGI's send."""
+        match message["type"]:
+            case "websocket.send":
+                await self._say(message)
+            case "websocket.accept":
+                await self._accept()
+            case "websocket.close":
+                await self._end(message.get("code", CloseReason.NORMAL_CLOSURE), refusing=403)
+
+    # --- inside ---------------------------------------------------------------------------------
+
+    async def _accept(self) -> None:
+        token = generate_accept_token(self._key)
+        await self._socket.push(
+            [
+                b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: Upgrade\r\n"
+                b"sec-websocket-accept: " + token + b"\r\n\r\n"
+            ]
+        )
+        early, self._socket.ahead = bytes(self._socket.ahead), bytearray()
+        receive = partial(self._socket.receive, self._ask)
+        self._websocket = WebSocket(
+            receive, self._socket.push, server_framing(early), self._maximum
+        )
+        self._state = _State.OPEN
+
+    async def _say(self, message: MutableMapping[str, Any]) -> None:
+        if self._state is not _State.OPEN:
+            raise PeerGone("the WebSocket is closed")
+        try:
+            if (data := message.get("bytes")) is not None:
+                await self._websocket.send(data)
+            else:
+                await self._websocket.send_text(message["text"])
+        except Closed as error:
+            raise PeerGone(str(error)) from error
+
+    async def _ask(self) -> None:
+        with suppress(Closed):  # who receives learns of it there
+            await self._websocket.ping()
+
+    async def _end(self, code: int, *, refusing: int = 500) -> None:
+        """Say goodbye; to who is not let in, that."""
+        state, self._state = self._state, _State.OVER
+        if state is _State.OPEN:
+            await self._websocket.close(code)
+        elif state is not _State.OVER:
+            await self._refuse(refusing)
+
+    async def _refuse(self, status: int) -> None:
+        self._state = _State.OVER
+        await self._socket.push([refusal(status)])
+
+
+def _is_key(key: bytes) -> bool:
+    try:
+        return len(base64.b64decode(key, validate=True)) == KEY_SIZE
+    except binascii.Error:
+        return False

@@ -14,7 +14,7 @@ import trustme
 from relay.errors import SignallingError
 from relay.identity import Identity
 from relay.signalling.client import SignallingClient, Timeouts
-from relay.signalling.dial import BridgeAddress, Dial, WebSocket, websocket_dial
+from relay.signalling.dial import BridgeAddress, Dial, websocket_dial
 from relay.signalling.messages import (
     MAXIMUM_MESSAGE,
     MAXIMUM_OPENING,
@@ -90,10 +90,32 @@ async def serving(
         nursery.cancel_scope.cancel()
 
 
+class Served:
+    """A trio-websocket server's end as a Socket."""
+
+    def __init__(self, connection: "trio_websocket.WebSocketConnection") -> None:
+        self._connection = connection
+
+    async def receive(self) -> bytes:
+        try:
+            return bytes(await self._connection.get_message())
+        except trio_websocket.ConnectionClosed:
+            return b""
+
+    async def send(self, frame: bytes) -> None:
+        try:
+            await self._connection.send_message(frame)
+        except trio_websocket.ConnectionClosed as error:
+            raise SignallingError("the connection is closed") from error
+
+    async def aclose(self) -> None:
+        await self._connection.aclose()
+
+
 def to_hub(bridge: Bridge) -> Handler:
     async def handle(request: trio_websocket.WebSocketRequest) -> None:
         assert request.path == "/v1/signal"
-        await bridge.hub.serve(WebSocket(await request.accept()))
+        await bridge.hub.serve(Served(await request.accept()))
 
     return handle
 
@@ -190,7 +212,7 @@ async def test_a_connection_is_made_anew_after_the_server_drops_it() -> None:
                 async with trio.open_nursery() as nursery:
                     if connections == 1:
                         nursery.start_soon(drop_when, drop, connection)
-                    await bridge.hub.serve(WebSocket(connection))
+                    await bridge.hub.serve(Served(connection))
                     nursery.cancel_scope.cancel()
 
             async with serving(handle) as port:
@@ -210,11 +232,11 @@ async def drop_when(event: trio.Event, connection: "trio_websocket.WebSocketConn
 
 
 async def test_websockets_keep_the_promises_of_a_socket() -> None:
-    server_side: list[WebSocket] = []
+    server_side: list[Served] = []
     accepted, done = trio.Event(), trio.Event()
 
     async def handle(request: trio_websocket.WebSocketRequest) -> None:
-        server_side.append(WebSocket(await request.accept()))
+        server_side.append(Served(await request.accept()))
         accepted.set()
         await done.wait()
 

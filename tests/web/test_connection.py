@@ -6,7 +6,8 @@ import struct
 import pytest
 import trio
 
-from relay.web.connection import BODY_PIECE, Timeouts
+from relay.web import connection as connection_module
+from relay.web.connection import BODY_PIECE, LOOK, LOOKS, Timeouts
 
 from .conftest import FRAME, PATIENCE, SHORT, UPGRADE, both, causes, read_all, read_until
 
@@ -31,13 +32,20 @@ async def test_upgrade_with_a_frame_behind_it_in_one_packet(running, tls: bool) 
 
 
 @both
-async def test_more_frames_behind_an_upgrade_than_a_queue_holds(running, logs, tls: bool) -> None:
-    """anycorn's accept would wait for the app, and the app for accept, for ever."""
+async def test_many_frames_behind_an_upgrade_are_taken_in_their_turn(running, tls: bool) -> None:
+    """They wait in the kernel for as long as the app does."""
+    count = 20_000
     async with running(tls=tls) as server:
-        assert (await server.says(UPGRADE + FRAME * 100)).startswith(b"HTTP/1.1 101")
-        assert "WebSocket frames before the upgrade was answered" in causes(logs)
-        # More than one read's worth may be taken out of order: closed as well.
-        await server.says(UPGRADE + FRAME * 20_000)
+        with trio.fail_after(PATIENCE):
+            stream = await server.connect()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(stream.send_all, UPGRADE + FRAME * count)
+                answer = await read_until(stream, b"\r\n\r\n")
+                echoes = answer.partition(b"\r\n\r\n")[2]
+                while len(echoes) < 3 * count:
+                    echoes += await stream.receive_some(65536)
+            assert echoes == b"\x82\x01A" * count
+            await stream.aclose()
         assert await server.is_well()
 
 
@@ -45,7 +53,7 @@ async def test_more_frames_behind_an_upgrade_than_a_queue_holds(running, logs, t
 async def test_upgrade_with_a_frame_behind_it_where_no_websocket_is(running, tls: bool) -> None:
     async with running(tls=tls) as server:
         answer = await server.says(UPGRADE.replace(b"/echo", b"/hello") + FRAME * 100)
-        assert answer.split(b"\r\n")[0] in (b"HTTP/1.1 403 ", b"HTTP/1.1 404 ")
+        assert answer.split(b"\r\n")[0] in (b"HTTP/1.1 403 Forbidden", b"HTTP/1.1 404 Not Found")
         assert await server.is_well()
 
 
@@ -172,6 +180,44 @@ async def test_silent_websocket_is_closed(running) -> None:
         await server.says(UPGRADE)
         await server.seen.socket_closed.wait()
         assert await server.is_well()
+
+
+async def test_a_quiet_websocket_is_asked_and_stays(running, monkeypatch) -> None:
+    monkeypatch.setattr(connection_module, "PING_AFTER", 0.2)
+    async with running(timeouts=Timeouts(read=3.0)) as server:
+        with trio.fail_after(PATIENCE):
+            stream = await server.connect()
+            await stream.send_all(UPGRADE)
+            await read_until(stream, b"\r\n\r\n")
+            for _ in range(2):
+                await read_until(stream, b"\x89\x00")  # a ping
+                await stream.send_all(b"\x8a\x80\x00\x00\x00\x00")  # its pong
+            await stream.send_all(FRAME)
+            await read_until(stream, b"\x82\x01A")
+            await stream.aclose()
+        assert server.seen.messages == [b"A"]
+
+
+async def test_a_websocket_that_answers_no_ping_is_closed(running, logs, monkeypatch) -> None:
+    monkeypatch.setattr(connection_module, "PING_AFTER", 0.2)
+    async with running(timeouts=Timeouts(read=0.6)) as server:
+        assert (await server.says(UPGRADE)).endswith(b"\x89\x00")
+        await server.seen.socket_closed.wait()
+        assert "silent for too long" in causes(logs)
+
+
+def test_who_takes_too_long_is_looked_for_often_enough() -> None:
+    assert Timeouts().look == LOOK
+    assert SHORT.look == pytest.approx(0.3 / LOOKS)
+
+
+@pytest.mark.parametrize("key", [b"", b"AAAA", b"AAAAAAAAAAAAAAAAAAAAAA=", b"A" * 22 + b"!!"])
+async def test_an_upgrade_without_a_right_key_is_refused(running, key: bytes) -> None:
+    async with running() as server:
+        answer = await server.says(UPGRADE.replace(b"A" * 22 + b"==", key))
+        assert answer.startswith(b"HTTP/1.1 400")
+        version = UPGRADE.replace(b"Version: 13", b"Version: 8")
+        assert (await server.says(version)).startswith(b"HTTP/1.1 400")
 
 
 async def test_peer_that_does_not_read_is_closed(running) -> None:

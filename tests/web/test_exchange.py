@@ -218,3 +218,69 @@ async def test_a_path_that_is_no_text_is_refused(running, target: bytes) -> None
         answer = await server.says(GET.replace(b"/hello", target))
         assert answer.startswith(b"HTTP/1.1 400")
         assert await server.is_well()
+
+
+async def test_an_answer_that_is_shorter_than_it_says_ends_the_connection(running, logs) -> None:
+    async def app(scope, receive, send) -> None:
+        await send(start(10))
+        await send(body(b"abc"))
+
+    async with running(app=app) as server:
+        assert (await server.says(GET + GET)).count(b"HTTP/1.1") == 1
+    assert [line["message"] for line in logs] == ["Error in ASGI Framework"]
+
+
+@pytest.mark.parametrize("value", [b"a\r\nSet-Cookie: b", b"a\nb", b"a\rb"])
+async def test_a_header_that_would_make_another_is_not_sent(running, logs, value: bytes) -> None:
+    async def app(scope, receive, send) -> None:
+        await send({**OK, "headers": [(b"x", value)]})
+        await send(body(b""))
+
+    async with running(app=app) as server:
+        answer = await server.says(GET)
+        assert answer.startswith(b"HTTP/1.1 500")
+        assert b"\nb" not in answer
+        assert b"Set-Cookie" not in answer
+    assert [line["message"] for line in logs] == ["Error in ASGI Framework"]
+
+
+async def test_to_http_1_0_a_body_ends_with_the_connection(running) -> None:
+    async def app(scope, receive, send) -> None:
+        await send(start())
+        await send(body(b"abc", more=True))
+        await send(body(b"def"))
+
+    async with running(app=app) as server:
+        answer = await server.says(b"GET / HTTP/1.0\r\n\r\n")
+        assert b"chunked" not in answer
+        assert answer.endswith(b"\r\n\r\nabcdef")
+
+
+async def test_an_app_may_end_the_connection(running) -> None:
+    async def app(scope, receive, send) -> None:
+        await send({**OK, "headers": [(b"Connection", b"close"), (b"content-length", b"0")]})
+        await send(body(b""))
+
+    async with running(app=app) as server:
+        answer = await server.says(GET + GET)
+        assert answer.count(b"HTTP/1.1") == 1
+        assert answer.lower().count(b"connection: close") == 1
+
+
+async def test_a_small_body_that_nobody_asked_for_is_left_out(running) -> None:
+    async with running() as server:
+        whole = b"PUT /refuse HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc"
+        chunked = (
+            b"PUT /refuse HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+            b"3\r\nabc\r\n0\r\n\r\n"
+        )
+        last = GET.replace(b"Host: x", b"Host: x\r\nConnection: close")
+        answer = await server.says(whole + chunked + last)
+        assert answer.count(b"HTTP/1.1 413") == 2
+        assert answer.endswith(b"hello")
+
+
+async def test_an_empty_line_before_a_request_is_overlooked(running) -> None:
+    async with running() as server:
+        last = GET.replace(b"Host: x", b"Host: x\r\nConnection: close")
+        assert (await server.says(GET + b"\r\n" + last)).count(b"hello") == 2

@@ -32,7 +32,10 @@ async def test_frozen_handshake_blocks_nobody(running) -> None:
 
 
 @both
-async def test_flood_of_half_open_connections_keeps_nobody_out(running, tls: bool) -> None:
+async def test_flood_of_half_open_connections_keeps_nobody_out(
+    running, tls: bool, monkeypatch
+) -> None:
+    monkeypatch.setattr(server_module, "SETTLING", 0.05)
     async with running(tls=tls, maximum_waiting=16, maximum_connections=24) as server:
         flood = []
         for _ in range(200):
@@ -47,7 +50,30 @@ async def test_flood_of_half_open_connections_keeps_nobody_out(running, tls: boo
             await stream.aclose()
 
 
-async def test_busy_connections_are_never_pushed_out(running) -> None:
+async def test_who_came_just_now_is_not_pushed_out(running, monkeypatch) -> None:
+    """Who comes meanwhile waits until there is room."""
+    monkeypatch.setattr(server_module, "SETTLING", 3600)
+    async with running(maximum_waiting=4) as server:
+
+        async def comes() -> None:
+            assert await server.is_well()
+
+        with trio.fail_after(PATIENCE):
+            early = [await server.connect() for _ in range(4)]
+            for stream in early:
+                await stream.send_all(b"G")
+            async with trio.open_nursery() as nursery:
+                for _ in range(3):
+                    nursery.start_soon(comes)
+                await trio.testing.wait_all_tasks_blocked(cushion=0.01)
+                await early[3].aclose()
+            for stream in early[:3]:
+                await stream.send_all(b"ET /hello HTTP/1.1\r\nHost: x\r\n\r\n")
+                await read_until(stream, b"hello")
+
+
+async def test_busy_connections_are_never_pushed_out(running, monkeypatch) -> None:
+    monkeypatch.setattr(server_module, "SETTLING", 0.05)
     async with running(maximum_waiting=4, maximum_connections=8) as server:
         with trio.fail_after(PATIENCE):
             busy = await server.connect()
@@ -100,6 +126,34 @@ async def test_many_requests_on_one_connection(running) -> None:
 # --- stopping -----------------------------------------------------------------------------------
 
 
+@both
+async def test_requests_that_come_at_once_leave_others_their_turn(running, tls: bool) -> None:
+    many, turns, seen = 100, 0, []
+
+    async def app(scope: object, receive: object, send) -> None:
+        seen.append(turns)
+        await send({"type": "http.response.start", "status": 204})
+        await send({"type": "http.response.body"})
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            await trio.lowlevel.checkpoint()
+            turns += 1
+
+    async with running(tls=tls, app=app) as server:
+        with trio.fail_after(PATIENCE):
+            stream = await server.connect()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(count)
+                await stream.send_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * many)
+                answers = b""
+                while answers.count(b"HTTP/1.1 204") < many:
+                    answers += await stream.receive_some(65536)
+                nursery.cancel_scope.cancel()
+    assert len(set(seen)) >= many // 2, "of two tasks either may be the first in a turn"
+
+
 async def test_stopping_lets_a_request_finish_and_closes_idle_ones(running) -> None:
     async with running() as server:
         with trio.fail_after(PATIENCE):
@@ -110,7 +164,9 @@ async def test_stopping_lets_a_request_finish_and_closes_idle_ones(running) -> N
             server.stopping.set()
             assert await read_all(idle) == b""
             server.seen.go_on.set()
-            assert (await read_all(busy)).endswith(b"done")
+            answer = await read_all(busy)
+            assert answer.endswith(b"done")
+            assert b"connection: close" in answer
             await server.stopped.wait()
             with pytest.raises(OSError, match=r"."):
                 await server.connect()

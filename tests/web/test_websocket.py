@@ -1,16 +1,22 @@
 """Who asks for a WebSocket; tests/web/test_connection.py has what is wrong with those that do."""
 
-import h11
 import pytest
 import trio
 
-from relay.web.websocket import is_upgrade
+from relay.web.exchange import PeerGone
+from relay.web.head import Head, parse
+from relay.web.websocket import WebSocketEnd, is_upgrade
 
 from .conftest import FRAME, PATIENCE, UPGRADE, both, read_until
 
 
-def request(*headers: tuple[str, str], method: str = "GET") -> h11.Request:
-    return h11.Request(method=method, target="/echo", headers=[("Host", "x"), *headers])
+def request(*headers: tuple[str, str], method: str = "GET") -> Head:
+    lines = [
+        f"{method} /echo HTTP/1.1",
+        "Host: x",
+        *(f"{name}: {value}" for name, value in headers),
+    ]
+    return parse("\r\n".join(lines).encode())
 
 
 @pytest.mark.parametrize(
@@ -24,8 +30,31 @@ def request(*headers: tuple[str, str], method: str = "GET") -> h11.Request:
         (request(), False),
     ],
 )
-def test_who_asks_for_a_websocket(asked: h11.Request, *, expected: bool) -> None:
+def test_who_asks_for_a_websocket(asked: Head, *, expected: bool) -> None:
     assert is_upgrade(asked) is expected
+
+
+class GonePeer:
+    """A connection whose peer has gone, as who writes finds out."""
+
+    def __init__(self) -> None:
+        self.ahead = bytearray()
+
+    async def receive(self, ask: object) -> None:
+        return None
+
+    async def push(self, parts: object) -> None:
+        raise PeerGone("the peer is gone")
+
+
+async def test_a_peer_that_is_gone_when_the_app_fails_is_no_fault_of_ours(logs) -> None:
+    async def fails(scope: object, receive: object, send: object) -> None:
+        raise RuntimeError("this is the app's fault")
+
+    headers = [line.split(": ") for line in UPGRADE.decode().split("\r\n")[2:-2]]
+    head = request(*((name, value) for name, value in headers))
+    await WebSocketEnd(GonePeer(), head, 9).run(fails, {})
+    assert [line["message"] for line in logs] == ["Error in ASGI Framework"]
 
 
 @both
