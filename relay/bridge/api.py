@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import WebSocketRoute
 
 from relay import __version__
-from relay.bridge.blobs import BlobStore, blob_operations
+from relay.bridge.blobs import BlobEndpoint, BlobStore
 from relay.bridge.sockets import SignalEndpoint
 from relay.errors import Refused, RelayError
 from relay.invitation import MAXIMUM_ENROLMENT
@@ -75,7 +75,7 @@ def network_operations(
         Operation("GET", "/readyz", readyz, "It can serve.", answer=STATE, refusals=(503,)),
     ]
     if store is not None:
-        operations += blob_operations(store)
+        operations += BlobEndpoint(store).operations()
     return with_document("Relay Bridge, network port", __version__, operations)
 
 

@@ -13,12 +13,16 @@ import attrs
 import structlog
 import trio
 from starlette.applications import Starlette
+from starlette.types import ASGIApp
 
 from relay.bridge.api import network_app, network_operations
 from relay.bridge.backend import BridgeBackend
+from relay.bridge.blobs import BlobEndpoint
 from relay.bridge.control import Administration, control_operations
+from relay.bridge.descriptors import DEFAULT_MAXIMUM_CONNECTIONS, connections
 from relay.bridge.enrolment import Enrolment
 from relay.bridge.metering import Meter, MeteredStore
+from relay.bridge.opened import OpenedObjects
 from relay.bridge.registry import Registry
 from relay.bridge.schema import MIGRATIONS, Network, load_network
 from relay.bridge.sessions import Sessions
@@ -41,6 +45,12 @@ CONTROL_SOCKET = "control.sock"
 DATABASE_FILE = "bridge.db"
 STORES_FOLDER = "stores"
 DEFAULT_BLOB_SPACE = 20 * 2**30
+# Of all connections, those that may wait: that have not sent a request, or are idle. Where a Bridge
+# is started anew all Routers come at once, and must not push each other out of the line.
+WAITING_SHARE = 1 / 2
+# ... and those that may wait for an object that is not there yet, in the Bridge's own store. The
+# others are left for Routers themselves, and for what is there.
+AHEAD_SHARE = 1 / 2
 
 
 @attrs.frozen(slots=True)
@@ -56,9 +66,10 @@ class _Rooms:
     """What runs while the Bridge does."""
 
     sweeper: Sweeper
+    opened: OpenedObjects
     backend: BridgeBackend
     signal: SignalEndpoint
-    network_app: Starlette
+    network_app: ASGIApp
     control_app: Starlette
 
 
@@ -71,6 +82,7 @@ async def run_bridge(
     key: Path | None = None,
     behind_proxy: bool = False,
     blob_space: int = DEFAULT_BLOB_SPACE,
+    maximum_connections: int = DEFAULT_MAXIMUM_CONNECTIONS,
     grace: float = GRACE,
     timeouts: Timeouts | None = None,
     last_sweep_after: float = LAST_SWEEP_AFTER,
@@ -81,8 +93,8 @@ async def run_bridge(
 
     `url` is where Routers reach it; `listen` are (host, port) pairs, served with `certificate` and
     `key`, or as plain HTTP where `behind_proxy` says that a reverse proxy does the TLS. The disk
-    store may hold `blob_space` bytes. Requests in progress get `grace` seconds at the end. Raises
-    RelayError if it cannot start.
+    store may hold `blob_space` bytes; Routers may have `maximum_connections`. Requests in progress
+    get `grace` seconds at the end. Raises RelayError if it cannot start.
     """
     tls = _tls(certificate, key, behind_proxy, url)
     _make_folders(data_dir)
@@ -94,6 +106,7 @@ async def run_bridge(
             open_database(data_dir / DATABASE_FILE, MIGRATIONS)
         )
         identity, network = await load_network(database, data_dir)
+        most = connections(maximum_connections)
         sockets = await listen_tcp(listen)
         for opened in sockets:
             stack.callback(opened.close)
@@ -105,17 +118,26 @@ async def run_bridge(
                 key=hmac.digest(network.secret, b"relay/1/store\0" + name.encode(), "sha256"),
                 space=blob_space,
                 trust=client_tls(certificate),
+                maximum_ahead=int(most * AHEAD_SHARE),
             )
 
         stores = await stack.enter_async_context(open_stores(database, host, clock=time.time))
         rooms = await _furnish(database, identity, network, stores, url, timeouts, last_sweep_after)
         serve = partial(serve_asgi, stopping=stopping, grace=grace, maximum_message=MAXIMUM_MESSAGE)
+        network_limits = {
+            "maximum_connections": most,
+            "maximum_waiting": int(most * WAITING_SHARE),
+        }
         bound = tuple(s.getsockname()[:2] for s in sockets)
         async with trio.open_nursery() as background:
             background.start_soon(rooms.sweeper.run)
+            background.start_soon(rooms.opened.run)
             background.start_soon(rooms.backend.expire)
+            background.start_soon(rooms.backend.hub.run)
             async with trio.open_nursery() as serving:
-                await serving.start(partial(serve, rooms.network_app, sockets, ssl_context=tls))
+                await serving.start(
+                    partial(serve, rooms.network_app, sockets, ssl_context=tls, **network_limits)
+                )
                 await serving.start(partial(serve, rooms.control_app, [control]))
                 log.info("bridge started", url=url, listen=bound, identity=identity.fingerprint)
                 task_status.started(BridgeHandle(bound, data_dir / CONTROL_SOCKET))
@@ -158,7 +180,13 @@ async def _furnish(
     )
     registry = Registry(database, network.network, clock=time.time)
     enrolment = Enrolment(database, identity, network, url=url, clock=time.time)
-    backend = BridgeBackend(registry, sessions, sweeper)
+    opened = OpenedObjects(
+        stores.providers,
+        # Only the Bridge's own store has objects deleted so.
+        has=lambda name: stores.own is not None and stores.own.has(name),
+        on_deleted=meter.release,
+    )
+    backend = BridgeBackend(registry, sessions, sweeper, opened)
     backend.hub = Hub(identity, network.network, backend, timeouts=timeouts)
     signal = SignalEndpoint(backend.hub.serve)
 
@@ -184,11 +212,13 @@ async def _furnish(
         stores=stores,
     )
     store = MeteredStore(lambda: stores.own, meter)
+    others = network_app(network_operations(enrol=enrol, ready=ready, store=store), signal)
     return _Rooms(
         sweeper,
+        opened,
         backend,
         signal,
-        network_app(network_operations(enrol=enrol, ready=ready, store=store), signal),
+        BlobEndpoint(store).in_front_of(others),
         rest_app(control_operations(administration)),
     )
 

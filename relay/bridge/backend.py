@@ -1,16 +1,17 @@
 """What the hub asks of the Bridge, and what changes tell the hub in return."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import structlog
 import trio
 
+from relay.bridge.opened import OpenedObjects
 from relay.bridge.registry import Change, Registry
 from relay.bridge.sessions import Sessions
 from relay.bridge.sweeper import Sweeper
 from relay.errors import RelayError
 from relay.identity import fingerprint
-from relay.signalling.hub import GrantedRow, GrantRow, Hub, RouterRow, SignedRow
+from relay.signalling.hub import GrantedRow, GrantRow, Hub, ListedRow, RouterRow, SignedRow
 from relay.signalling.messages import Direction, EndReason, Open
 
 log = structlog.get_logger()
@@ -32,10 +33,13 @@ class BridgeBackend:
 
     hub: Hub
 
-    def __init__(self, registry: Registry, sessions: Sessions, sweeper: Sweeper) -> None:
+    def __init__(
+        self, registry: Registry, sessions: Sessions, sweeper: Sweeper, opened: OpenedObjects
+    ) -> None:
         self._registry = registry
         self._sessions = sessions
         self._sweeper = sweeper
+        self._opened = opened
 
     # --- Routers --------------------------------------------------------------------------------
 
@@ -58,12 +62,22 @@ class BridgeBackend:
     async def granted(self, router: bytes) -> Sequence[GrantedRow]:
         return await self._registry.granted(router)
 
-    async def directory(self) -> tuple[Sequence[RouterRow], Sequence[bytes]]:
-        return await self._registry.directory()
+    async def listing(self) -> Sequence[ListedRow]:
+        return await self._registry.listing()
+
+    async def concerns(self, router: bytes) -> frozenset[bytes]:
+        return await self._registry.concerns(router)
+
+    async def rows(self, routers: Collection[bytes]) -> tuple[Sequence[RouterRow], Sequence[bytes]]:
+        return await self._registry.rows(routers)
+
+    async def owner(self, ae_title: str) -> bytes | None:
+        return await self._registry.owner(ae_title)
 
     async def enrolled(self, router: RouterRow) -> None:
         """A Router has come into the network: tell the others."""
-        await self._tell(Change(routers=(router,)))
+        identity, name, _ = router
+        await self._tell(Change(identity, listed=((identity, name, ()),), routers=(router,)))
 
     async def revoke(self, router: bytes) -> None:
         """Shut a Router out: no more admission, socket closed, sessions ended, others told."""
@@ -86,7 +100,7 @@ class BridgeBackend:
         if ended is not None:
             self._sweeper.ended(ended)
 
-    async def ends(self, session: bytes) -> tuple[bytes, bytes] | None:
+    def ends(self, session: bytes) -> tuple[bytes, bytes] | None:
         return self._sessions.ends(session)
 
     async def sessions_of(self, router: bytes) -> Sequence[bytes]:
@@ -99,13 +113,18 @@ class BridgeBackend:
 
     async def read_urls(
         self, session: bytes, direction: Direction, slot: int
-    ) -> tuple[SignedRow, SignedRow]:
+    ) -> tuple[SignedRow, SignedRow | None]:
         return await self._sessions.read_urls(session, direction, slot)
 
     async def ahead_urls(
         self, session: bytes, direction: Direction, first: int, count: int
-    ) -> Sequence[tuple[SignedRow, SignedRow]]:
+    ) -> Sequence[tuple[SignedRow, SignedRow | None]]:
         return await self._sessions.ahead_urls(session, direction, first, count)
+
+    def opened(self, session: bytes, direction: Direction, slots: int) -> None:
+        # What there is no room for is asked for again by the next Progress, or swept at the end.
+        if room := self._opened.room(session):
+            self._opened.add(session, *self._sessions.opened(session, direction, slots, room))
 
     async def expire(self) -> None:
         """End sessions that nobody will come back to, for as long as the Bridge runs."""
@@ -128,12 +147,14 @@ class BridgeBackend:
 
     async def _tell(self, change: Change) -> Sequence[str]:
         await self.hub.directory_changed(
+            change.of,
+            listed=change.listed,
             routers=change.routers,
             publications=change.publications,
             gone_routers=change.gone_routers,
             gone_titles=change.gone_titles,
         )
-        # After the directory: who may use a title should know whose it is.
+        # After the directory: what is listed by then is what the grants are of.
         await self.hub.granted_changed(change.grantees)
         return change.refusals
 

@@ -6,10 +6,7 @@ Objects' names say nothing about their owners, so what was signed for whom is re
 it is stored. A restart forgets; the sweeper ends that within minutes.
 """
 
-from collections.abc import AsyncIterable, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
-
-import trio
+from collections.abc import AsyncIterable, Awaitable, Callable, Sequence
 
 from relay.errors import Refused
 from relay.providers.disk import Blob, DiskProvider
@@ -20,27 +17,43 @@ MAXIMUM_STORED = 4 * 1024 * 1024 * 1024
 
 
 class Meter:
-    """Bytes stored by each Router, and the owner of each name that was signed."""
+    """Bytes of each Router that are stored or on their way, and the owner of each name signed."""
 
     def __init__(self, maximum: int = MAXIMUM_STORED) -> None:
         self._maximum = maximum
         self._owners: dict[str, bytes] = {}
-        self._sizes: dict[str, int] = {}
-        self._stored: dict[bytes, int] = {}
+        self._sizes: dict[str, int] = {}  # of what is stored
+        self._used: dict[bytes, int] = {}
 
     def signed(self, name: str, router: bytes) -> None:
         """A PUT of `name` was signed for this Router."""
         self._owners.setdefault(name, router)
 
-    def charge(self, name: str, size: int) -> None:
-        """Count a PUT. Raises Refused (507) if its Router has no room left."""
+    def charge(self, name: str, size: int) -> bytes | None:
+        """Count a PUT, whatever others of this name are under way, and say for whom.
+
+        `stored` or `failed` follows. Raises Refused (507) if that Router has no room left.
+        """
         router = self._owners.get(name)
-        if router is None or name in self._sizes:
-            return
-        if self.stored_by(router) + size > self._maximum:
+        if router is None:
+            return None
+        used = self.used_by(router) + size
+        if used > self._maximum:
             raise Refused(507, "this Router has too much in the store")
-        self._sizes[name] = size
-        self._stored[router] = self.stored_by(router) + size
+        self._used[router] = used
+        return router
+
+    def stored(self, name: str, router: bytes | None, size: int) -> None:
+        """The PUT that was charged to `router` is stored."""
+        if name not in self._owners:
+            self.failed(router, size)
+        elif router is not None:
+            self._sizes[name] = self._sizes.get(name, 0) + size
+
+    def failed(self, router: bytes | None, size: int) -> None:
+        """The PUT that was charged to `router` is not stored."""
+        if router is not None:
+            self._used[router] -= size
 
     def release(self, names: Sequence[str], forget: bool = False) -> None:
         """These objects are gone, or were never stored; with `forget` they will not come again."""
@@ -48,13 +61,13 @@ class Meter:
             size = self._sizes.pop(name, 0)
             router = self._owners.get(name)
             if router is not None and size:
-                self._stored[router] -= size
+                self._used[router] -= size
             if forget:
                 self._owners.pop(name, None)
 
-    def stored_by(self, router: bytes) -> int:
-        """Bytes that this Router has stored."""
-        return self._stored.get(router, 0)
+    def used_by(self, router: bytes) -> int:
+        """Bytes that this Router has stored, or is storing."""
+        return self._used.get(router, 0)
 
 
 class MeteredStore:
@@ -74,28 +87,29 @@ class MeteredStore:
             raise Refused(404, "this Bridge has no store of its own")
         return store
 
-    def verify(self, method: str, name: str, query: Mapping[str, str]) -> int:
+    def verify(self, method: str, name: str, query: bytes) -> tuple[int, str]:
         return self._store.verify(method, name, query)
 
     async def write(self, name: str, stream: AsyncIterable[bytes], length: int) -> None:
         store = self._store
         try:
-            self._meter.charge(name, length)
+            router = self._meter.charge(name, length)
         except Refused:
-            if await store.exists(name):  # put again, by one that got no answer
+            if store.has(name):  # put again, by one that got no answer
                 raise Refused(409, "the object exists") from None
             raise
         try:
             await store.write(name, stream, length)
         except BaseException:
-            # Not there after all, unless another PUT of the same name won meanwhile.
-            with trio.CancelScope(shield=True):
-                if not await store.exists(name):
-                    self._meter.release([name])
+            self._meter.failed(router, length)
             raise
+        self._meter.stored(name, router, length)
 
-    def open(self, name: str, session: str = "") -> AbstractAsyncContextManager[Blob]:
-        return self._store.open(name, session)
+    async def open(self, name: str) -> Blob:
+        return await self._store.open(name)
+
+    async def open_ahead(self, name: str, reader: str, gone: Callable[[], Awaitable[None]]) -> Blob:
+        return await self._store.open_ahead(name, reader, gone)
 
     async def remove(self, name: str) -> None:
         await self._store.remove(name)

@@ -25,6 +25,12 @@ from relay.signalling.messages import MAXIMUM_SLOTS, Direction, EndReason, Open
 MAXIMUM_SLOT = 2**20
 # How far beyond the slots signed so far a request may begin; they are used in order.
 SLOTS_AHEAD = 4 * MAXIMUM_SLOTS
+# Slots of each direction that the database is told of before they are signed: a transaction for
+# every batch that a Router asks for took 2% of the Bridge's processor time, and one waits for it.
+SLOTS_COUNTED = 64
+# Slots of which one Progress says that they are opened, and the next one the rest: a session has
+# far fewer under way, and a lie makes no more work than that.
+OPENED_AT_ONCE = 256
 # A sealed chunk at most: 4 MiB of records with header and tag.
 MAXIMUM_OBJECT = 4 * 1024 * 1024 + 64
 
@@ -37,7 +43,12 @@ DELETE_LIFETIME = 300
 
 @attrs.define(slots=True, eq=False)
 class Session:
-    """One open session. `slots` counts the slots signed so far, by direction."""
+    """One open session.
+
+    `slots` counts the slots signed so far, by direction, `opened` those whose objects were opened;
+    `counted` is what the database knows, which is no less than `slots`, and what they are after a
+    restart.
+    """
 
     id: bytes
     caller: bytes
@@ -49,6 +60,8 @@ class Session:
     authorised: bool = False
     answered: bool = False
     slots: list[int] = attrs.Factory(lambda: [0, 0])
+    counted: list[int] = attrs.Factory(lambda: [SLOTS_COUNTED, SLOTS_COUNTED])
+    opened: list[int] = attrs.Factory(lambda: [0, 0])
 
     @property
     def ends(self) -> tuple[bytes, bytes]:
@@ -98,7 +111,10 @@ class Sessions:
             session = Session(*fields)
             session.authorised = True
             session.answered = bool(answered)
-            session.slots = [outward, inward]
+            session.slots, session.counted = [outward, inward], [outward, inward]
+            # What was opened before is deleted, or is left to the sweeper.
+            far = SLOTS_AHEAD + SLOTS_COUNTED
+            session.opened = [max(0, counted - far) for counted in session.counted]
             self._keep(session)
 
     # --- opening and ending ---------------------------------------------------------------------
@@ -127,7 +143,7 @@ class Sessions:
                 raise SessionRefused(EndReason.UNKNOWN_SESSION, "that session is over")
             db.execute(
                 "INSERT INTO session (id, caller, callee, called, opening, name_key, provider,"
-                " created) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                " created, outward, inward) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     session.id,
                     caller,
@@ -137,6 +153,7 @@ class Sessions:
                     session.name_key,
                     session.provider,
                     session.created,
+                    *session.counted,
                 ),
             )
 
@@ -280,22 +297,27 @@ class Sessions:
 
     async def read_urls(
         self, session: bytes, direction: Direction, slot: int
-    ) -> tuple[SignedRow, SignedRow]:
-        """Signed GET and DELETE of a slot. Raises Refused for one that was never signed."""
+    ) -> tuple[SignedRow, SignedRow | None]:
+        """Signed GET and DELETE of a slot; no DELETE where `opened` has it deleted.
+
+        Raises Refused for one that was never signed.
+        """
         held = self._held(session)
         if slot >= held.slots[direction]:
             raise Refused(400, "no such slot")
         provider = self._provider(held)
         name = held.object_name(direction, slot)
         get = await provider.sign_get(name, lifetime=GET_LIFETIME)
-        delete = await provider.sign_delete(name, lifetime=DELETE_LIFETIME)
+        delete = None
+        if not isinstance(provider, ReadsAhead):
+            delete = _row(await provider.sign_delete(name, lifetime=DELETE_LIFETIME))
         self._held(session)
-        return _row(get), _row(delete)
+        return _row(get), delete
 
     async def ahead_urls(
         self, session: bytes, direction: Direction, first: int, count: int
-    ) -> list[tuple[SignedRow, SignedRow]]:
-        """Signed GETs that may come before their objects, and DELETEs, of `count` slots.
+    ) -> list[tuple[SignedRow, SignedRow | None]]:
+        """Signed GETs that may come before their objects of `count` slots; `opened` deletes those.
 
         None where the store cannot have a reader wait. Raises Refused.
         """
@@ -305,26 +327,50 @@ class Sessions:
         provider = self._provider(held)
         if not isinstance(provider, ReadsAhead):
             return []
-        rows = []
+        reader = held.ends[direction.other]
+        rows: list[tuple[SignedRow, SignedRow | None]] = []
         for slot in range(first, first + count):
             name = held.object_name(direction, slot)
-            get = await provider.sign_get_ahead(name, lifetime=GET_LIFETIME, session=session)
-            delete = await provider.sign_delete(name, lifetime=DELETE_LIFETIME)
-            rows.append((_row(get), _row(delete)))
+            get = await provider.sign_get_ahead(name, lifetime=GET_LIFETIME, reader=reader)
+            rows.append((_row(get), None))
         self._held(session)
         return rows
+
+    def opened(
+        self, session: bytes, direction: Direction, slots: int, at_most: int = OPENED_AT_ONCE
+    ) -> tuple[str, list[str]]:
+        """The direction's reader has opened what lay in its slots from 0 on, so many.
+
+        Gives the store and the names, `at_most` so many and each once, of the objects in it that
+        are to be deleted now; the next call gives those that were too many. None for a
+        store that Routers are given signed DELETEs of. Whatever the reader says, the objects are
+        its own: no other end reads them.
+        """
+        held = self._open.get(session)
+        if held is None or not isinstance(self._providers.get(held.provider), ReadsAhead):
+            return "", []
+        first = held.opened[direction]
+        end = min(slots, held.slots[direction], first + min(at_most, OPENED_AT_ONCE))
+        if end <= first:
+            return "", []
+        held.opened[direction] = end
+        return held.provider, [held.object_name(direction, slot) for slot in range(first, end)]
 
     # --- inside ---------------------------------------------------------------------------------
 
     async def _count_slots(self, held: Session, direction: Direction, end: int) -> None:
         # In memory first: a sweep that begins meanwhile must know of them.
         held.slots[direction] = max(held.slots[direction], end)
+        if end <= held.counted[direction]:
+            return
+        counted = end + SLOTS_COUNTED
         column = "outward" if direction is Direction.CALLER_TO_CALLEE else "inward"
         await self._database.run(
             lambda db: db.execute(
-                f"UPDATE session SET {column} = max({column}, ?) WHERE id = ?", (end, held.id)
+                f"UPDATE session SET {column} = max({column}, ?) WHERE id = ?", (counted, held.id)
             ).fetchall()
         )
+        held.counted[direction] = max(held.counted[direction], counted)
 
     def _keep(self, session: Session) -> None:
         self._open[session.id] = session

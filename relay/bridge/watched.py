@@ -68,6 +68,8 @@ class Health:
 class WatchedProvider:
     """A `Provider` that hands everything on to another, and tells `health` what failed."""
 
+    _sign_timeout: float | None = SIGN_TIMEOUT
+
     def __init__(self, name: str, provider: Provider, health: Health) -> None:
         self.name = name
         self.health = health
@@ -76,16 +78,18 @@ class WatchedProvider:
 
     async def sign_put(self, name: str, *, size_limit: int, lifetime: int) -> SignedRequest:
         return await self._call(
-            SIGN_TIMEOUT,
+            self._sign_timeout,
             lambda: self.inner.sign_put(name, size_limit=size_limit, lifetime=lifetime),
         )
 
     async def sign_get(self, name: str, *, lifetime: int) -> SignedRequest:
-        return await self._call(SIGN_TIMEOUT, lambda: self.inner.sign_get(name, lifetime=lifetime))
+        return await self._call(
+            self._sign_timeout, lambda: self.inner.sign_get(name, lifetime=lifetime)
+        )
 
     async def sign_delete(self, name: str, *, lifetime: int) -> SignedRequest:
         return await self._call(
-            SIGN_TIMEOUT, lambda: self.inner.sign_delete(name, lifetime=lifetime)
+            self._sign_timeout, lambda: self.inner.sign_delete(name, lifetime=lifetime)
         )
 
     async def delete(self, names: Sequence[str]) -> None:
@@ -104,11 +108,18 @@ class WatchedProvider:
         with self._mapped():
             return await self.inner.check()
 
-    async def _call(self, timeout: float, work: Callable[[], Awaitable[T]]) -> T:
-        with self._mapped():
+    async def _call(self, timeout: float | None, work: Callable[[], Awaitable[T]]) -> T:
+        try:
+            if timeout is None:
+                return await work()
             with trio.move_on_after(timeout):
                 return await work()
             raise ProviderError(f"no answer in {timeout:g} s")
+        except ProviderError as error:
+            self.health.failed(str(error))
+            raise
+        except Exception as error:
+            raise self._strange(error) from error
 
     @contextmanager
     def _mapped(self) -> Iterator[None]:
@@ -117,24 +128,34 @@ class WatchedProvider:
         except ProviderError as error:
             self.health.failed(str(error))
             raise
-        except Exception as error:  # whatever a stranger's code raises: its words are not shown
-            why = f"{type(error).__name__} in the provider's code"
-            self.health.failed(why)
-            log.error("provider failed", store=self.name, error=type(error).__name__, at=_at(error))
-            raise ProviderError(f"object store {self.name}: {why}") from error
+        except Exception as error:
+            raise self._strange(error) from error
+
+    def _strange(self, error: Exception) -> ProviderError:
+        """Whatever a stranger's code raises, as ours: its words are not shown."""
+        why = f"{type(error).__name__} in the provider's code"
+        self.health.failed(why)
+        log.error("provider failed", store=self.name, error=type(error).__name__, at=_at(error))
+        return ProviderError(f"object store {self.name}: {why}")
 
 
 class WatchedAhead(WatchedProvider):
-    """As WatchedProvider, over one that can have a reader wait."""
+    """As WatchedProvider, over one that can have a reader wait: this Bridge's own.
+
+    It signs in this process, without waiting for anything. With a deadline around each, the three
+    signatures of an object took 54 us of processor time, and not 15.
+    """
+
+    _sign_timeout = None
 
     def __init__(self, name: str, provider: Provider, ahead: ReadsAhead, health: Health) -> None:
         super().__init__(name, provider, health)
         self._ahead = ahead
 
-    async def sign_get_ahead(self, name: str, *, lifetime: int, session: bytes) -> SignedRequest:
+    async def sign_get_ahead(self, name: str, *, lifetime: int, reader: bytes) -> SignedRequest:
         return await self._call(
-            SIGN_TIMEOUT,
-            lambda: self._ahead.sign_get_ahead(name, lifetime=lifetime, session=session),
+            self._sign_timeout,
+            lambda: self._ahead.sign_get_ahead(name, lifetime=lifetime, reader=reader),
         )
 
 

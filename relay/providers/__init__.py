@@ -83,9 +83,9 @@ class Provider(Protocol):
 class ReadsAhead(Protocol):
     """What a provider can do beside, whose requests come to this Bridge: have a reader wait."""
 
-    async def sign_get_ahead(self, name: str, *, lifetime: int, session: bytes) -> SignedRequest:
+    async def sign_get_ahead(self, name: str, *, lifetime: int, reader: bytes) -> SignedRequest:
         """A GET of `name`, for `lifetime` seconds, that may come before the object does.
 
         It is answered as soon as the object begins to arrive, and while it does; 204 if it does
-        not in some seconds, or if too many wait already, in all or for this `session`.
+        not in some seconds, or if too many wait already, in all or of the Router `reader`.
         """

@@ -8,23 +8,21 @@ the disk: after a crash the writer puts it again.
 """
 
 import hashlib
-import hmac
 import os
-import secrets
 import time
 from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
     AsyncIterator,
+    Awaitable,
     Callable,
-    Mapping,
     Sequence,
 )
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import TypeVar
-from urllib.parse import urlencode
 
 import attrs
 import httpx
@@ -32,32 +30,27 @@ import trio
 
 from relay.errors import ObjectMissing, ProviderError, Refused
 from relay.providers import Finding, SignedRequest, StoredObject, files
-from relay.providers.arrivals import READ_PIECE, Arrival, Arrivals
-from relay.providers.names import check_object_name, is_object_name
+from relay.providers.arrivals import MAXIMUM_AHEAD, Arrival, Arrivals
+from relay.providers.blob_urls import BlobURLs
+from relay.providers.names import check_object_name
 from relay.providers.probe import probe
 from relay.workers import Workers
 
 T = TypeVar("T")
 
-BLOB_PATH = "/v1/blobs/"
 # Disk that stays free whatever Relay may use: databases and logs live beside the blobs.
 FREE_DISK_FLOOR = 512 * 1024 * 1024
-# What of a PUT is held in memory until it is written: what is not larger goes to a thread once.
-WRITE_PIECE = 1024 * 1024
-# Hex digits of what stands for a session in its requests ahead of time.
-SESSION_TAG = 16
 # Threads that wait for the disk. More would only wait for each other, and for the interpreter.
 MAXIMUM_THREADS = 8
-_SIGNATURE_DOMAIN = b"relay/1/blob\0"
-_SESSION_DOMAIN = b"relay/1/blob/session\0"
 
 
 @attrs.frozen(slots=True)
 class Blob:
-    """An object opened for reading: its size, and its bytes in pieces."""
+    """An object opened for reading: its size, its bytes in pieces, and what closes it again."""
 
     size: int
     pieces: Callable[[], AsyncGenerator[bytes, None]]
+    close: Callable[[], None]
 
 
 @attrs.define
@@ -69,7 +62,11 @@ class _Usage:
 
 
 class DiskProvider:
-    """A `Provider` over a folder. Made by `open_disk_provider`."""
+    """A `Provider` over a folder. Made by `open_disk_provider`.
+
+    What is stored is known from the start on and kept in mind, so that the disk is not asked for
+    what is not there.
+    """
 
     name = "disk"
     enforces_size = True
@@ -78,50 +75,66 @@ class DiskProvider:
         self,
         root: Path,
         *,
-        base_url: str,
-        key: bytes,
+        urls: BlobURLs,
         space: int,
         free_floor: int,
         client: Callable[[], httpx.AsyncClient],
-        clock: Callable[[], float],
+        maximum_ahead: int = MAXIMUM_AHEAD,
     ) -> None:
+        self._root = str(root)
         self._objects = root / "objects"
         self._incoming = root / "incoming"
-        self._base_url = base_url.rstrip("/")
-        self._key = key
+        self._numbers = count()
+        self._urls = urls
         self._space = space
         self._free_floor = free_floor
         self._client = client
-        self._clock = clock
+        self._sizes: dict[str, int] = {}  # of what is stored
         self._usage = _Usage()
         self._free = 0  # what the disk had when it was last asked: with each PUT
         self._workers = Workers(MAXIMUM_THREADS)
-        self._arrivals = Arrivals()
+        self._arrivals = Arrivals(maximum_ahead)
+        self._deleting: set[str] = set()
 
     # --- what every provider offers -------------------------------------------------------------
 
     async def sign_put(self, name: str, *, size_limit: int, lifetime: int) -> SignedRequest:
         """A PUT that creates `name` once; of at most `size_limit` bytes."""
-        return self._sign("PUT", name, lifetime, size_limit)
+        return self._urls.sign("PUT", name, lifetime, size_limit)
 
     async def sign_get(self, name: str, *, lifetime: int) -> SignedRequest:
         """A GET of `name`."""
-        return self._sign("GET", name, lifetime)
+        return self._urls.sign("GET", name, lifetime)
 
-    async def sign_get_ahead(self, name: str, *, lifetime: int, session: bytes) -> SignedRequest:
+    async def sign_get_ahead(self, name: str, *, lifetime: int, reader: bytes) -> SignedRequest:
         """A GET of `name` that waits for it (`relay.providers.ReadsAhead`)."""
-        tag = hmac.digest(self._key, _SESSION_DOMAIN + session, "sha256").hex()[:SESSION_TAG]
-        return self._sign("GET", name, lifetime, session=tag)
+        return self._urls.sign("GET", name, lifetime, reader=reader)
 
     async def sign_delete(self, name: str, *, lifetime: int) -> SignedRequest:
         """A DELETE of `name`."""
-        return self._sign("DELETE", name, lifetime)
+        return self._urls.sign("DELETE", name, lifetime)
 
     async def delete(self, names: Sequence[str]) -> None:
         """Delete these objects; missing ones are no error."""
-        paths = [self._path(name) for name in names]
-        self._arrivals.disappoint(names)
-        self._usage.stored -= await self._in_thread(partial(files.unlink_all, paths))
+        for name in names:
+            check_object_name(name)
+        self._arrivals.forget(names)
+        # Not there for anybody from here on, whatever comes while the disk is at it.
+        sizes = {name: self._sizes.pop(name) for name in names if name in self._sizes}
+        if not sizes:
+            return
+        self._deleting.update(sizes)
+        whole = tuple(sizes)
+        try:
+            paths = [self._path(name) for name in sizes]
+            gone, error = await self._in_thread(partial(files.unlink_all, paths))
+            for name in list(sizes)[:gone]:
+                self._usage.stored -= sizes.pop(name)
+            if error is not None:
+                raise _failed(error)
+        finally:
+            self._deleting.difference_update(whole)
+            self._sizes.update(sizes)  # what could not be deleted is still there
 
     async def list(self, prefix: str) -> AsyncIterator[StoredObject]:
         """All objects whose names begin with `prefix`, folder by folder."""
@@ -161,80 +174,93 @@ class DiskProvider:
 
     # --- what the blob endpoint needs -----------------------------------------------------------
 
-    def verify(self, method: str, name: str, query: Mapping[str, str]) -> int:
-        """Return the size limit of this signed request (0 unless PUT).
-
-        Raises Refused (403) if it was not signed here, was signed for something else, or expired.
-        """
-        expires, limit, signature = (query.get(part, "") for part in ("e", "l", "s"))
-        if not (_is_number(expires) and _is_number(limit) and is_object_name(name)):
-            raise Refused(403, "not a signed request of this store")
-        session = query.get("a", "")
-        expected = self._signature(method, name, int(expires), int(limit), session)
-        if not hmac.compare_digest(expected.encode(), signature.encode()):
-            raise Refused(403, "signature does not hold")
-        if self._clock() >= int(expires):
-            raise Refused(403, "signed request has expired")
-        return int(limit)
+    def verify(self, method: str, name: str, query: bytes) -> tuple[int, str]:
+        """What a request was signed for (`relay.providers.blob_urls.BlobURLs.verify`)."""
+        return self._urls.verify(method, name, query)
 
     async def write(self, name: str, stream: AsyncIterable[bytes], length: int) -> None:
         """Store the `length` bytes of `stream` as `name`, all or nothing.
 
-        Raises Refused: 409 if the object exists, 507 without room, 400 if the length lies.
+        Raises Refused: 409 if the object exists or is being deleted, 507 without room, 400 if the
+        length lies.
         """
-        path = self._path(name)
+        check_object_name(name)
+        if name in self._sizes or name in self._deleting:
+            raise Refused(409, "the object exists")
         if self._usage.stored + self._usage.promised + length > self._space:
-            raise await self._no_room(name, "blob space is used up")
+            raise Refused(507, "blob space is used up")
         if not (self._has_room(length) or (await self._free_disk() and self._has_room(length))):
-            raise await self._no_room(name, "disk is nearly full")
-        incoming = self._incoming / secrets.token_hex(16)
+            raise Refused(507, "disk is nearly full")
+        incoming = f"{self._root}/incoming/{next(self._numbers)}"
         self._usage.promised += length
+        arrival = self._arrivals.begin(name, length)
+        stored = False
         try:
-            with self._arrivals.arrival(name, length) as arrival:
-                try:
-                    await self._receive(arrival, stream, incoming)
-                    store = partial(files.store, arrival, incoming, path, self._objects)
-                    self._free = await self._in_thread(store)
-                except FileExistsError:
-                    raise Refused(409, "the object exists") from None
-                except BaseException:
-                    if arrival.descriptor is not None:
-                        with trio.CancelScope(shield=True):
-                            await self._in_thread(partial(incoming.unlink, missing_ok=True))
-                    raise
-                self._usage.stored += length
-                arrival.end(stored=True)
+            await self._receive(arrival, stream, incoming)
+            store = partial(
+                files.store, arrival, incoming, self._path(name), f"{self._root}/objects"
+            )
+            self._free = await self._in_thread(store)
+            if name in self._deleting:
+                # Put again behind what is being deleted: it would outlive that, which whoever
+                # counts what is stored takes for the end of them both.
+                with trio.CancelScope(shield=True):
+                    await self._in_thread(partial(files.remove, self._path(name)))
+                raise Refused(409, "the object exists")
+            self._usage.stored += length
+            self._sizes[name] = length
+            stored = True
+        except FileExistsError:  # another PUT of the same name was faster
+            raise Refused(409, "the object exists") from None
+        except BaseException:
+            if arrival.descriptor is not None:
+                with trio.CancelScope(shield=True):
+                    await self._in_thread(partial(files.remove, incoming))
+            raise
         finally:
             self._usage.promised -= length
+            self._arrivals.over(arrival, stored=stored)
 
-    async def exists(self, name: str) -> bool:
+    def has(self, name: str) -> bool:
         """Whether the object `name` is stored."""
-        return await self._in_thread(self._path(name).exists)
+        return name in self._sizes
 
-    @asynccontextmanager
-    async def open(self, name: str, session: str = "") -> AsyncIterator[Blob]:
+    async def open(self, name: str) -> Blob:
         """The object `name`, open for reading; deleting it meanwhile does no harm.
 
-        With `session`, as `sign_get_ahead` has put it into the query's `a`, one that is not there
-        is waited for, and read as it arrives. Raises ObjectMissing.
+        Raises ObjectMissing.
         """
-        with self._arrivals.reader(name, session) if session else nullcontext() as reader:
-            # Behind the reader, who so misses no PUT that begins while we look.
-            try:
-                size, first, descriptor = await self._in_thread(
-                    partial(files.open_file, self._path(name))
-                )
-            except FileNotFoundError:
-                arrival = await reader.begun() if reader is not None else None
-                if arrival is None:
-                    raise ObjectMissing("no such object") from None
-                yield Blob(arrival.length, partial(arrival.read, self._workers))
-                return
+        if name not in self._sizes:
+            raise ObjectMissing("no such object")
+        if (arrival := self._arrivals.in_memory(name)) is not None:
+            return self._arriving(arrival)
         try:
-            yield Blob(size, partial(self._pieces, size, first, descriptor))
+            piece = self._arrivals.memory.piece
+            opened = await self._in_thread(partial(files.open_file, self._path(name), piece))
+        except FileNotFoundError:  # deleted meanwhile
+            raise ObjectMissing("no such object") from None
+        size, first, descriptor = opened
+        pieces = partial(self._pieces, size, first, descriptor)
+        return Blob(size, pieces, _nothing if descriptor is None else partial(os.close, descriptor))
+
+    async def open_ahead(self, name: str, reader: str, gone: Callable[[], Awaitable[None]]) -> Blob:
+        """As `open`, but one that is not there is waited for, and read as it arrives.
+
+        `reader` is the tag that `verify` gave. ObjectMissing where it does not begin to come, and
+        once `gone` returns: whoever asked is not there any more.
+        """
+        if name in self._sizes:
+            return await self.open(name)
+        waiting = self._arrivals.reader(name, reader)
+        if waiting is None:
+            raise ObjectMissing("no such object yet")
+        try:
+            arrival = await waiting.begun(gone)
         finally:
-            if descriptor is not None:
-                os.close(descriptor)
+            waiting.leave()
+        if arrival is None:
+            raise ObjectMissing("no such object yet")
+        return self._arriving(arrival, held=True)
 
     async def remove(self, name: str) -> None:
         """Delete one object; a missing one is no error."""
@@ -248,9 +274,10 @@ class DiskProvider:
     # --- inside ---------------------------------------------------------------------------------
 
     async def prepare(self) -> None:
-        """Make the folders, drop what a crash left half-way, and count what is stored."""
+        """Make the folders, drop what a crash left half-way, and learn what is stored."""
         prepare = partial(files.prepare, self._objects, self._incoming)
-        self._usage.stored = await self._in_thread(prepare)
+        self._sizes = await self._in_thread(prepare)
+        self._usage.stored = sum(self._sizes.values())
         await self._free_disk()
 
     def let_nobody_wait(self) -> None:
@@ -262,48 +289,45 @@ class DiskProvider:
         self._arrivals.close()
         self._workers.close()
 
-    async def _receive(
-        self, arrival: Arrival, stream: AsyncIterable[bytes], incoming: Path
-    ) -> None:
+    async def _receive(self, arrival: Arrival, stream: AsyncIterable[bytes], incoming: str) -> None:
         async for piece in stream:
             if arrival.received + len(piece) > arrival.length:
                 raise Refused(400, "body is longer than its Content-Length")
             arrival.add(piece)
-            held = arrival.received - arrival.written
             # Readers look through the pieces that are held: a body of tiny ones is not let grow.
-            much = held >= WRITE_PIECE or len(arrival.pieces) >= files.MAXIMUM_BUFFERS
-            if much and arrival.received < arrival.length:
+            many = len(arrival.pieces) >= files.MAXIMUM_BUFFERS
+            # The last is written with what ends the PUT, where memory has room for that.
+            if self._arrivals.crowd(arrival) or (many and arrival.received < arrival.length):
                 await self._in_thread(partial(files.write_out, arrival, incoming))
                 arrival.wrote()
         if arrival.received < arrival.length:
             raise Refused(400, "body is shorter than its Content-Length")
 
+    def _arriving(self, arrival: Arrival, *, held: bool = False) -> Blob:
+        if not held:
+            arrival.hold()
+        return Blob(arrival.length, partial(arrival.read, self._workers), arrival.release)
+
     async def _pieces(
         self, size: int, first: bytes, descriptor: int | None
     ) -> AsyncGenerator[bytes, None]:
-        offset = len(first)
-        if first:
-            yield first
+        offset, piece, memory = 0, first, self._arrivals.memory
         while offset < size:
-            assert descriptor is not None
-            length = min(READ_PIECE, size - offset)
-            piece = await self._in_thread(partial(os.pread, descriptor, length, offset))
+            if offset:
+                assert descriptor is not None
+                length = min(memory.piece, size - offset)
+                piece = await self._in_thread(partial(os.pread, descriptor, length, offset))
             if not piece:
                 raise ProviderError("blob file is shorter than it was")
             offset += len(piece)
-            yield piece
-
-    async def _no_room(self, name: str, why: str) -> Refused:
-        """What to say to a PUT of `name`, for which there is no room: it may be there already."""
-        if await self.exists(name):
-            return Refused(409, "the object exists")
-        return Refused(507, why)
+            with memory.holding(len(piece)):
+                yield piece
 
     def _has_room(self, length: int) -> bool:
         return self._free - self._usage.promised - length >= self._free_floor
 
     async def _free_disk(self) -> int:
-        self._free = await self._in_thread(partial(files.free_bytes, self._objects))
+        self._free = await self._in_thread(partial(files.free_bytes, str(self._objects)))
         return self._free
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
@@ -313,31 +337,12 @@ class DiskProvider:
         except (FileNotFoundError, FileExistsError):
             raise
         except OSError as error:
-            raise ProviderError(f"disk store: {error.strerror}") from error
+            raise _failed(error) from error
 
-    def _path(self, name: str) -> Path:
-        check_object_name(name)
+    def _path(self, name: str) -> str:
+        """Where the object lies. The name was checked, or is one of those that are stored."""
         folder = hashlib.sha256(name.encode("ascii")).hexdigest()[:2]
-        return self._objects / folder / name.replace("/", "+")
-
-    def _sign(
-        self, method: str, name: str, lifetime: int, limit: int = 0, session: str = ""
-    ) -> SignedRequest:
-        check_object_name(name)
-        expires = int(self._clock()) + lifetime
-        signature = self._signature(method, name, expires, limit, session)
-        query = urlencode({"e": expires, "l": limit, "s": signature})
-        if session:
-            query += f"&a={session}"
-        url = f"{self._base_url}{BLOB_PATH}{name}?{query}"
-        return SignedRequest(method, url, (), expires)
-
-    def _signature(self, method: str, name: str, expires: int, limit: int, session: str) -> str:
-        # Name and method hold no newline, so no two requests share these bytes.
-        signed = f"{method}\n{name}\n{expires}\n{limit}"
-        if session:
-            signed += f"\n{session}"
-        return hmac.digest(self._key, _SIGNATURE_DOMAIN + signed.encode(), "sha256").hex()
+        return f"{self._root}/objects/{folder}/{name.replace('/', '+')}"
 
 
 @asynccontextmanager
@@ -349,22 +354,22 @@ async def open_disk_provider(
     space: int,
     free_floor: int = FREE_DISK_FLOOR,
     client: Callable[[], httpx.AsyncClient] = httpx.AsyncClient,
+    maximum_ahead: int = MAXIMUM_AHEAD,
     clock: Callable[[], float] = time.time,
 ) -> AsyncIterator[DiskProvider]:
     """The store in folder `root`, reached by Routers at `base_url`, its URLs signed with `key`.
 
     It holds at most `space` bytes, and takes nothing that would leave less than `free_floor` bytes
-    free on the disk. `client` makes the HTTP client of `check`. Raises ProviderError if the folder
-    cannot be used.
+    free on the disk. `client` makes the HTTP client of `check`. `maximum_ahead` requests may wait
+    for their objects at once. Raises ProviderError if the folder cannot be used.
     """
     provider = DiskProvider(
         root,
-        base_url=base_url,
-        key=key,
+        urls=BlobURLs(base_url, key, clock),
         space=space,
         free_floor=free_floor,
         client=client,
-        clock=clock,
+        maximum_ahead=maximum_ahead,
     )
     try:
         await provider.prepare()
@@ -373,5 +378,9 @@ async def open_disk_provider(
         provider.close()
 
 
-def _is_number(text: str) -> bool:
-    return text.isascii() and text.isdigit() and len(text) <= 16
+def _failed(error: OSError) -> ProviderError:
+    return ProviderError(f"disk store: {error.strerror}")
+
+
+def _nothing() -> None:
+    """What there is to close of an object that was read at once."""

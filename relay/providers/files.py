@@ -12,13 +12,14 @@ from relay.providers.arrivals import READ_PIECE, Arrival
 MAXIMUM_BUFFERS = 1024
 
 
-def prepare(objects: Path, incoming: Path) -> int:
+def prepare(objects: Path, incoming: Path) -> dict[str, int]:
+    """Make the folders, drop what was half-way; what is stored, and its sizes in bytes."""
     objects.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     for folder in (objects, incoming, *(objects / f"{number:02x}" for number in range(256))):
         folder.mkdir(mode=0o700, exist_ok=True)
     for half in incoming.iterdir():
         half.unlink()
-    return sum(stored.size for folder in objects.iterdir() for stored in scan(folder))
+    return {stored.name: stored.size for folder in objects.iterdir() for stored in scan(folder)}
 
 
 def scan(folder: Path) -> list[StoredObject]:
@@ -32,18 +33,19 @@ def scan(folder: Path) -> list[StoredObject]:
     return found
 
 
-def unlink_all(paths: Sequence[Path]) -> int:
-    """Unlink what is there of `paths`; the bytes that were freed."""
-    freed = 0
-    for path in paths:
-        with suppress(FileNotFoundError):
-            size = path.lstat().st_size
-            path.unlink()
-            freed += size
-    return freed
+def unlink_all(paths: Sequence[str]) -> tuple[int, OSError | None]:
+    """Unlink what is there of `paths`: how many are not there now, and why not the next."""
+    for number, path in enumerate(paths):
+        try:
+            os.unlink(path)
+        except FileNotFoundError:
+            pass  # as it should be
+        except OSError as error:
+            return number, error
+    return len(paths), None
 
 
-def write_out(arrival: Arrival, incoming: Path) -> None:
+def write_out(arrival: Arrival, incoming: str) -> None:
     """Write what has come of the PUT, and is not written, to its file."""
     if arrival.descriptor is None:
         arrival.descriptor = os.open(incoming, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
@@ -57,22 +59,34 @@ def write_out(arrival: Arrival, incoming: Path) -> None:
                 rest = rest[os.write(arrival.descriptor, rest) :]
 
 
-def store(arrival: Arrival, incoming: Path, path: Path, objects: Path) -> int:
-    """Write the rest of a whole PUT and link it to its place; the disk's free bytes then."""
+def store(arrival: Arrival, incoming: str, path: str, objects: str) -> int:
+    """Write the rest of a whole PUT and link it to its place; the disk's free bytes then.
+
+    One that was never written before is in memory, and needs its file open no more.
+    """
     try:
         write_out(arrival, incoming)
         os.link(incoming, path)
     finally:
-        incoming.unlink(missing_ok=True)
+        remove(incoming)
+        if not arrival.written and arrival.descriptor is not None:
+            os.close(arrival.descriptor)
+            arrival.descriptor = None
     return free_bytes(objects)
 
 
-def open_file(path: Path) -> tuple[int, bytes, int | None]:
-    """A file's size, its first piece, and a descriptor for the rest where there is more."""
+def remove(path: str) -> None:
+    """Unlink this, if it is there."""
+    with suppress(FileNotFoundError):
+        os.unlink(path)
+
+
+def open_file(path: str, piece: int = READ_PIECE) -> tuple[int, bytes, int | None]:
+    """A file's size, its first piece of at most `piece` bytes, a descriptor if there is more."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
     try:
         size = os.fstat(descriptor).st_size
-        first = os.pread(descriptor, min(READ_PIECE, size), 0)
+        first = os.pread(descriptor, min(piece, size), 0)
     except OSError:
         os.close(descriptor)
         raise
@@ -82,6 +96,6 @@ def open_file(path: Path) -> tuple[int, bytes, int | None]:
     return size, first, None
 
 
-def free_bytes(folder: Path) -> int:
+def free_bytes(folder: str) -> int:
     status = os.statvfs(folder)
     return status.f_bavail * status.f_frsize

@@ -17,6 +17,7 @@ import httpx
 
 from relay.errors import ProviderError, Refused
 from relay.providers import Provider
+from relay.providers.arrivals import MAXIMUM_AHEAD
 from relay.providers.disk import open_disk_provider
 from relay.providers.s3 import S3Provider, S3Settings
 
@@ -28,7 +29,8 @@ class Host:
     """What the Bridge lends a provider: a folder of its own, its URL, a secret, and whom to trust.
 
     `space` is how many bytes the folder may hold. `key` is 32 secret bytes that stay the same over
-    restarts.
+    restarts. `maximum_ahead` is how many of its connections requests may hold that wait for their
+    objects.
     """
 
     folder: Path
@@ -36,6 +38,7 @@ class Host:
     key: bytes = attrs.field(repr=False)
     space: int
     trust: ssl.SSLContext | None = None
+    maximum_ahead: int = MAXIMUM_AHEAD
 
     def client(self) -> httpx.AsyncClient:
         """An HTTP client for `check`, that sees the network as a Router does."""
@@ -57,6 +60,7 @@ async def _disk(host: Host, settings: Mapping[str, str]) -> AsyncIterator[Provid
         key=host.key,
         space=host.space,
         client=host.client,
+        maximum_ahead=host.maximum_ahead,
     ) as provider:
         yield provider
 

@@ -19,7 +19,16 @@ from relay.database import Database, open_database
 from relay.identity import Identity, KeyStatement, Publication
 from relay.invitation import EnrolmentRequest, Invitation
 from relay.signalling.client import SignallingClient
-from relay.signalling.messages import Directory, Granted, Grants, Message, Open, Publish, PublishKey
+from relay.signalling.messages import (
+    Directory,
+    Granted,
+    Grants,
+    Listing,
+    Message,
+    Open,
+    Publish,
+    PublishKey,
+)
 from relay.tunnel.keys import HPKEKeyPair
 from tests.interop.processes import free_port
 
@@ -230,6 +239,7 @@ class Connected:
     opens: list[Open] = attrs.Factory(list)
     directories: list[Directory] = attrs.Factory(list)
     granted: list[Granted] = attrs.Factory(list)
+    listings: list[Listing] = attrs.Factory(list)
     news: trio.Event = attrs.Factory(trio.Event)
     refusals: list[str] = attrs.Factory(list)
 
@@ -257,6 +267,8 @@ class Connected:
                 self.granted.append(message)
             case Directory():
                 self.directories.append(message)
+            case Listing():
+                self.listings.append(message)
         self.news.set()
 
 

@@ -110,7 +110,7 @@ async def test_the_others_learn_of_a_new_router(bridge: Bridge) -> None:
         second = await bridge.enrol("South")
         await north.heard(
             lambda heard: any(
-                row[:2] == (second.id, "South") for d in heard.directories for row in d.routers
+                row[:2] == (second.id, "South") for part in heard.listings for row in part.routers
             )
         )
 

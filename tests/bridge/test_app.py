@@ -163,7 +163,7 @@ async def test_stopping_waits_for_nobody_who_waits_for_an_object(data_dir: Path)
         async with open_disk_provider(
             data_dir / "signer", base_url=bridge.url, key=key, space=1
         ) as signer:
-            signed = await signer.sign_get_ahead("ab/one", lifetime=60, session=b"s")
+            signed = await signer.sign_get_ahead("ab/one", lifetime=60, reader=b"r")
         answers: list[int] = []
 
         async def ask() -> None:

@@ -31,13 +31,20 @@ async def test_publish_tells_what_changed(rooms: Rooms) -> None:
     change = await rooms.registry.publish(router.id, [newer])
     assert (change.publications, change.gone_titles) == ((newer,), ("CT1",))
     assert await titles(rooms) == {"PACS": "North Hospital"}
-    assert await rooms.registry.directory() == ([await directory_row(rooms, router)], [newer])
+    assert change.listed == ((router.id, "North Hospital", (("PACS", ("query",)),)),)
+    assert await rooms.registry.listing() == list(change.listed)
+    assert await published(rooms, router) == [newer]
+    assert await rooms.registry.owner("PACS") == router.id
+    assert await rooms.registry.owner("CT1") is None
 
 
 async def directory_row(rooms: Rooms, router: Router):
-    routers, _ = await rooms.registry.directory()
-    [row] = [row for row in routers if row[0] == router.id]
+    [row], _ = await rooms.registry.rows([router.id])
     return row
+
+
+async def published(rooms: Rooms, router: Router) -> list[bytes]:
+    return (await rooms.registry.rows([router.id]))[1]
 
 
 async def test_a_title_has_one_owner(rooms: Rooms) -> None:
@@ -65,7 +72,7 @@ async def test_an_older_publication_is_refused_and_the_newer_kept(rooms: Rooms) 
     change = await rooms.registry.publish(router.id, [router.publication("PACS", serial=4)])
     assert "older than 5" in change.refusals[0]
     assert change.gone_titles == ()
-    assert (await rooms.registry.directory())[1] == [newer]
+    assert await published(rooms, router) == [newer]
     # Also after it was withdrawn.
     await rooms.registry.publish(router.id, [])
     change = await rooms.registry.publish(router.id, [router.publication("PACS", serial=4)])
@@ -109,13 +116,13 @@ async def test_what_is_said_again_is_not_written_and_not_told(rooms: Rooms) -> N
     await rooms.registry.publish_key(north.id, key)
     await rooms.registry.grants(north.id, grants)
     before = await written(rooms)
-    assert await rooms.registry.publish_key(north.id, key) == Change()
-    assert await rooms.registry.publish(north.id, publications) == Change()
-    assert await rooms.registry.grants(north.id, grants[::-1]) == Change()
+    assert await rooms.registry.publish_key(north.id, key) == Change(north.id)
+    assert await rooms.registry.publish(north.id, publications) == Change(north.id)
+    assert await rooms.registry.grants(north.id, grants[::-1]) == Change(north.id)
     assert await written(rooms) == before
     # What is another is both, though no row more or less.
     change = await rooms.registry.grants(north.id, [(south.id, "PACS", ("store",))])
-    assert change.grantees == {south.id}
+    assert change.grantees == {north.id, south.id}
     assert await written(rooms) > before
     assert await rooms.registry.granted(south.id) == [(north.id, "PACS", ("store",))]
 
@@ -159,12 +166,19 @@ async def test_what_others_grant(rooms: Rooms) -> None:
             (west.id, "CT1", ("query",)),
         ],
     )
-    assert change.grantees == {south.id, west.id}
+    assert change.grantees == {north.id, south.id, west.id}
+    everybody = [await rooms.registry.concerns(router.id) for router in (north, south, west)]
+    assert everybody == [
+        {north.id, south.id, west.id},
+        {south.id, north.id},
+        {west.id, north.id},
+    ]
     # What is granted, published still, and published with that service.
     assert await rooms.registry.granted(south.id) == [(north.id, "PACS", ("echo", "store"))]
     assert await rooms.registry.granted(west.id) == []
     change = await rooms.registry.grants(north.id, [(west.id, "CT1", ("echo",))])
-    assert change.grantees == {south.id, west.id}  # also who may use nothing any more
+    assert change.grantees == {north.id, south.id, west.id}  # also who may use nothing any more
+    assert await rooms.registry.concerns(south.id) == {south.id}
     assert await rooms.registry.granted(south.id) == []
     assert await rooms.registry.granted(west.id) == [(north.id, "CT1", ("echo",))]
     change = await rooms.registry.publish(north.id, [north.publication("PACS")])
@@ -199,7 +213,8 @@ async def test_revoked_is_out_with_all_that_was_its(rooms: Rooms) -> None:
     ):
         with pytest.raises(Refused, match="revoked"):
             await call
-    assert [row[0] for row in (await rooms.registry.directory())[0]] == [north.id]
+    assert [row[0] for row in await rooms.registry.listing()] == [north.id]
+    assert await rooms.registry.rows([south.id]) == ([], [])
     await rooms.registry.revoke(south.id)  # harmless
     rows = await rooms.registry.list_routers()
     assert [(row["name"], row["revoked"]) for row in rows] == [("North", False), ("South", True)]

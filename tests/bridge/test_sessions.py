@@ -8,11 +8,12 @@ import trio
 
 from relay.bridge.admission import OPENS_AT_ONCE
 from relay.bridge.sessions import (
-    DELETE_LIFETIME,
     GET_LIFETIME,
     MAXIMUM_OBJECT,
+    OPENED_AT_ONCE,
     PUT_LIFETIME,
     SLOTS_AHEAD,
+    SLOTS_COUNTED,
     Sessions,
 )
 from relay.errors import ProviderError, Refused
@@ -192,10 +193,40 @@ async def test_restart(sessions: Sessions, rooms: Rooms, provider, granted) -> N
     before = await sessions.put_urls(granted[0].id, session, OUTWARD, 0, 3)
     restarted = make(rooms, provider)
     await restarted.load()
-    assert restarted.describe() == sessions.describe()
+    [known], [row] = restarted.describe(), sessions.describe()
+    assert row["slots"] == [3, 0]
+    # Of slots it knows how many were signed at most.
+    assert known == {**row, "slots": [SLOTS_COUNTED, SLOTS_COUNTED]}
     after = await restarted.put_urls(granted[0].id, session, OUTWARD, 0, 3)
     assert after == before
     await restarted.read_urls(session, OUTWARD, 2)
+
+
+async def test_no_slot_is_signed_that_the_database_does_not_know_of(
+    sessions: Sessions, rooms: Rooms, provider, granted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or nobody would sweep it when the Bridge has crashed; and a transaction knows of many."""
+    session = await opened(sessions, granted)
+    transactions, run = 0, rooms.database.run
+
+    async def counted(work):
+        nonlocal transactions
+        transactions += 1
+        return await run(work)
+
+    monkeypatch.setattr(rooms.database, "run", counted)
+    signed = 3 * SLOTS_COUNTED
+    for first in range(0, signed, 8):
+        await sessions.put_urls(granted[0].id, session, OUTWARD, first, 8)
+        restarted = make(rooms, provider)
+        before = transactions
+        await restarted.load()
+        transactions = before
+        assert restarted.describe()[0]["slots"][OUTWARD] >= first + 8
+    assert 0 < transactions <= 3
+    ended = await sessions.end(session, EndReason.FINISHED)
+    assert ended is not None
+    assert ended.slots == (signed, 0)
 
 
 async def test_ended_waits_for_its_sweep(sessions: Sessions, rooms: Rooms, granted) -> None:
@@ -279,8 +310,8 @@ async def test_reading_what_the_other_end_wrote(sessions: Sessions, granted, pro
 class WaitingProvider(SigningProvider):
     """One that can have a reader wait, too."""
 
-    async def sign_get_ahead(self, name: str, *, lifetime: int, session: bytes) -> SignedRequest:
-        return await self._sign("GET", f"{name}/{session.hex()}", lifetime)
+    async def sign_get_ahead(self, name: str, *, lifetime: int, reader: bytes) -> SignedRequest:
+        return await self._sign("GET", f"{name}/{reader.hex()}", lifetime)
 
 
 async def test_reading_ahead_of_what_the_other_end_writes(rooms: Rooms, granted) -> None:
@@ -290,13 +321,56 @@ async def test_reading_ahead_of_what_the_other_end_writes(rooms: Rooms, granted)
     puts = await sessions.put_urls(granted[0].id, session, OUTWARD, 0, 4)
     for (get, delete), put in zip(rows, puts[1:], strict=True):
         name = put[1].split("?")[0]
-        assert get == ("GET", f"{name}/{session.hex()}?GET", (("x", "y"),), NOW + GET_LIFETIME)
-        assert delete == ("DELETE", f"{name}?DELETE", (("x", "y"),), NOW + DELETE_LIFETIME)
+        assert get == (
+            "GET",
+            f"{name}/{granted[1].id.hex()}?GET",
+            (("x", "y"),),
+            NOW + GET_LIFETIME,
+        )
+        assert delete is None  # the Bridge's
     with pytest.raises(Refused, match="out of turn"):
         await sessions.ahead_urls(session, OUTWARD, 4 + SLOTS_AHEAD + 1, 1)
     await sessions.end(session, EndReason.FINISHED)
     with pytest.raises(Refused, match="unknown session"):
         await sessions.ahead_urls(session, OUTWARD, 0, 1)
+
+
+async def test_what_is_opened_is_named_once(rooms: Rooms, granted) -> None:
+    provider = WaitingProvider()
+    sessions = make(rooms, provider)
+    session = await opened(sessions, granted)
+    rows = await sessions.put_urls(granted[0].id, session, OUTWARD, 0, 4)
+    names = [row[1].removeprefix("https://store/").split("?")[0] for row in rows]
+    assert sessions.opened(session, OUTWARD, 0) == ("", [])
+    assert sessions.opened(session, OUTWARD, 3, 1) == ("disk", names[:1])
+    assert sessions.opened(session, OUTWARD, 3) == ("disk", names[1:3])  # what was too much
+    assert sessions.opened(session, OUTWARD, 3) == ("", [])
+    assert sessions.opened(session, OUTWARD, 1) == ("", [])
+    assert sessions.opened(session, INWARD, 3) == ("", [])
+    assert sessions.opened(session, OUTWARD, 2**62) == ("disk", names[3:])  # those that are signed
+    restarted = make(rooms, provider)
+    await restarted.load()
+    assert restarted.opened(session, OUTWARD, 2) == ("disk", names[:2])  # harmless
+    await sessions.end(session, EndReason.FINISHED)
+    assert sessions.opened(session, OUTWARD, 4) == ("", [])
+
+
+async def test_what_is_opened_is_named_so_many_at_a_time(rooms: Rooms, granted) -> None:
+    sessions = make(rooms, WaitingProvider())
+    session = await opened(sessions, granted)
+    slots = OPENED_AT_ONCE + 8
+    for first in range(0, slots, 8):
+        await sessions.put_urls(granted[0].id, session, OUTWARD, first, 8)
+    for count in (OPENED_AT_ONCE, 8, 0):
+        assert len(sessions.opened(session, OUTWARD, slots)[1]) == count
+
+
+async def test_of_a_store_that_readers_delete_in_nothing_is_named(
+    sessions: Sessions, granted
+) -> None:
+    session = await opened(sessions, granted)
+    await sessions.put_urls(granted[0].id, session, OUTWARD, 0, 4)
+    assert sessions.opened(session, OUTWARD, 3) == ("", [])
 
 
 async def test_a_store_that_cannot_have_a_reader_wait(sessions: Sessions, granted) -> None:

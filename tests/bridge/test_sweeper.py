@@ -1,5 +1,6 @@
 """The sweeper: everything goes in the end, and nothing of a session that goes on."""
 
+import time
 from collections.abc import AsyncIterator, Sequence
 from functools import partial
 
@@ -18,6 +19,8 @@ from relay.signalling.messages import Direction, EndReason
 from .conftest import NOW, Rooms
 from .test_sessions import SigningProvider, opened
 
+# Seconds of the tests' clock, each hundredth of which is one of the machine's.
+WAITED = 60.0
 OUTWARD = Direction.CALLER_TO_CALLEE
 
 
@@ -78,6 +81,13 @@ class Swept:
             await trio.testing.wait_all_tasks_blocked()
             # Behind whatever the sweeper asked of the database's thread.
             await self.rooms.database.run(lambda db: None)
+
+    async def until(self, names: set[str]) -> None:
+        """Wait until these are what is stored: orphans are told from others in a thread."""
+        with trio.fail_after(WAITED):
+            while set(self.store.objects) != names:
+                await trio.to_thread.run_sync(time.sleep, 0.01)
+                self.clock.jump(0.01)
 
 
 @pytest.fixture
@@ -174,9 +184,9 @@ async def test_orphans_go_by_age(swept: Swept, granted, nursery, mock_clock) -> 
     await swept.settle(1)
     # A paused session's objects are kept, however old they are; and what Relay has not named.
     others = {"letters/of-somebody-else", "ab/0"}
-    assert set(swept.store.objects) == {*paused, *others, young}
+    await swept.until({*paused, *others, young})
     await swept.settle(ORPHAN_AGE)
-    assert set(swept.store.objects) == {*paused, *others}
+    await swept.until({*paused, *others})
 
 
 async def test_store_that_is_not_open_is_waited_for(

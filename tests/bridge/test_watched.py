@@ -58,16 +58,16 @@ async def names(provider: WatchedProvider) -> list[str]:
 class Waiting(FakeProvider):
     """One that can have a reader wait."""
 
-    async def sign_get_ahead(self, name: str, *, lifetime: int, session: bytes) -> SignedRequest:
-        return await self._sign(session.decode(), name)
+    async def sign_get_ahead(self, name: str, *, lifetime: int, reader: bytes) -> SignedRequest:
+        return await self._sign(reader.decode(), name)
 
 
 async def test_what_a_provider_can_do_beside_is_handed_on_too(health: Health) -> None:
     plain, waiting = watch("cloud", FakeProvider(), health), watch("cloud", Waiting(), health)
     assert not isinstance(plain, ReadsAhead)
     assert isinstance(waiting, ReadsAhead)
-    signed = await waiting.sign_get_ahead("ab", lifetime=60, session=b"session")
-    assert signed.url.endswith("ab?session")
+    signed = await waiting.sign_get_ahead("ab", lifetime=60, reader=b"router")
+    assert signed.url.endswith("ab?router")
 
 
 async def test_handed_on(provider: WatchedProvider, health: Health) -> None:
@@ -141,3 +141,15 @@ async def test_failures_apart_are_no_failing_store(
         inner.error = None
         await provider.ready()
     assert not health.failing
+
+
+async def test_what_signs_here_is_watched_as_well(health: Health) -> None:
+    inner = Waiting()
+    waiting = watch("disk", inner, health)
+    inner.error = RuntimeError("a secret")
+    with pytest.raises(ProviderError, match="RuntimeError in the provider's code"):
+        await waiting.sign_get("ab", lifetime=60)
+    inner.error = ProviderError("out of order")
+    with pytest.raises(ProviderError, match="out of order"):
+        await waiting.sign_put("ab", size_limit=1, lifetime=60)
+    assert health.failing

@@ -10,14 +10,13 @@ import attrs
 import httpx
 import pytest
 import trio
-from starlette.applications import Starlette
+import trio.testing
 
-from relay.bridge.blobs import blob_operations
+from relay.bridge.blobs import BlobEndpoint
 from relay.errors import ObjectMissing, ProviderError, Refused
 from relay.providers import ReadsAhead, arrivals
 from relay.providers.disk import DiskProvider, open_disk_provider
 from relay.providers.files import MAXIMUM_BUFFERS
-from relay.web.answers import EXCEPTION_HANDLERS
 from relay.web.server import listen_tcp, serve_asgi
 
 from . import suite
@@ -40,8 +39,7 @@ async def serving(root: Path, **settings) -> AsyncIterator[DiskProvider]:
     base_url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     settings = {"key": b"k" * 32, "space": SPACE, "free_floor": 0, **settings}
     async with open_disk_provider(root, base_url=base_url, **settings) as provider:
-        routes = [operation.route for operation in blob_operations(provider)]
-        app = Starlette(routes=routes, exception_handlers=EXCEPTION_HANDLERS)
+        app = BlobEndpoint(provider)
         stopping = trio.Event()
 
         async def serve(task_status) -> None:
@@ -102,8 +100,10 @@ async def test_no_part_of_the_query_can_be_changed(provider, client, part: str) 
 
 
 async def test_another_key_signs_nothing_here(provider, client, tmp_path: Path) -> None:
+    url = httpx.URL((await provider.sign_get("ab/one", lifetime=60)).url)
+    base_url = str(url.copy_with(path="/", query=None))
     async with open_disk_provider(
-        tmp_path / "other", base_url=provider._base_url, key=b"o" * 32, space=SPACE
+        tmp_path / "other", base_url=base_url, key=b"o" * 32, space=SPACE
     ) as other:
         signed = await other.sign_put("ab/one", size_limit=10, lifetime=60)
     assert (await suite.send(client, signed, b"data")).status_code == 403
@@ -149,7 +149,7 @@ async def test_length_is_needed(provider, client) -> None:
     ],
 )
 async def test_path_traversal(provider, client, name: str) -> None:
-    url = httpx.URL(provider._base_url)
+    url = httpx.URL((await provider.sign_get("ab/one", lifetime=60)).url)
     target = f"/v1/blobs/{name}?e=9999999999&l=10&s={'0' * 64}".replace(" ", "%20").encode()
     for method in (b"GET", b"PUT", b"DELETE"):
         async with await trio.open_tcp_stream(url.host, url.port) as stream:
@@ -303,12 +303,107 @@ def exists(path: Path) -> bool:
 
 async def test_deleting_while_it_is_read_does_no_harm(provider) -> None:
     await provider.write("ab/one", pieces(bytes(600_000)), 600_000)
-    async with provider.open("ab/one") as blob:
-        await provider.remove("ab/one")
-        assert sum([len(piece) async for piece in blob.pieces()]) == 600_000
+    blob = await provider.open("ab/one")
+    await provider.remove("ab/one")
+    assert sum([len(piece) async for piece in blob.pieces()]) == 600_000
+    blob.close()
     with pytest.raises(ObjectMissing):
-        async with provider.open("ab/one"):
-            pass
+        await provider.open("ab/one")
+
+
+@pytest.mark.parametrize("size", [0, 1, arrivals.READ_PIECE, 4 * 1024 * 1024 + 40])
+async def test_what_is_not_in_memory_is_read_from_its_file(
+    provider, client, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(arrivals, "MAXIMUM_MEMORY", 0)
+    data = os.urandom(size)
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(3):
+        assert await suite.put(provider, client, "ab/one", data) == 201
+        answer = await suite.get(provider, client, "ab/one")
+        assert (answer.status_code, answer.content) == (200, data)
+        await provider.delete(["ab/one"])
+        assert (await suite.get(provider, client, "ab/one")).status_code == 404
+    assert provider._arrivals.memory.held == 0
+    assert len(os.listdir("/proc/self/fd")) <= before + 2  # the client's connection
+
+
+async def test_what_was_stored_just_now_is_read_without_the_disk(provider, client) -> None:
+    await suite.put(provider, client, "ab/one", b"data")
+    for file in files(provider):
+        file.unlink()
+    assert (await suite.get(provider, client, "ab/one")).content == b"data"
+    await provider.delete(["ab/one"])
+    assert (await suite.get(provider, client, "ab/one")).status_code == 404
+    assert provider.used == 0
+
+
+async def test_a_file_that_somebody_took_away(tmp_path: Path, client) -> None:
+    async with serving(tmp_path / "blobs") as provider:
+        await suite.put(provider, client, "ab/one", b"data")
+        [file] = files(provider)
+    async with serving(tmp_path / "blobs") as provider:
+        assert (await suite.get(provider, client, "ab/one")).content == b"data"
+        file.unlink()
+        assert (await suite.get(provider, client, "ab/one")).status_code == 404
+
+
+async def test_what_cannot_be_deleted_is_still_there(
+    provider, client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("ab/one", "ab/two", "ab/three"):
+        await suite.put(provider, client, name, b"data")
+    unlink = os.unlink
+
+    def fails(path: str) -> None:
+        if path.endswith("ab+two"):
+            raise PermissionError(13, "Permission denied")
+        unlink(path)
+
+    monkeypatch.setattr(os, "unlink", fails)
+    with pytest.raises(ProviderError, match="disk store: Permission denied"):
+        await provider.delete(["ab/one", "ab/two", "ab/never", "ab/three"])
+    monkeypatch.undo()
+    assert await suite.names(provider) == ["ab/three", "ab/two"]
+    assert provider.used == 8
+    assert (await suite.get(provider, client, "ab/two")).content == b"data"
+    assert (await suite.get(provider, client, "ab/one")).status_code == 404
+    await provider.delete(["ab/one", "ab/two", "ab/three"])
+    assert (await suite.names(provider), provider.used) == ([], 0)
+
+
+async def test_a_delete_that_is_cancelled_before_it_begins_changes_nothing(provider) -> None:
+    await provider.write("ab/one", pieces(b"data"), 4)
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await provider.delete(["ab/one"])
+    assert scope.cancelled_caught
+    assert (provider.has("ab/one"), provider.used) == (True, 4)
+
+
+async def test_an_upload_that_hung_and_came_to_its_end_is_read(provider, client) -> None:
+    """Another of its name had replaced it for its readers, and was refused in the end."""
+    events = trio.Event(), trio.Event()
+
+    async def slow(number: int) -> AsyncIterator[bytes]:
+        await events[number].wait()
+        yield b"%d" % number
+
+    async def refused() -> None:
+        with pytest.raises(Refused, match="exists"):
+            await provider.write("ab/one", slow(1), 1)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(provider.write, "ab/one", slow(0), 1)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(refused)
+        await trio.testing.wait_all_tasks_blocked()
+        events[0].set()
+        while not provider.has("ab/one"):
+            await trio.sleep(0.01)
+        events[1].set()
+    assert (await suite.get(provider, client, "ab/one")).content == b"0"
+    assert provider.used == 1
 
 
 async def test_folder_that_cannot_be_used(tmp_path: Path) -> None:
@@ -348,7 +443,7 @@ async def test_no_descriptor_is_left_open(provider, client) -> None:
 
 
 async def get_ahead(provider: DiskProvider, client, name: str = "ab/one") -> httpx.Response:
-    signed = await provider.sign_get_ahead(name, lifetime=60, session=b"s" * 16)
+    signed = await provider.sign_get_ahead(name, lifetime=60, reader=b"r" * 32)
     return await suite.send(client, signed)
 
 
@@ -363,7 +458,7 @@ async def putting(provider: DiskProvider, size: int) -> AsyncIterator[trio.Socke
 
 
 def waiting(provider: DiskProvider) -> int:
-    return provider._arrivals._of_session.total()
+    return provider._arrivals._waiting.total()
 
 
 async def test_the_disk_has_readers_wait(provider) -> None:
@@ -389,9 +484,13 @@ async def test_a_get_that_came_first_is_served(provider, client, size: int) -> N
     assert (await suite.get(provider, client, "ab/one")).content == data
 
 
-async def test_it_is_served_while_the_rest_still_arrives(provider) -> None:
+@pytest.mark.parametrize("memory", [arrivals.MAXIMUM_MEMORY, 0], ids=["memory", "file"])
+async def test_it_is_served_while_the_rest_still_arrives(
+    provider, memory: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(arrivals, "MAXIMUM_MEMORY", memory)
     data = os.urandom(3_000_000)
-    signed = await provider.sign_get_ahead("ab/one", lifetime=60, session=b"s")
+    signed = await provider.sign_get_ahead("ab/one", lifetime=60, reader=b"r")
     url = httpx.URL(signed.url)
     with trio.fail_after(20):
         async with (
@@ -400,7 +499,7 @@ async def test_it_is_served_while_the_rest_still_arrives(provider) -> None:
         ):
             await reader.send_all(b"GET %s HTTP/1.1\r\nHost: x\r\n\r\n" % url.raw_path)
             got = b""
-            for at in (0, 1_000_000, 2_000_000):  # the last ones are read from the file
+            for at in (0, 1_000_000, 2_000_000):
                 await writer.send_all(data[at : at + 1_000_000])
                 while len(got.partition(b"\r\n\r\n")[2]) < at + 999_999:
                     got += await reader.receive_some()
@@ -425,7 +524,7 @@ async def test_a_put_cut_short_cuts_the_get_and_the_next_one_replaces_it(provide
         async with trio.open_nursery() as nursery, putting(provider, 600_000) as writer:
             await writer.send_all(bytes(300_000))
             nursery.start_soon(read)
-            while not waiting(provider):
+            while provider._arrivals._under_way["ab/one"]._users == 1:
                 await trio.sleep(0.01)
         assert outcome == ["cut"]
         assert files(provider) == []
@@ -444,19 +543,22 @@ async def test_what_does_not_come_is_answered_with_nothing(provider, client, mon
     assert (await suite.get(provider, client, "ab/one")).status_code == 404
 
 
-async def test_too_many_of_one_session_are_answered_at_once(provider, client) -> None:
+async def test_too_many_of_one_router_are_answered_at_once(
+    provider, client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(arrivals, "MAXIMUM_AHEAD_OF_ROUTER", 5)
     with trio.fail_after(10):
         async with trio.open_nursery() as nursery:
-            for _ in range(arrivals.MAXIMUM_AHEAD_OF_SESSION):
+            for _ in range(arrivals.MAXIMUM_AHEAD_OF_ROUTER):
                 nursery.start_soon(get_ahead, provider, client)
-            while waiting(provider) < arrivals.MAXIMUM_AHEAD_OF_SESSION:
+            while waiting(provider) < arrivals.MAXIMUM_AHEAD_OF_ROUTER:
                 await trio.sleep(0.01)
             assert (await get_ahead(provider, client)).status_code == 204
             provider.let_nobody_wait()
 
 
 async def test_a_reader_that_leaves_makes_room(provider) -> None:
-    signed = await provider.sign_get_ahead("ab/one", lifetime=60, session=b"s")
+    signed = await provider.sign_get_ahead("ab/one", lifetime=60, reader=b"r")
     url = httpx.URL(signed.url)
     with trio.fail_after(10):
         async with await trio.open_tcp_stream(url.host, url.port) as reader:
@@ -470,8 +572,8 @@ async def test_a_reader_that_leaves_makes_room(provider) -> None:
 async def test_only_what_was_signed_for_it_waits(provider, client) -> None:
     signed = await provider.sign_get("ab/one", lifetime=60)
     assert (await client.get(signed.url + "&a=0123456789abcdef")).status_code == 403
-    ahead = await provider.sign_get_ahead("ab/one", lifetime=60, session=b"s")
+    ahead = await provider.sign_get_ahead("ab/one", lifetime=60, reader=b"r")
     assert (await client.get(ahead.url.rpartition("&")[0])).status_code == 403
     forged = ahead.url[:-1] + ("0" if ahead.url[-1] != "0" else "1")
     assert (await client.get(forged)).status_code == 403
-    assert ahead.url != (await provider.sign_get_ahead("ab/one", lifetime=60, session=b"t")).url
+    assert ahead.url != (await provider.sign_get_ahead("ab/one", lifetime=60, reader=b"s")).url
