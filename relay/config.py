@@ -178,6 +178,16 @@ class BridgeConfig:
             default='"20 GiB"',
         ),
     ]
+    maximum_connections: Annotated[
+        int,
+        Key(
+            count(16, 65536),
+            "How many connections Routers may have at once: each has one, and several more while it"
+            " sends or fetches by the Bridge's own object store. Needs twice as many open files,"
+            " which the system must allow (LimitNOFILE).",
+            default="4096",
+        ),
+    ]
     grace_period: Annotated[float, _GRACE_PERIOD]
     log_level: Annotated[LogLevel, _LOG_LEVEL]
     log_format: Annotated[LogFormat, _LOG_FORMAT]

@@ -1,7 +1,8 @@
 """Who is in the network, what they publish, and a copy of what they grant each other."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Collection, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -11,18 +12,21 @@ import attrs
 from relay.database import Database
 from relay.errors import IdentityError, Refused
 from relay.identity import KeyStatement, Publication, fingerprint
-from relay.signalling.hub import GrantedRow, GrantRow, RouterRow
+from relay.signalling.hub import GrantedRow, GrantRow, ListedRow, RouterRow
 
 
 @attrs.frozen(slots=True)
 class Change:
-    """What a Router's message changed for the others: rows of a Directory message."""
+    """What a Router's message changed for the others: rows of Listing and Directory messages."""
 
+    of: bytes
+    listed: tuple[ListedRow, ...] = ()
     routers: tuple[RouterRow, ...] = ()
     publications: tuple[bytes, ...] = ()
     gone_routers: tuple[bytes, ...] = ()
     gone_titles: tuple[str, ...] = ()
-    # Not a row of it: Routers to whom others may grant something else than before.
+    # Not a row of either: Routers that have to do with others than before, or to whom others may
+    # grant something else.
     grantees: frozenset[bytes] = frozenset()
     refusals: tuple[str, ...] = ()
 
@@ -41,17 +45,55 @@ class Registry:
         """Return if this Router is enrolled and not revoked; else raise Refused (403)."""
         await self._database.run(lambda db: check_enrolled(db, router))
 
-    async def directory(self) -> tuple[list[RouterRow], list[bytes]]:
-        """All Routers that are not revoked, and all publication statements."""
+    async def listing(self) -> list[ListedRow]:
+        """All Routers that are not revoked, with what they publish."""
 
-        def read(db: apsw.Connection) -> tuple[list[RouterRow], list[bytes]]:
-            routers = list(
-                db.execute("SELECT identity, name, key_statement FROM router WHERE revoked IS NULL")
-            )
-            statements = [row[0] for row in db.execute("SELECT statement FROM publication")]
-            return routers, statements
+        def read(db: apsw.Connection) -> list[ListedRow]:
+            published = defaultdict[bytes, list[tuple[str, tuple[str, ...]]]](list)
+            for owner, title, services in db.execute(
+                "SELECT owner, ae_title, services FROM publication ORDER BY ae_title"
+            ):
+                published[owner].append((title, _services(services)))
+            routers = db.execute("SELECT identity, name FROM router WHERE revoked IS NULL")
+            return [(router, name, tuple(published[router])) for router, name in routers]
 
         return await self._database.run(read)
+
+    async def concerns(self, router: bytes) -> frozenset[bytes]:
+        """The Router itself, whom it grants anything, and who grants it anything."""
+        rows = await self._rows(
+            'SELECT grantee FROM "grant" WHERE owner = ?1'
+            ' UNION SELECT owner FROM "grant" WHERE grantee = ?1',
+            router,
+        )
+        return frozenset([router, *(identity for (identity,) in rows)])
+
+    async def rows(self, routers: Collection[bytes]) -> tuple[list[RouterRow], list[bytes]]:
+        """Those of these Routers that are not revoked, and their publication statements."""
+
+        def read(db: apsw.Connection) -> tuple[list[RouterRow], list[bytes]]:
+            rows: list[RouterRow] = []
+            statements: list[bytes] = []
+            for router in routers:
+                rows += db.execute(
+                    "SELECT identity, name, key_statement FROM router"
+                    " WHERE identity = ? AND revoked IS NULL",
+                    (router,),
+                )
+                statements += (
+                    statement
+                    for (statement,) in db.execute(
+                        "SELECT statement FROM publication WHERE owner = ?", (router,)
+                    )
+                )
+            return rows, statements
+
+        return await self._database.run(read)
+
+    async def owner(self, ae_title: str) -> bytes | None:
+        """Who publishes this AE title."""
+        rows = await self._rows("SELECT owner FROM publication WHERE ae_title = ?", ae_title)
+        return rows[0][0] if rows else None
 
     async def publish_key(self, router: bytes, statement: bytes) -> Change:
         """Keep the Router's HPKE key. Raises IdentityError, or Refused for an older serial.
@@ -67,7 +109,7 @@ class Registry:
             check_enrolled(db, router)
             held = db.execute("SELECT key_statement FROM router WHERE identity = ?", (router,)).get
             if held == statement:
-                return Change()
+                return Change(router)
             _raise_serial(db, router, "", key.serial, "HPKE key")
             db.execute(
                 "UPDATE router SET key_statement = ? WHERE identity = ?", (statement, router)
@@ -75,7 +117,7 @@ class Registry:
             [row] = db.execute(
                 "SELECT identity, name, key_statement FROM router WHERE identity = ?", (router,)
             )
-            return Change(routers=(row,))
+            return Change(router, routers=(row,))
 
         return await self._database.run(write)
 
@@ -110,6 +152,8 @@ class Registry:
                 "DELETE FROM publication WHERE ae_title = ?", [(title,) for title in gone]
             )
             return Change(
+                router,
+                listed=(_listed(db, router),) if new or gone else (),
                 publications=tuple(new),
                 gone_titles=gone,
                 grantees=_grantees(db, router) if new or gone else frozenset(),
@@ -171,11 +215,11 @@ class Registry:
                 'SELECT owner, grantee, ae_title, services FROM "grant" WHERE owner = ?', (router,)
             )
             if set(held) == values:
-                return Change()
+                return Change(router)
             before = _grantees(db, router)
             db.execute('DELETE FROM "grant" WHERE owner = ?', (router,))
             db.executemany('INSERT INTO "grant" VALUES (?, ?, ?, ?)', values)
-            return Change(grantees=before | _grantees(db, router))
+            return Change(router, grantees=before | _grantees(db, router) | {router})
 
         return await self._database.run(write)
 
@@ -217,7 +261,7 @@ class Registry:
             )
             grantees = _grantees(db, router)
             db.execute('DELETE FROM "grant" WHERE owner = ? OR grantee = ?', (router, router))
-            return Change(gone_routers=(router,), gone_titles=titles, grantees=grantees)
+            return Change(router, gone_routers=(router,), gone_titles=titles, grantees=grantees)
 
         return await self._database.run(write)
 
@@ -279,11 +323,26 @@ class Registry:
             for owner, grantee, title, services in rows
         ]
 
-    async def _rows(self, query: str, *values: bytes) -> list[tuple[Any, ...]]:
+    async def _rows(self, query: str, *values: bytes | str) -> list[tuple[Any, ...]]:
         return await self._database.run(lambda db: list(db.execute(query, values)))
 
 
+def _listed(db: apsw.Connection, router: bytes) -> ListedRow:
+    """The Router's row in the listing."""
+    name = db.execute("SELECT name FROM router WHERE identity = ?", (router,)).get
+    published = db.execute(
+        "SELECT ae_title, services FROM publication WHERE owner = ? ORDER BY ae_title", (router,)
+    )
+    return router, name, tuple((title, _services(services)) for title, services in published)
+
+
 # Far more than differ in a network: hospitals publish and grant in a dozen ways.
+@lru_cache(maxsize=256)
+def _services(published: str) -> tuple[str, ...]:
+    return tuple(json.loads(published))
+
+
+# As above.
 @lru_cache(maxsize=256)
 def _usable(granted: str, published: str) -> tuple[str, ...]:
     """What is granted of what is published, in the order in which the owner publishes it.

@@ -44,6 +44,11 @@ def peer_list(invocation: Invocation, as_json: bool) -> None:
     )
     if any(not title["granted"] for p in peers for title in p["publishes"]):
         say("nothing granted: ask with `relay grant ask AE_TITLE --services SERVICES`")
+    if any(not title["signed"] for p in peers for title in p["publishes"]):
+        say(
+            "not signed: the Bridge alone says whose it is; the hospital's own word comes with an"
+            " ask"
+        )
     states = [_state(p) for p in peers]
     if any("unverified" in state for state in states):
         say("unverified: ask for their contact string by other means, then `relay peer verify`")
@@ -70,6 +75,10 @@ def _state(p: dict[str, Any]) -> str:
 
 def _published(title: dict[str, Any]) -> str:
     """One AE title, and what of its services is granted."""
+    if not title["signed"]:
+        return (
+            f"{title['ae_title']} (not signed): nothing granted of {', '.join(title['services'])}"
+        )
     granted = ", ".join(title["granted"]) or "nothing"
     return f"{title['ae_title']}: {granted} granted of {', '.join(title['services'])}"
 
@@ -79,7 +88,7 @@ def with_titles(process: Control) -> list[dict[str, Any]]:
     peers, directory = process.get("/v1/peers"), process.get("/v1/directory")
     for p in peers:
         p["publishes"] = [
-            {name: row[name] for name in ("ae_title", "services", "granted")}
+            {name: row[name] for name in ("ae_title", "services", "granted", "signed")}
             for row in directory
             if row["peer"] == p["fingerprint"]
         ]

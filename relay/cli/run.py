@@ -65,6 +65,7 @@ async def _serve(config: Config, stopping: trio.Event) -> None:
                 key=config.private_key,
                 behind_proxy=config.behind_proxy,
                 blob_space=config.blob_space,
+                maximum_connections=config.maximum_connections,
                 grace=config.grace_period,
                 stopping=stopping,
             )

@@ -105,13 +105,16 @@ class Arrival(SharedBorder):
             # The device stores there by itself: only where the caller could as well.
             may = self._may_store(own)
             return None if may else f"the caller may not store there: {_GRANT.format(title)}"
-        owner = self._knowledge.directory.owner(title)
-        if owner in (None, self._knowledge.own):
+        directory = self._knowledge.directory
+        # Nothing is let go by the Bridge's listing; to say why not it will do.
+        if directory.signed_owner(title) == self._peer:
+            return None
+        if directory.owner(title) in (None, self._knowledge.own):
             return "no such AE title is published; `relay peer list` shows what there is"
-        if owner == self._peer:
+        if Service.STORE in directory.granted(title):
             return None
-        if Service.STORE in self._knowledge.directory.granted(title):
-            return None
+        if directory.owner(title) == self._peer:
+            return "the Bridge lists it as the caller's, who has not signed that"
         return (
             "the hospital that publishes it has not granted this one `store` there: ask with"
             f" `relay grant ask {title} --services store`"

@@ -57,6 +57,8 @@ class Directory(Protocol):
 
     def owner(self, title: str) -> bytes | None: ...
 
+    def signed_owner(self, title: str) -> bytes | None: ...
+
     def granted(self, title: str) -> frozenset[str]: ...
 
 
@@ -76,7 +78,12 @@ class Knowledge:
     refused: Callable[[str, str, str], None]
 
     def may_be_destination(self, title: str) -> bool:
-        """Whether the published `title` can be stored to: its owner publishes it for that."""
+        """Whether a peer may be asked to move to the published `title`.
+
+        A third hospital's need not concern this Router, so that the Bridge's listing of it will
+        do. The Router of the peer that is asked decides whether anything goes there, by what the
+        owner has signed for it.
+        """
         own = self.names.own(title)
         if own is not None:
             return Service.STORE in own.services

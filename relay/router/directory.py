@@ -3,10 +3,18 @@
 The Bridge passes on publications that their owners have signed. The first owner of a title is
 pinned, durably; when another identity publishes it later, the title carries nothing until a person
 accepts the change (DESIGN §3). The Bridge can hide titles and misroute, never bind them anew.
+
+What concerns this Router (whom it grants anything, who grants it anything, whom it sought) comes
+signed, in Directory; of all the others there is a listing, which is the Bridge's word alone. That
+is enough to show people what there is, as not signed, and to refuse; nothing is ever sent upon it.
+Only the name of a C-MOVE's destination passes by it to the peer that is asked, whose Router lets
+nothing go there but by its own directory.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from enum import Enum
+from functools import lru_cache
 from math import inf
 from typing import Any
 
@@ -26,13 +34,16 @@ from relay.errors import IdentityError, Refused, RelayError
 from relay.identity import KeyStatement, Publication, fingerprint
 from relay.router import services
 from relay.router.peers import Peer, PeerTable
-from relay.router.refusals import NOT_PUBLISHED
+from relay.router.refusals import NOT_PUBLISHED, NOTHING_GRANTED
 from relay.signalling import messages
 
 log = structlog.get_logger()
 
 # What a hostile Bridge can make us remember: each peer with some titles.
 MAXIMUM_TITLES = 16384
+
+# What it can make us list, for as long as we are connected: a hundred bytes each.
+MAXIMUM_LISTED_TITLES = 65536
 
 # A snapshot comes in parts, and nothing says which is the last. What was known before holds for so
 # many seconds more if it is not shown again: longer than the largest snapshot takes to be checked.
@@ -55,6 +66,14 @@ class Binding:
     serial: int
     claimant: bytes | None = None
     claimant_serial: int = 0
+
+
+@attrs.frozen(slots=True)
+class _Listed:
+    """A Router as the Bridge lists it: its titles, with their services."""
+
+    name: str
+    titles: Mapping[str, frozenset[str]]
 
 
 @attrs.frozen(slots=True)
@@ -86,6 +105,14 @@ class Directory:
         # What the Bridge shows now, in memory only: after a restart it shows it again.
         self._connected: dict[bytes, bool] = {}
         self._publications: dict[str, Publication] = {}
+        # All Routers, and who is listed with a title; what comes in of a new listing until the
+        # snapshot behind it begins; and who was connected when a person last looked.
+        self._listed: dict[bytes, _Listed] = {}
+        self._claimed: dict[str, bytes] = {}
+        self._coming: dict[bytes, _Listed] | None = None
+        self._present: frozenset[bytes] = frozenset()
+        self.looked_at = -inf  # by trio's clock
+        self._news = trio.Event()
         # By owner and title.
         self._granted: dict[tuple[bytes, str], frozenset[str]] = {}
         # What was known before the snapshot that is coming in and has not been shown again yet;
@@ -100,22 +127,26 @@ class Directory:
         """The directory with the bindings that the database has; `own` is our own identity."""
         return cls(database, peers, network, own, await database.run(_read))
 
-    async def take(self, message: messages.Directory | messages.Granted) -> None:
+    async def take(self, message: messages.Listing | messages.Directory | messages.Granted) -> None:
         """Take in what the Bridge says. What does not hold is left out and logged."""
-        if isinstance(message, messages.Granted):
-            self._take_granted(message)
-            return
-        if message.whole:
-            self._begin_snapshot()
-        for identity, name, statement, connected in message.routers:
-            if identity != self._own:
-                await self._take_router(identity, name, statement, connected)
-        await self._take_publications(message.publications)
-        for identity in message.gone_routers:
-            self._connected.pop(identity, None)
-        for title in message.gone_titles:
-            self._publications.pop(title, None)
-            self._earlier.pop(title, None)
+        match message:
+            case messages.Granted():
+                self._take_granted(message)
+            case messages.Listing():
+                await self._take_listing(message)
+            case messages.Directory():
+                await self._take_directory(message)
+        self._news.set()
+
+    def take_present(self, identities: Iterable[bytes]) -> None:
+        """Who is connected now, as the Bridge says."""
+        self._present = frozenset(identities)
+
+    async def wait_news(self) -> None:
+        """Return once something more was taken in."""
+        if self._news.is_set():
+            self._news = trio.Event()
+        await self._news.wait()
 
     def resolve(self, title: str, now: int) -> Route:
         """Where to call `title`; `now` is Unix seconds.
@@ -128,6 +159,12 @@ class Directory:
             raise rejected(
                 TEMPORARY_CONGESTION,
                 f"the Bridge has not said yet whether {title!r} is published still",
+            )
+        if publication is None and self._claimed.get(title, self._own) != self._own:
+            raise rejected(
+                CALLING_AE_TITLE_NOT_RECOGNIZED,
+                f"{self._listed[self._claimed[title]].name} {NOTHING_GRANTED} {title}: ask with"
+                f" `relay grant ask {title} --services …`",
             )
         if publication is None or binding is None:
             raise rejected(
@@ -158,19 +195,33 @@ class Directory:
         return Route(title, peer, peer.key, frozenset(publication.services))
 
     def owner(self, title: str) -> bytes | None:
-        """Whose `title` is, if it is published and undisputed."""
-        binding = self._bindings.get(title)
-        if self._published(title) is None or binding is None or binding.claimant is not None:
-            return None
-        return binding.identity
+        """Whose `title` is, if it is published and undisputed.
+
+        Of what does not concern this Router it is the Bridge's word, enough to refuse upon.
+        """
+        if self._published(title) is None:
+            return self._claimed.get(title)
+        return self._bound(title)
+
+    def signed_owner(self, title: str) -> bytes | None:
+        """Whose `title` is by its owner's own word, if that is here and undisputed."""
+        return self._bound(title)
+
+    def listed_owner(self, title: str) -> bytes | None:
+        """Whose `title` is by the Bridge's word alone, as people are shown it."""
+        return self._claimed.get(title)
 
     def is_published(self, title: str) -> bool:
         """Whether anybody publishes `title`, disputed or not."""
-        return self._published(title) is not None
+        return title in self._claimed or self._published(title) is not None
+
+    def is_shown(self, title: str) -> bool:
+        """Whether its owner's own word for `title` is here, and not only the Bridge's."""
+        return title in self._publications
 
     def is_reachable(self, title: str) -> bool:
         """Whether the Router that owns `title` is connected, as the Bridge says."""
-        owner = self.owner(title)
+        owner = self._bound(title)
         return owner is not None and self._connected.get(owner, False)
 
     def granted(self, title: str) -> frozenset[str]:
@@ -178,7 +229,7 @@ class Directory:
 
         To show people, and to refuse early what cannot be: the owner's Router decides.
         """
-        owner = self.owner(title)
+        owner = self._bound(title)
         return self._granted.get((owner, title), frozenset()) if owner else frozenset()
 
     def permits(self, title: str, identity: bytes) -> bool:
@@ -219,37 +270,114 @@ class Directory:
 
     def peers_json(self) -> Iterator[dict[str, Any]]:
         """All peers, for people."""
+        claims = defaultdict[bytes | None, list[str]](list)
+        for title, binding in sorted(self._bindings.items()):
+            claims[binding.claimant].append(title)
         for peer in self._peers:
             yield {
                 "fingerprint": peer.fingerprint,
                 "name": peer.name,
                 "verified": peer.verified,
                 "state": self.standing(peer).value,
-                "connected": self._connected.get(peer.identity, False),
-                "enrolled": peer.identity in self._connected,
-                "claims": sorted(
-                    title
-                    for title, binding in self._bindings.items()
-                    if binding.claimant == peer.identity
-                ),
+                "connected": self._is_connected(peer.identity),
+                "enrolled": peer.identity in self._connected or peer.identity in self._listed,
+                "claims": claims[peer.identity],
             }
 
     def to_json(self) -> Iterator[dict[str, Any]]:
-        """All published titles, for people."""
-        for title, publication in sorted(self._publications.items()):
-            binding = self._bindings[title]
-            peer = self._peers.get(binding.identity)
-            own = binding.identity == self._own
+        """All published titles, for people; `signed` where it is not the Bridge's word alone."""
+        for title in sorted(self._publications.keys() | self._claimed.keys()):
+            publication, binding = self._publications.get(title), self._bindings.get(title)
+            if publication is not None and binding is not None:
+                said, owner, claimant = publication.services, binding.identity, binding.claimant
+                signed = True
+            else:
+                signed = False
+                owner, claimant = self._claimed[title], None
+                said = tuple(self._listed[owner].titles[title])
+            peer = self._peers.get(owner)
+            own = owner == self._own
             yield {
                 "ae_title": title,
-                "services": list(services.ordered(publication.services)),
+                "services": list(services.ordered(said)),
                 "granted": list(services.ordered(self.granted(title))),
-                "peer": fingerprint(binding.identity),
+                "peer": fingerprint(owner),
                 "name": peer.name if peer else "",
                 "own": own,
-                "connected": own or self._connected.get(binding.identity, False),
-                "claimed_by": fingerprint(binding.claimant) if binding.claimant else None,
+                "signed": signed,
+                "connected": own or self._is_connected(owner),
+                "claimed_by": fingerprint(claimant) if claimant else None,
             }
+
+    def _is_connected(self, identity: bytes) -> bool:
+        return self._connected.get(identity, identity in self._present)
+
+    def _bound(self, title: str) -> bytes | None:
+        """Whose `title` is by its owner's word, if that is undisputed."""
+        binding = self._bindings.get(title)
+        if self._published(title) is None or binding is None or binding.claimant is not None:
+            return None
+        return binding.identity
+
+    async def _take_directory(self, message: messages.Directory) -> None:
+        if message.whole:
+            self._begin_snapshot()
+        for identity, name, statement, connected in message.routers:
+            if identity != self._own:
+                await self._take_router(identity, name, statement, connected)
+        await self._take_publications(message.publications)
+        for identity in message.gone_routers:
+            self._connected.pop(identity, None)
+            self._list(identity, None)
+        for title in message.gone_titles:
+            self._publications.pop(title, None)
+            self._earlier.pop(title, None)
+        if message.whole:
+            # Behind the rows: what concerns us is never taken for what is only listed.
+            self._begin_listing()
+
+    async def _take_listing(self, message: messages.Listing) -> None:
+        if message.whole:
+            self._coming = {}
+        known = self._listed if self._coming is None else self._coming
+        room = MAXIMUM_LISTED_TITLES - sum(len(listed.titles) for listed in known.values())
+        for identity, name, published in message.routers:
+            if identity != self._own and not await self._meet(identity, name):
+                continue
+            if (before := known.get(identity)) is not None:
+                room += len(before.titles)
+            titles = {title: _words(said) for title, said in published}
+            if len(titles) > room:
+                log.warning("too many AE titles are listed", peer=fingerprint(identity))
+                titles.clear()
+            room -= len(titles)
+            self._list(identity, _Listed(_shown(name), titles))
+
+    def _begin_listing(self) -> None:
+        """What came in of a new listing holds from here on."""
+        if self._coming is None:
+            return
+        coming, self._coming = self._coming, None
+        self._listed.clear()
+        self._claimed.clear()
+        for identity, listed in coming.items():
+            self._list(identity, listed)
+
+    def _list(self, identity: bytes, listed: _Listed | None) -> None:
+        """Take that into the listing in place of what was said of `identity`."""
+        if self._coming is not None:
+            if listed is None:
+                self._coming.pop(identity, None)
+            else:
+                self._coming[identity] = listed
+            return
+        before = self._listed.pop(identity, None)
+        for title in before.titles if before is not None else ():
+            if self._claimed.get(title) == identity:
+                del self._claimed[title]
+        if listed is not None:
+            self._listed[identity] = listed
+            self._claimed.update(dict.fromkeys(listed.titles, identity))
 
     def _take_granted(self, message: messages.Granted) -> None:
         self._granted = {(owner, title): frozenset(words) for owner, title, words in message.rows}
@@ -275,13 +403,23 @@ class Directory:
     async def _take_router(
         self, identity: bytes, name: str, statement: bytes, connected: bool
     ) -> None:
+        if not await self._meet(identity, name):
+            return
+        self._connected[identity] = connected
         try:
-            await self._peers.meet(identity, _shown(name))
-            self._connected[identity] = connected
             if statement:
                 await self._peers.take_key(identity, statement, self._network)
         except RelayError as error:  # a full disk too: the next row may need no writing
             log.warning("directory entry refused", peer=fingerprint(identity), why=str(error))
+
+    async def _meet(self, identity: bytes, name: str) -> bool:
+        """Know the peer; False, and logged, if it cannot be kept."""
+        try:
+            await self._peers.meet(identity, _shown(name))
+        except RelayError as error:
+            log.warning("directory entry refused", peer=fingerprint(identity), why=str(error))
+            return False
+        return True
 
     async def _take_publications(self, statements: Iterable[bytes]) -> None:
         taken: list[Publication] = []
@@ -347,6 +485,13 @@ class Directory:
 
         await self._database.run(write)
         self._bindings.update(bindings)
+
+
+# Far more than differ in a network: hospitals publish in a dozen ways.
+@lru_cache(maxsize=256)
+def _words(said: tuple[str, ...]) -> frozenset[str]:
+    """One set for all titles that say the same."""
+    return frozenset(said)
 
 
 def _shown(name: str) -> str:

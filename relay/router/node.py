@@ -21,7 +21,7 @@ from relay.errors import (
     Refused,
     SignallingError,
 )
-from relay.identity import Identity
+from relay.identity import Identity, fingerprint
 from relay.invitation import Contact
 from relay.router import services
 from relay.router.aliases import Alias, AliasTable
@@ -42,6 +42,7 @@ from relay.router.peers import Peer, PeerTable
 from relay.router.places import Places
 from relay.router.publications import Publisher
 from relay.router.refusals import Refusals
+from relay.router.seeking import seek
 from relay.router.titles import Titles
 from relay.signalling import messages
 from relay.signalling.client import SignallingClient
@@ -250,15 +251,24 @@ class Node:
     async def ask(self, ask: Ask) -> None:
         """Send a request for a grant to whoever publishes its device.
 
-        Raises Refused (409) if nobody we may speak to does, (400) if the request is too long, (502)
-        if the Bridge does not take it.
+        Raises Refused (409) if nobody we may speak to does, or another one than the Bridge listed
+        before, (400) if the request is too long, (502) if the Bridge does not take it.
         """
         network = self.joined()
+        listed = network.directory.listed_owner(ask.ae_title)
+        await seek(network, ask.ae_title)
         try:
             route = network.directory.resolve(ask.ae_title, unix_time())
         except AssociationRejected as error:
             raise Refused(409, str(error)) from None
         peer = route.peer
+        if listed is not None and listed != peer.identity:
+            # Whoever asks has read the listing, and means that hospital.
+            raise Refused(
+                409,
+                f"not sent: the Bridge lists {ask.ae_title} as of {fingerprint(listed)}, and it is"
+                f" signed by {peer.name} ({peer.fingerprint}): ask the Bridge's administrator",
+            )
         missing = ask.services - route.services
         if missing:
             raise Refused(

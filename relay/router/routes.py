@@ -27,6 +27,7 @@ from relay.router.pairs import in_words
 from relay.router.queue import destinations, snapshot
 from relay.router.queue.destinations import Destination
 from relay.router.queue.state import Queue
+from relay.router.seeking import look
 from relay.tunnel.ask import MAXIMUM_NOTE
 from relay.web.answers import read_json
 
@@ -149,10 +150,14 @@ class Routes:
     # --- the network --------------------------------------------------------------------------
 
     async def directory(self, request: Request) -> Response:
-        return JSONResponse(list(self.node.joined().directory.to_json()))
+        network = self.node.joined()
+        await look(network)
+        return JSONResponse(list(network.directory.to_json()))
 
     async def peers(self, request: Request) -> Response:
-        return JSONResponse(list(self.node.joined().directory.peers_json()))
+        network = self.node.joined()
+        await look(network)
+        return JSONResponse(list(network.directory.peers_json()))
 
     async def verify_peer(self, request: Request) -> Response:
         text = Entry(await read_json(request)).text("contact")

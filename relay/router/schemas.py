@@ -75,7 +75,8 @@ DESTINATION = record(
     refused={"type": "object", "additionalProperties": listed(TEXT)},
     granted=listed(TEXT),
 )
-# `granted`: the services that its owner grants this hospital, as the Bridge says.
+# `granted`: the services that its owner grants this hospital, as the Bridge says. `signed`: whether
+# `peer` has said itself that it publishes this, and not only the Bridge.
 TITLE = record(
     ae_title=TEXT,
     services=listed(TEXT),
@@ -83,6 +84,7 @@ TITLE = record(
     peer=TEXT,
     name=TEXT,
     own=FLAG,
+    signed=FLAG,
     connected=FLAG,
     claimed_by=TEXT_OR_NULL,
 )

@@ -5,11 +5,11 @@ come from many tasks at once. A call may raise any RelayError: it refuses what t
 its words go into the `Done` that answers (for a session: into the log, and an `End`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Protocol
 
 from relay.errors import SignallingError
-from relay.signalling.directory import GrantedRow
+from relay.signalling.directory import GrantedRow, ListedRow
 from relay.signalling.messages import Direction, EndReason, Open
 
 # (method, url, headers, expires), a row of SlotURLs, Announce and Resigned.
@@ -44,7 +44,10 @@ class Backend(Protocol):
         """
 
     async def grants(self, router: bytes, rows: Sequence[GrantRow]) -> Sequence[str]:
-        """These are all grants of the Router; one line for each refusal."""
+        """These are all grants of the Router; one line for each refusal.
+
+        Calls Hub.granted_changed for it and whom it grants anything, or did.
+        """
 
     async def granted(self, router: bytes) -> Sequence[GrantedRow]:
         """What others grant the Router of what they publish.
@@ -52,8 +55,17 @@ class Backend(Protocol):
         Hub.granted_changed is called when that may have become another.
         """
 
-    async def directory(self) -> tuple[Sequence[RouterRow], Sequence[bytes]]:
-        """All Routers, and all publication statements."""
+    async def listing(self) -> Sequence[ListedRow]:
+        """All Routers that are not revoked, with what they publish."""
+
+    async def concerns(self, router: bytes) -> frozenset[bytes]:
+        """The Router itself, whom it grants anything, and who grants it anything."""
+
+    async def rows(self, routers: Collection[bytes]) -> tuple[Sequence[RouterRow], Sequence[bytes]]:
+        """Those of these Routers that are not revoked, and their publication statements."""
+
+    async def owner(self, ae_title: str) -> bytes | None:
+        """Who publishes this AE title."""
 
     async def open(self, caller: bytes, message: Open) -> None:
         """Authorise the session and keep it, in one transaction with the check of revocations.
@@ -67,8 +79,8 @@ class Backend(Protocol):
     async def ended(self, session: bytes, reason: EndReason) -> None:
         """Forget the session and sweep its objects. May come again, or for one unknown."""
 
-    async def ends(self, session: bytes) -> tuple[bytes, bytes] | None:
-        """(caller, callee); None if there is no such session. Asked for each message: cached."""
+    def ends(self, session: bytes) -> tuple[bytes, bytes] | None:
+        """(caller, callee); None if there is no such session. Asked for each message: in memory."""
 
     async def sessions_of(self, router: bytes) -> Sequence[bytes]:
         """The sessions of which the Router is an end."""
@@ -80,13 +92,19 @@ class Backend(Protocol):
 
     async def read_urls(
         self, session: bytes, direction: Direction, slot: int
-    ) -> tuple[SignedRow, SignedRow]:
-        """Signed GET and DELETE of a slot."""
+    ) -> tuple[SignedRow, SignedRow | None]:
+        """Signed GET and DELETE of a slot; None for what the Bridge deletes by itself."""
 
     async def ahead_urls(
         self, session: bytes, direction: Direction, first: int, count: int
-    ) -> Sequence[tuple[SignedRow, SignedRow]]:
+    ) -> Sequence[tuple[SignedRow, SignedRow | None]]:
         """Signed GETs that may come before their objects, and DELETEs, of `count` slots.
 
-        None where the session's store cannot have a reader wait.
+        None at all where the session's store cannot have a reader wait, and no DELETEs where the
+        Bridge deletes by itself.
+        """
+
+    def opened(self, session: bytes, direction: Direction, slots: int) -> None:
+        """The direction's reader has opened what lay in its slots from 0 on, so many. Not waited
+        for, said again and again, and no promise of the reader's: the numbers may be any.
         """

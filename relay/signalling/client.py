@@ -31,8 +31,10 @@ from relay.signalling.messages import (
     EndReason,
     Granted,
     InLine,
+    Listing,
     Message,
     Open,
+    Present,
     Progress,
     Refuse,
     Resigned,
@@ -58,7 +60,8 @@ __all__ = [
 log = structlog.get_logger()
 
 # What comes for the Router's own code.
-_Unasked = Open | Directory | Granted | Ask
+News = Listing | Directory | Granted
+_Unasked = Open | News | Ask
 
 
 @attrs.frozen(slots=True)
@@ -76,7 +79,7 @@ class ClientStatistics:
 class _Callbacks:
     connected: Callable[[], Awaitable[None]]
     open: Callable[[Open], Awaitable[None]]
-    directory: Callable[[Directory | Granted], Awaitable[None]]
+    directory: Callable[[News], Awaitable[None]]
     ask: Callable[[Ask], Awaitable[None]]
 
 
@@ -138,9 +141,10 @@ class SignallingClient:
     ) -> Reply:
         """Send what `build` makes of a request number, and wait for its reply.
 
-        Done, whose `refusals` say what was not done; to Slots, Resign and Ahead it is SlotURLs,
-        Resigned and AheadURLs, and Done only if they are refused. Raises SignallingError if there
-        is no connection, it is lost, or the reply takes longer than `deadline` seconds.
+        Done, whose `refusals` say what was not done; to Slots, Resign, Ahead and Look it is
+        SlotURLs, Resigned, AheadURLs and Present, and Done only if they are refused. Raises
+        SignallingError if there is no connection, it is lost, or the reply takes longer than
+        `deadline` seconds.
         """
         return await self._requests.request(build, deadline or self._timeouts.request)
 
@@ -163,7 +167,7 @@ class SignallingClient:
         *,
         on_connected: Callable[[], Awaitable[None]],
         on_open: Callable[[Open], Awaitable[None]],
-        on_directory: Callable[[Directory | Granted], Awaitable[None]],
+        on_directory: Callable[[News], Awaitable[None]],
         on_ask: Callable[[Ask], Awaitable[None]],
     ) -> NoReturn:
         """Connect, serve the connection, and when it is lost connect again, for ever.
@@ -256,9 +260,9 @@ class SignallingClient:
         match message:
             case Answer() | Refuse() | Withdraw() | InLine() | Announce() | Progress() | End():
                 self._sessions.deliver(message)
-            case Done() | SlotURLs() | Resigned() | AheadURLs():
+            case Done() | SlotURLs() | Resigned() | AheadURLs() | Present():
                 self._requests.reply(message)
-            case Directory() | Granted():
+            case Listing() | Directory() | Granted():
                 await inbox.send(message)
             case Open() if self._sessions.offer(message):
                 try:
@@ -285,7 +289,7 @@ class SignallingClient:
                 match message:
                     case Open():
                         await callbacks.open(message)
-                    case Directory() | Granted():
+                    case Listing() | Directory() | Granted():
                         await callbacks.directory(message)
                     case Ask():
                         await callbacks.ask(message)

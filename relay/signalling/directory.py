@@ -1,4 +1,4 @@
-"""The Directory and Granted messages for what there is, each small enough to send."""
+"""The Listing, Directory and Granted messages for what there is, each small enough to send."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -8,9 +8,11 @@ from relay.signalling.limits import MAXIMUM_DIRECTORY_BYTES
 from relay.signalling.messages import (
     MAXIMUM_DIRECTORY_PART,
     MAXIMUM_GRANTED,
+    MAXIMUM_LISTED,
     MAXIMUM_SERVICES,
     Directory,
     Granted,
+    Listing,
 )
 
 # identity of the owner, published AE title, services
@@ -18,6 +20,9 @@ GrantedRow = tuple[bytes, str, tuple[str, ...]]
 
 # identity, name, HPKE key statement (b"": none yet), connected
 ConnectedRow = tuple[bytes, str, bytes, bool]
+
+# identity, name, and each published AE title with its services
+ListedRow = tuple[bytes, str, tuple[tuple[str, tuple[str, ...]], ...]]
 
 # What one row takes beside its bytes: msgpack's headers, rounded up.
 _OVERHEAD = 16
@@ -46,6 +51,42 @@ def directory_parts(
         size += row_size
     if begins or any(lists):
         yield Directory(begins, *map(tuple, lists))
+
+
+def listing_parts(*, whole: bool, routers: Sequence[ListedRow]) -> Iterator[Listing]:
+    """All of `routers`, in as many messages as it takes; with `whole` the first begins anew.
+
+    A Router whose AE titles fill a message by themselves is listed with as many as fit: the others
+    can be sought.
+    """
+    rows: list[ListedRow] = []
+    size = 0
+    begins = whole
+    for identity, name, published in routers:
+        row, row_size = _listed(identity, name[:64], published)
+        if len(rows) == MAXIMUM_LISTED or size + row_size > MAXIMUM_DIRECTORY_BYTES:
+            yield Listing(begins, tuple(rows))
+            begins, rows, size = False, [], 0
+        rows.append(row)
+        size += row_size
+    if begins or rows:
+        yield Listing(begins, tuple(rows))
+
+
+def _listed(
+    identity: bytes, name: str, published: Sequence[tuple[str, tuple[str, ...]]]
+) -> tuple[ListedRow, int]:
+    """A row that fits a message, and its size in bytes at most."""
+    size = len(identity) + 4 * len(name) + _OVERHEAD
+    taken = []
+    for title, services in published:
+        services = services[:MAXIMUM_SERVICES]
+        more = sum(len(text.encode()) + 2 for text in (title, *services)) + _OVERHEAD
+        if size + more > MAXIMUM_DIRECTORY_BYTES:
+            break
+        taken.append((title, services))
+        size += more
+    return (identity, name, tuple(taken)), size
 
 
 def granted_message(rows: Sequence[GrantedRow]) -> Granted:

@@ -37,14 +37,17 @@ from relay.signalling.messages import (
     Grants,
     Held,
     InLine,
+    Look,
     Message,
     Open,
+    Present,
     Progress,
     Publish,
     PublishKey,
     Refuse,
     Resign,
     Resigned,
+    Seek,
     Slots,
     SlotURLs,
     Withdraw,
@@ -56,7 +59,7 @@ log = structlog.get_logger()
 
 T = TypeVar("T")
 PassedOn = Answer | Refuse | Withdraw | InLine | Announce | Progress
-Request = PublishKey | Publish | Grants | Slots | Resign | Ahead | Ask
+Request = PublishKey | Publish | Grants | Slots | Resign | Ahead | Ask | Seek | Look
 
 # Reasons that a Router may give for an end; others are the Bridge's to give.
 _ROUTERS_REASONS = frozenset(
@@ -103,7 +106,17 @@ class Dispatcher:
         match message:
             case Answer() | Refuse() | Withdraw() | InLine() | Announce() | Progress():
                 await self._pass_on(message, frame)
-            case PublishKey() | Publish() | Grants() | Slots() | Resign() | Ahead() | Ask():
+            case (
+                PublishKey()
+                | Publish()
+                | Grants()
+                | Slots()
+                | Resign()
+                | Ahead()
+                | Ask()
+                | Seek()
+                | Look()
+            ):
                 if self._requests == TOLERATED_REQUESTS:
                     raise SignallingError(f"more than {TOLERATED_REQUESTS} requests at once")
                 self._requests += 1
@@ -133,7 +146,7 @@ class Dispatcher:
 
     async def _open(self, message: Open) -> None:
         session, callee = message.session, message.router
-        ends = await self._ask(self._backend.ends(session))
+        ends = self._backend.ends(session)
         if callee == self._router or ends not in (None, (self._router, callee)):
             # Another's session goes on: only the one who tried is told.
             self._exchange.tell_end(self._router, session, EndReason.PROTOCOL_VIOLATION)
@@ -173,7 +186,7 @@ class Dispatcher:
 
     async def _end(self, message: End, frame: bytes) -> None:
         session = message.session
-        ends = await self._ask(self._backend.ends(session))
+        ends = self._backend.ends(session)
         if ends is None or self._router not in ends:
             return  # both ends may say so at once; an answer would make a loop
         reason = EndReason.PEER_FORGOT
@@ -189,7 +202,7 @@ class Dispatcher:
 
     async def _pass_on(self, message: PassedOn, frame: bytes) -> None:
         session = message.session
-        ends = await self._ask(self._backend.ends(session))
+        ends = self._backend.ends(session)
         if ends is None or self._router not in ends:
             self._unknown(session)
             return
@@ -221,12 +234,14 @@ class Dispatcher:
                     slot=message.slot,
                     size=message.size,
                     get=(get,),
-                    delete=(delete,),
+                    delete=() if delete is None else (delete,),
                 )
                 frame = encode(message)
             if not target.outbox.put(session, message, frame):
                 await self._violated(session, "more is sent than the credit allows")
                 return
+        if isinstance(message, Progress) and message.slots:
+            self._backend.opened(session, _written_by(is_caller).other, message.slots)
         if isinstance(message, Refuse | Withdraw):
             await self._ask(self._backend.ended(session, EndReason.FINISHED))
 
@@ -268,7 +283,7 @@ class Dispatcher:
     async def _carry_out(self, message: Request) -> Message:
         backend, router = self._backend, self._router
         if not isinstance(message, Slots | Resign | Ahead) and not self._notices.take():
-            raise Refused(429, "too many publications and asks; try again in a minute")
+            raise Refused(429, "too many publications, asks and looks; try again in a minute")
         match message:
             case PublishKey(request, statement):
                 async with self._writing:
@@ -280,20 +295,26 @@ class Dispatcher:
                 async with self._writing:
                     return _done(request, await backend.grants(router, rows))
             case Slots(request, session, first, count):
-                writes = _written_by(await self._is_caller(session))
+                writes = _written_by(self._is_caller(session))
                 puts = await backend.put_urls(router, session, writes, first, count)
                 return SlotURLs(request, session, first, tuple(puts))
             case Resign(request, session, slot):
-                reads = _written_by(await self._is_caller(session)).other
+                reads = _written_by(self._is_caller(session)).other
                 get, delete = await backend.read_urls(session, reads, slot)
-                return Resigned(request, session, (get,), (delete,))
+                return Resigned(request, session, (get,), () if delete is None else (delete,))
             case Ahead(request, session, first, count):
-                reads = _written_by(await self._is_caller(session)).other
+                reads = _written_by(self._is_caller(session)).other
                 urls = await backend.ahead_urls(session, reads, first, count)
-                gets, deletes = (tuple(row[part] for row in urls) for part in (0, 1))
+                gets = tuple(get for get, _ in urls)
+                deletes = tuple(delete for _, delete in urls if delete is not None)
                 return AheadURLs(request, session, first, gets, deletes)
             case Ask():
                 return self._pass_ask(message)
+            case Seek(request, ae_title):
+                await self._exchange.seek(self._connection, ae_title)
+                return Done(request, ())
+            case Look(request):
+                return Present(request, self._exchange.present())
 
     def _pass_ask(self, message: Ask) -> Done:
         target = self._exchange.ready(message.router)
@@ -305,8 +326,8 @@ class Dispatcher:
             raise Refused(503, "too much waits for that Router; ask again later")
         return Done(message.request, ())
 
-    async def _is_caller(self, session: bytes) -> bool:
-        ends = await self._backend.ends(session)
+    def _is_caller(self, session: bytes) -> bool:
+        ends = self._backend.ends(session)
         if ends is None or self._router not in ends:
             raise Refused(404, "unknown session")
         return ends[0] == self._router

@@ -6,6 +6,7 @@ nothing that outlives a connection, so that a restart is only a pause.
 """
 
 from collections.abc import Iterable, Sequence
+from typing import NoReturn
 
 import attrs
 import structlog
@@ -16,7 +17,7 @@ from relay.identity import Identity
 from relay.signalling.authentication import Proven, challenge
 from relay.signalling.backend import Backend, GrantRow, RouterRow, SessionRefused, SignedRow
 from relay.signalling.conversation import converse, reason
-from relay.signalling.directory import GrantedRow
+from relay.signalling.directory import GrantedRow, ListedRow
 from relay.signalling.dispatch import Dispatcher
 from relay.signalling.exchange import Connection, Exchange
 from relay.signalling.limits import MAXIMUM_UNAUTHENTICATED, Timeouts
@@ -29,6 +30,7 @@ __all__ = [
     "GrantedRow",
     "Hub",
     "HubStatistics",
+    "ListedRow",
     "RouterRow",
     "SessionRefused",
     "SignedRow",
@@ -69,6 +71,11 @@ class Hub:
         self._strangers: dict[trio.CancelScope, None] = {}
         self._messages = 0
 
+    async def run(self) -> NoReturn:
+        """Tell Routers what changes in the directory, for as long as the Bridge runs."""
+        await self._exchange.tell_news()
+        raise AssertionError("it never ends")
+
     async def serve(self, socket: Socket) -> None:
         """One connection, from its upgrade to its end. Raises nothing for the peer's faults."""
         try:
@@ -88,16 +95,28 @@ class Hub:
 
     async def directory_changed(
         self,
+        of: bytes,
+        *,
+        listed: Sequence[ListedRow] = (),
         routers: Sequence[RouterRow] = (),
         publications: Sequence[bytes] = (),
         gone_routers: Sequence[bytes] = (),
         gone_titles: Sequence[str] = (),
     ) -> None:
-        """Tell every connected Router what is new and what is gone."""
-        self._exchange.directory_changed(routers, publications, gone_routers, gone_titles)
+        """Tell those whom the Router `of` concerns its new rows, and all what is listed or gone."""
+        self._exchange.directory_changed(
+            of,
+            listed=listed,
+            routers=routers,
+            publications=publications,
+            gone_routers=gone_routers,
+            gone_titles=gone_titles,
+        )
 
     async def granted_changed(self, routers: Iterable[bytes]) -> None:
-        """Tell those of these Routers that are connected what others grant them now."""
+        """Tell those of these Routers that are connected whom they have to do with now, and what
+        others grant them.
+        """
         self._exchange.granted_changed(routers)
 
     def connected(self) -> frozenset[bytes]:
@@ -153,10 +172,7 @@ class Hub:
                         self._messages += 1
                         await dispatcher.dispatch(message, frame)
 
-                    nursery.start_soon(self._send_directory, connection)
-                    nursery.start_soon(
-                        self._exchange.tell_granted, connection, self._timeouts.backend
-                    )
+                    nursery.start_soon(self._tell, connection)
                     nursery.start_soon(self._expect_held, connection)
                     await converse(socket, connection.outbox, dispatch, self._timeouts)
         except* RelayError as group:
@@ -165,11 +181,12 @@ class Hub:
             self._exchange.unregister(connection)
             log.info("router disconnected", router=connection.name, why=connection.why)
 
-    async def _send_directory(self, connection: Connection) -> None:
+    async def _tell(self, connection: Connection) -> None:
         with trio.move_on_after(self._timeouts.backend) as scope:
             await self._exchange.send_directory(connection)
         if scope.cancelled_caught:
             raise SignallingError("the registry did not give the directory in time")
+        await self._exchange.tell_granted(connection, self._timeouts.backend)
 
     async def _expect_held(self, connection: Connection) -> None:
         await trio.sleep(self._timeouts.held)

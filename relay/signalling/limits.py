@@ -38,13 +38,17 @@ TOLERATED_REQUESTS = 4 * MAXIMUM_REQUESTS
 # one Router cannot take all of the hub's processor time.
 MESSAGES_PER_SECOND = 5000
 MESSAGES_AT_ONCE = 10_000
-# Requests that reach other Routers' sockets (publications, keys, asks): people cause them, not
-# traffic. Beyond this they are refused.
+# Requests that reach other Routers' sockets (publications, keys, asks), or that read the directory
+# (seeks, looks): people cause them, not traffic. Beyond this they are refused.
 NOTICES_PER_SECOND = 2
 NOTICES_AT_ONCE = 120
 # Connections that have not said who they are. The oldest gives way to the newest, so that idle
-# ones cannot keep Routers out.
-MAXIMUM_UNAUTHENTICATED = 256
+# ones cannot keep Routers out; as many as come at once where a Bridge of 2,000 Routers is started
+# anew, who would push each other out for ever.
+MAXIMUM_UNAUTHENTICATED = 2048
+# A Router whose rows a person sought: each is told of from then on, for as long as the connection
+# lasts. People seek a handful.
+MAXIMUM_SOUGHT = 256
 # One Directory message: leaves room in MAXIMUM_MESSAGE for one more row of two statements.
 MAXIMUM_DIRECTORY_BYTES = 192 * 1024
 # Sessions that a Router was told not to be known, so that it is told once.

@@ -8,10 +8,18 @@ import trio
 
 from relay.errors import SignallingError
 from relay.signalling.limits import MAXIMUM_REQUESTS
-from relay.signalling.messages import AheadURLs, Done, Message, Resigned, SlotURLs, encode
+from relay.signalling.messages import (
+    AheadURLs,
+    Done,
+    Message,
+    Present,
+    Resigned,
+    SlotURLs,
+    encode,
+)
 from relay.signalling.outbox import Outbox
 
-Reply = Done | SlotURLs | Resigned | AheadURLs
+Reply = Done | SlotURLs | Resigned | AheadURLs | Present
 
 
 @attrs.define(slots=True, eq=False)

@@ -32,6 +32,7 @@ from relay.signalling.messages import (
     Grants,
     Held,
     InLine,
+    Listing,
     Message,
     Open,
     Ping,
@@ -71,15 +72,15 @@ class Enrolled:
 
 @attrs.frozen(slots=True)
 class Job:
-    """What a process is given: the Bridge, the size of its directory, and Routers."""
+    """What a process is given: the Bridge, what each Router is to be shown, and Routers."""
 
     host: str
     port: int
     ca_file: str
     network: bytes
     bridge: bytes
-    directory_routers: int
-    directory_publications: int
+    listed: int
+    shown: int
     enrolled: tuple[Enrolled, ...]
 
     def write(self, path: Path) -> None:
@@ -92,17 +93,14 @@ class Job:
         return attrs.evolve(job, enrolled=tuple(Enrolled(*row) for row in rows))
 
 
-def directory_rows(frame: bytes) -> tuple[int, int]:
-    """How many Routers and publications a Directory message holds, its rows unread."""
+def routers_in(frame: bytes) -> int:
+    """How many Routers a Listing or Directory message holds, its rows unread."""
     unpacker = msgpack.Unpacker(max_buffer_size=0)
     unpacker.feed(frame)
     unpacker.read_array_header()
     unpacker.skip()
     unpacker.skip()
-    routers = unpacker.read_array_header()
-    for _ in range(routers):
-        unpacker.skip()
-    return routers, unpacker.read_array_header()
+    return unpacker.read_array_header()
 
 
 class Router:
@@ -114,14 +112,14 @@ class Router:
         self.ready = trio.Event()
         self.dials = 0
         self.directory_bytes = 0
-        # Directory messages behind the snapshot, and when the last of them came.
+        # Messages of the directory behind the snapshot, and when the last of them came.
         self.told, self.told_bytes, self.told_at = 0, 0, 0.0
         self.latencies: list[float] = []
         self._job = job
         self._trust = trust
         self._socket: LeanSocket | None = None
         self._scope = trio.CancelScope()
-        self._rows = [0, 0]
+        self._listed = self._shown = 0
         self._whole, self._granted, self._done = trio.Event(), trio.Event(), trio.Event()
         self._session, self._answered, self._chunk = b"", trio.Event(), 0
 
@@ -144,7 +142,7 @@ class Router:
         self._scope.cancel()
 
     async def _connection(self) -> None:
-        self._rows, self.directory_bytes = [0, 0], 0
+        self._listed = self._shown = self.directory_bytes = 0
         self._whole, self._granted, self._done = trio.Event(), trio.Event(), trio.Event()
         job = self._job
         with trio.CancelScope() as self._scope:
@@ -213,8 +211,8 @@ class Router:
 
     async def _take(self, frame: bytes) -> None:
         number = frame[1]  # behind the header of an array of fewer than sixteen
-        if number == Directory.number:
-            self._take_directory(frame)
+        if number in (Listing.number, Directory.number):
+            self._take_directory(number, frame)
         elif number == InLine.number:
             now = time.monotonic()
             message = decode(frame)
@@ -239,16 +237,18 @@ class Router:
         elif number != Pong.number:
             raise RuntimeError(f"not expected: {decode(frame)!r:.200}")
 
-    def _take_directory(self, frame: bytes) -> None:
+    def _take_directory(self, number: int, frame: bytes) -> None:
         if self._whole.is_set():
             self.told += 1
             self.told_bytes += len(frame)
             self.told_at = time.monotonic()
             return
         self.directory_bytes += len(frame)
-        self._rows = [a + b for a, b in zip(self._rows, directory_rows(frame), strict=True)]
-        job = self._job
-        if self._rows[0] >= job.directory_routers and self._rows[1] >= job.directory_publications:
+        if number == Listing.number:
+            self._listed += routers_in(frame)
+        else:
+            self._shown += routers_in(frame)
+        if self._listed >= self._job.listed and self._shown >= self._job.shown:
             self._whole.set()
 
 
@@ -360,14 +360,20 @@ class Clients:
         await router.ready.wait()
         return {"at": at}
 
-    async def told(self, messages: int) -> dict[str, Any]:
-        """When the last Router had its news: so many messages, but for the last two Routers."""
+    async def told(self, messages: int, partners: bool) -> dict[str, Any]:
+        """When the last Router had its news: so many messages, but for the last two Routers.
+
+        Only those that work with the last but one, if `partners`: it concerns nobody else.
+        """
         others = self._routers[:-2]
+        if partners:
+            concerned = {grantee for grantee, _, _ in self._routers[-2].enrolled.grants}
+            others = [router for router in others if router.identity.public in concerned]
         with trio.fail_after(PATIENCE):
             while any(router.told < messages for router in others):
                 await trio.sleep(0.005)
         found = {
-            "at": max(router.told_at for router in others),
+            "at": max((router.told_at for router in others), default=0.0),
             "bytes": sum(router.told_bytes for router in others),
             "messages": sum(router.told for router in others),
         }

@@ -198,7 +198,7 @@ async def running(directory: Path, count: int, processes: int) -> AsyncIterator[
             path = directory / f"clients-{number}"
             Job(
                 *(LOOPBACK, bridge.port, str(directory / "ca.pem"), network, identity),
-                *(count, count * len(TITLES), tuple(share)),
+                *(count, min(count, PARTNERS + 1), tuple(share)),
             ).write(path)
             process = await trio.lowlevel.open_process(
                 [*beside, sys.executable, "-m", "scripts.benchmark.bridge_clients", str(path)],

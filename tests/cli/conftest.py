@@ -210,6 +210,7 @@ def peers(router: FakeProcess) -> FakeProcess:
         [
             {"peer": FINGERPRINT, "ae_title": "SOUTH_PACS", "services": ["echo", "store"]}
             | {"granted": ["store"], "name": "South Hospital", "claimed_by": None}
+            | {"signed": True}
         ],
     )
     return router

@@ -11,15 +11,25 @@ def test_peers_are_listed_with_what_they_publish(peers: FakeProcess) -> None:
     (row,) = json.loads(peers.relay("peer", "list", "--json").stdout)
     assert row["publishes"] == [
         {"ae_title": "SOUTH_PACS", "services": ["echo", "store"], "granted": ["store"]}
+        | {"signed": True}
     ]
+    assert "not signed" not in result.stdout
 
 
 def test_who_may_use_nothing_is_told_to_ask(peers: FakeProcess) -> None:
-    title = {"peer": FINGERPRINT, "services": ["store"], "granted": []}
+    title = {"peer": FINGERPRINT, "services": ["store"], "granted": [], "signed": True}
     peers.will("GET", "/v1/directory", [title | {"ae_title": name} for name in ("CT", "PACS")])
     shown = peers.relay("peer", "list").stdout
     assert "CT: nothing granted of store; PACS: nothing granted of store" in shown
     assert "ask with `relay grant ask" in shown
+
+
+def test_what_the_bridge_alone_says_is_shown_as_that(peers: FakeProcess) -> None:
+    title = {"peer": FINGERPRINT, "services": ["store"], "granted": [], "signed": False}
+    peers.will("GET", "/v1/directory", [title | {"ae_title": "CT"}])
+    shown = peers.relay("peer", "list").stdout
+    assert "CT (not signed): nothing granted of store" in shown
+    assert "not signed: the Bridge alone says" in shown
 
 
 def test_what_is_to_be_known_of_peers_is_explained(peers: FakeProcess) -> None:

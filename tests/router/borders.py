@@ -49,9 +49,13 @@ class FakeDirectory:
         }
     )
     grants: dict[str, frozenset[str]] = attrs.Factory(dict)
+    only_listed: set[str] = attrs.Factory(set)
 
     def owner(self, title: str) -> bytes | None:
         return self.owners.get(title)
+
+    def signed_owner(self, title: str) -> bytes | None:
+        return None if title in self.only_listed else self.owners.get(title)
 
     def granted(self, title: str) -> frozenset[str]:
         return self.grants.get(title, frozenset())

@@ -125,7 +125,11 @@ async def network(tmp_path: Path) -> AsyncIterator[tuple[Site, Site]]:
                         "services": ["echo", "store"],
                     },
                 )
-                await a.until("/directory", lambda rows: rows and rows[0]["connected"])
+                # It is listed before it is granted to A, whose own directory has it then.
+                await a.until(
+                    "/directory",
+                    lambda rows: rows and rows[0]["connected"] and rows[0]["granted"],
+                )
                 yield a, b
             stopping.set()
             nursery.cancel_scope.cancel()

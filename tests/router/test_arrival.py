@@ -70,6 +70,14 @@ async def test_a_third_hospital_must_have_granted_store(
         assert "relay grant ask WS3 --services store" in why
 
 
+async def test_a_destination_that_is_only_listed_as_the_callers_is_none(world: World) -> None:
+    assert world.arrival().move_asked(move_rq("WS1", 3)).status is None
+    world.directory.only_listed.add("WS1")
+    crossing = world.arrival().move_asked(move_rq("WS1", 3))
+    assert crossing.status == Status.MOVE_DESTINATION_UNKNOWN
+    assert "has not signed" in world.refused[0][2]
+
+
 @pytest.mark.parametrize("via", list(MoveVia))
 @pytest.mark.parametrize("title", ["", "NOBODY", "RELAY", "LEFT_OVER", "SCANNER"])
 async def test_what_nobody_publishes_is_no_destination(

@@ -2,16 +2,19 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import apsw
 import pytest
+import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from relay.database import Database
 from relay.errors import AssociationRejected, DatabaseError, Refused
 from relay.identity import Identity
 from relay.router import directory as module
 from relay.router.directory import Directory, Standing
-from relay.router.node import unix_time
+from relay.router.node import Node, unix_time
 from relay.signalling import messages
 from tests.router.fakes import hospital, listing, publication, router_row
 
@@ -89,6 +92,127 @@ async def test_after_a_start_a_known_title_is_only_not_there_yet(tmp_path: Path)
             gone = messages.Directory(False, (), (), (), ("PACS",))
             await directory.take(gone)
             assert reason(directory, "PACS") == (1, 1, 7)
+
+
+def row(node: Node, *titles: str) -> Any:
+    """A node as it is listed."""
+    published = tuple((title, ("echo", "store")) for title in titles)
+    return node.identity.public, node.contact.name, published
+
+
+def listed(*rows: Any, whole: bool = True) -> messages.Listing:
+    return messages.Listing(whole, rows)
+
+
+async def test_what_is_only_listed_is_shown_and_refused(tmp_path: Path) -> None:
+    async with hospital(tmp_path / "me") as me, hospital(tmp_path / "north") as north:
+        directory = me.joined().directory
+        await directory.take(listed(row(me, "OURS"), row(north, "PACS")))
+        await directory.take(listing())
+        shown = {line["ae_title"]: line for line in directory.to_json()}
+        assert shown["OURS"]["own"]
+        assert shown["PACS"]["services"] == ["echo", "store"]
+        assert shown["PACS"]["name"] == north.contact.name
+        assert not shown["PACS"]["connected"]
+        assert not shown["PACS"]["signed"]
+        assert directory.listed_owner("PACS") == north.identity.public
+        assert directory.signed_owner("PACS") is None
+        assert [peer["enrolled"] for peer in directory.peers_json()] == [True]
+        directory.take_present([north.identity.public])
+        assert [line["connected"] for line in directory.to_json()] == [True, True]
+        assert [peer["connected"] for peer in directory.peers_json()] == [True]
+        # Enough to refuse, and never to send upon: it is the Bridge's word alone.
+        assert directory.owner("PACS") == north.identity.public
+        assert directory.is_published("PACS")
+        assert not directory.is_shown("PACS")
+        assert not directory.is_reachable("PACS")
+        assert reason(directory, "PACS") == (1, 1, 3)
+        with pytest.raises(AssociationRejected, match="granted this Router nothing of PACS: ask"):
+            directory.resolve("PACS", NOW)
+        rows = ((north.identity.public, "PACS", ("store",)),)
+        await directory.take(messages.Granted(rows, 0))
+        assert directory.granted("PACS") == set()
+        assert not directory.permits("PACS", north.identity.public)
+        # The owner's own word comes.
+        await directory.take(listing(north, publications=[publication(north, "PACS", "store")]))
+        assert directory.resolve("PACS", NOW).services == {"store"}
+        assert directory.granted("PACS") == {"store"}
+        assert directory.is_reachable("PACS")
+
+
+async def test_a_new_listing_replaces_the_old_once_the_rows_behind_it_are_there(
+    tmp_path: Path,
+) -> None:
+    async with hospital(tmp_path / "me") as me, hospital(tmp_path / "north") as north:
+        directory = me.joined().directory
+        await directory.take(listed(row(north, "A", "B")))
+        assert not directory.is_published("A")
+        await directory.take(listing())
+        await directory.take(listed())
+        await directory.take(listed(row(north, "B"), whole=False))
+        assert directory.is_published("A")  # what is coming in hides nothing
+        await directory.take(listing())
+        assert [line["ae_title"] for line in directory.to_json()] == ["B"]
+        # A row replaces what was said of that Router before.
+        await directory.take(listed(row(north, "C"), whole=False))
+        assert [line["ae_title"] for line in directory.to_json()] == ["C"]
+        gone = messages.Directory(False, (), (), (north.identity.public,), ("C",))
+        await directory.take(gone)
+        assert list(directory.to_json()) == []
+        assert [peer["enrolled"] for peer in directory.peers_json()] == [False]
+
+
+async def test_a_title_listed_twice_leaves_with_its_last_owner(tmp_path: Path) -> None:
+    """A hostile Bridge gains nothing by it, and breaks nothing."""
+    async with hospital(tmp_path / "me") as me, hospital(tmp_path / "north") as north:
+        directory = me.joined().directory
+        await directory.take(listed(row(me, "A"), row(north, "A")))
+        await directory.take(listing())
+        assert [line["own"] for line in directory.to_json()] == [False]
+        await directory.take(listed(row(me), whole=False))
+        assert directory.owner("A") == north.identity.public
+        await directory.take(listed(row(north), whole=False))
+        assert directory.owner("A") is None
+        assert reason(directory, "A") == (1, 1, 7)
+
+
+async def test_a_title_that_another_is_listed_with_stays_with_whom_it_was(tmp_path: Path) -> None:
+    async with (
+        hospital(tmp_path / "me") as me,
+        hospital(tmp_path / "north") as north,
+        hospital(tmp_path / "thief") as thief,
+    ):
+        directory = me.joined().directory
+        await directory.take(listing(north, publications=[publication(north, "PACS", "store")]))
+        await directory.take(listed(row(thief, "PACS"), whole=False))
+        assert directory.owner("PACS") == north.identity.public
+        assert directory.resolve("PACS", NOW).peer.identity == north.identity.public
+        assert directory.permits("PACS", north.identity.public)
+
+
+async def test_no_more_titles_are_listed_than_are_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAXIMUM_LISTED_TITLES", 2)
+    async with hospital(tmp_path / "me") as me, hospital(tmp_path / "north") as north:
+        directory = me.joined().directory
+        await directory.take(listed(row(north, "A", "B"), row(me, "C")))
+        await directory.take(listing())
+        assert [line["ae_title"] for line in directory.to_json()] == ["A", "B"]
+        await directory.take(listed(row(me, "C"), whole=False))
+        await directory.take(listed(row(north, "A"), whole=False))
+        await directory.take(listed(row(me, "D"), whole=False))
+        assert [line["ae_title"] for line in directory.to_json()] == ["A", "D"]
+
+
+async def test_who_waits_for_news_is_told(tmp_path: Path, autojump_clock: MockClock) -> None:
+    async with hospital(tmp_path / "me") as me, trio.open_nursery() as nursery:
+        directory = me.joined().directory
+        await directory.take(listing())
+        nursery.start_soon(directory.wait_news)
+        await wait_all_tasks_blocked()
+        assert nursery.child_tasks
+        await directory.take(listing())
 
 
 async def test_a_full_disk_loses_only_what_must_be_written(
@@ -218,6 +342,7 @@ async def test_what_the_owner_of_a_title_grants(tmp_path: Path) -> None:
         assert directory.granted("PACS") == {"store"}
         assert directory.granted("CT1") == frozenset()  # South's word about North's title
         assert [row["granted"] for row in directory.to_json()] == [[], ["store"]]
+        assert [row["signed"] for row in directory.to_json()] == [True, True]
         await directory.take(messages.Granted((), 0))
         assert directory.granted("PACS") == frozenset()
 

@@ -1,7 +1,7 @@
 """A Bridge in memory: the hub over a registry that forgets, and Routers joined to it by sockets
 that are pairs of memory channels."""
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -16,6 +16,7 @@ from relay.signalling.hub import (
     GrantedRow,
     GrantRow,
     Hub,
+    ListedRow,
     RouterRow,
     SessionRefused,
     SignedRow,
@@ -30,6 +31,7 @@ from relay.signalling.messages import (
     Granted,
     Held,
     InLine,
+    Listing,
     Message,
     Open,
     Ping,
@@ -84,6 +86,8 @@ class Registry:
     def __init__(self) -> None:
         self.hub: Hub | None = None
         self.routers: dict[bytes, tuple[str, bytes]] = {}
+        # As if every Router had granted every other something.
+        self.all_concern_all = False
         self.publications: dict[bytes, Sequence[bytes]] = {}
         self.granted_by: dict[bytes, Sequence[GrantRow]] = {}
         self.sessions: dict[bytes, tuple[bytes, bytes]] = {}
@@ -93,6 +97,7 @@ class Registry:
         self.fail_urls: Exception | None = None
         self.reads_ahead = False
         self.signed: list[tuple[bytes, Direction, int]] = []
+        self.slots_opened: dict[tuple[bytes, Direction], int] = {}
 
     def enrol(self, identity: Identity, name: str = "hospital") -> None:
         self.routers[identity.public] = (name, b"")
@@ -106,14 +111,16 @@ class Registry:
         name, _ = self.routers[router]
         self.routers[router] = (name, statement)
         assert self.hub is not None
-        await self.hub.directory_changed(routers=[(router, name, statement)])
+        await self.hub.directory_changed(router, routers=[(router, name, statement)])
         return []
 
     async def publish(self, router: bytes, statements: Sequence[bytes]) -> Sequence[str]:
         refused = [f"{s.decode()} is published already" for s in statements if s == b"taken"]
         self.publications[router] = statements
         assert self.hub is not None
-        await self.hub.directory_changed(publications=statements)
+        await self.hub.directory_changed(
+            router, listed=[self._listed(router)], publications=statements
+        )
         return refused
 
     async def grants(self, router: bytes, rows: Sequence[GrantRow]) -> Sequence[str]:
@@ -121,7 +128,7 @@ class Registry:
         before = self.granted_by.get(router, ())
         self.granted_by[router] = rows
         assert self.hub is not None
-        await self.hub.granted_changed({row[0] for row in [*before, *rows]})
+        await self.hub.granted_changed({router, *(row[0] for row in [*before, *rows])})
         return []
 
     async def granted(self, router: bytes) -> Sequence[GrantedRow]:
@@ -133,10 +140,34 @@ class Registry:
             if grantee == router
         ]
 
-    async def directory(self) -> tuple[Sequence[RouterRow], Sequence[bytes]]:
+    def _listed(self, router: bytes) -> ListedRow:
+        titles = (s.decode() for s in self.publications.get(router, ()))
+        return router, self.routers[router][0], tuple((title, ("echo",)) for title in titles)
+
+    async def listing(self) -> Sequence[ListedRow]:
         await trio.lowlevel.checkpoint()
-        rows = [(router, *row) for router, row in self.routers.items()]
-        return rows, [s for statements in self.publications.values() for s in statements]
+        return list(map(self._listed, self.routers))
+
+    async def concerns(self, router: bytes) -> frozenset[bytes]:
+        await trio.lowlevel.checkpoint()
+        if self.all_concern_all:
+            return frozenset(self.routers)
+        return frozenset(
+            {router}
+            | {row[0] for row in self.granted_by.get(router, ())}
+            | {owner for owner, rows in self.granted_by.items() if router in {r[0] for r in rows}}
+        )
+
+    async def rows(self, routers: Collection[bytes]) -> tuple[Sequence[RouterRow], Sequence[bytes]]:
+        await trio.lowlevel.checkpoint()
+        known = sorted(set(routers) & self.routers.keys())
+        rows = [(router, *self.routers[router]) for router in known]
+        return rows, [s for router in known for s in self.publications.get(router, ())]
+
+    async def owner(self, ae_title: str) -> bytes | None:
+        await trio.lowlevel.checkpoint()
+        statement = ae_title.encode()
+        return next((r for r, held in self.publications.items() if statement in held), None)
 
     async def open(self, caller: bytes, message: Open) -> None:
         await trio.lowlevel.checkpoint()
@@ -154,8 +185,7 @@ class Registry:
         if self.sessions.pop(session, None) is not None:
             self.ended_with[session] = reason
 
-    async def ends(self, session: bytes) -> tuple[bytes, bytes] | None:
-        await trio.lowlevel.checkpoint()
+    def ends(self, session: bytes) -> tuple[bytes, bytes] | None:
         return self.sessions.get(session)
 
     async def sessions_of(self, router: bytes) -> Sequence[bytes]:
@@ -189,6 +219,9 @@ class Registry:
             (signed("GET", direction, slot), signed("DELETE", direction, slot)) for slot in slots
         ]
 
+    def opened(self, session: bytes, direction: Direction, slots: int) -> None:
+        self.slots_opened[session, direction] = slots
+
 
 def signed(method: str, direction: Direction, slot: int) -> SignedRow:
     return method, f"https://store.example/{direction.value}/{slot}", (("x-a", "b"),), 1_800_000_000
@@ -207,6 +240,7 @@ class Router:
     opens: "trio.MemoryReceiveChannel[Open]"
     directories: list[Directory]
     asks: list[Ask]
+    listings: list[Listing] = attrs.field(factory=list)
     granted: list[Granted] = attrs.field(factory=list)
 
     @property
@@ -231,6 +265,13 @@ class Bridge:
         self.hub = self.registry.hub = Hub(
             self.identity, NETWORK, self.registry, timeouts=self.timeouts
         )
+        scope = trio.CancelScope()
+        self._serving.append(scope)
+        self.nursery.start_soon(self._run, self.hub, scope)
+
+    async def _run(self, hub: Hub, scope: trio.CancelScope) -> None:
+        with scope:
+            await hub.run()
 
     def stop(self) -> None:
         """As if the process was killed: nothing is left but the registry."""
@@ -295,11 +336,14 @@ class Bridge:
         send, receive = trio.open_memory_channel[Open](1000)
         router = Router(identity, client, receive, [], [])
 
-        async def on_directory(message: Directory | Granted) -> None:
-            if isinstance(message, Granted):
-                router.granted.append(message)
-            else:
-                router.directories.append(message)
+        async def on_directory(message: Listing | Directory | Granted) -> None:
+            match message:
+                case Granted():
+                    router.granted.append(message)
+                case Listing():
+                    router.listings.append(message)
+                case Directory():
+                    router.directories.append(message)
             await trio.lowlevel.checkpoint()
 
         async def on_ask(message: Ask) -> None:

@@ -6,7 +6,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from relay.errors import SignallingError
 from relay.signalling.conversation import converse, reason, receive
-from relay.signalling.limits import Timeouts
+from relay.signalling.limits import MESSAGES_AT_ONCE, MESSAGES_PER_SECOND, Timeouts
 from relay.signalling.messages import End, Message, Ping, Pong, decode, encode
 from relay.signalling.outbox import Outbox
 from tests.signalling.bridge import MemorySocket, session_id, socket_pair
@@ -79,6 +79,46 @@ async def swallow(socket: MemorySocket) -> None:
         pass
 
 
+async def test_who_talks_need_not_ping(autojump_clock: MockClock) -> None:
+    talk = Talk()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(talk.run)
+        sent = []
+        for number in range(10):
+            talk.outbox.put_control(b"frame %d" % number)
+            sent.append(await talk.far.receive())
+            await talk.far.send(encode(Pong(0)))
+            await trio.sleep(TIMEOUTS.heartbeat - 1)
+        assert sent == [b"frame %d" % number for number in range(10)]
+        # Answering counts, hearing does not: what comes in says nothing of us to the other end.
+        await talk.far.send(encode(Ping(7)))
+        assert decode(await talk.far.receive()) == Pong(7)
+        answered = trio.current_time()
+        await trio.sleep(TIMEOUTS.heartbeat - 1)
+        await talk.far.send(encode(Pong(0)))
+        assert decode(await talk.far.receive()) == Ping(0)
+        assert trio.current_time() - answered == pytest.approx(TIMEOUTS.heartbeat)
+        talk.far.cut()
+
+
+async def test_what_is_done_with_a_message_is_not_silence(autojump_clock: MockClock) -> None:
+    talk = Talk()
+    done = trio.Event()
+
+    async def slowly(message: Message, frame: bytes) -> None:
+        await trio.sleep(TIMEOUTS.silence + 1)
+        done.set()
+
+    talk.dispatch = slowly  # type: ignore[method-assign]
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(talk.run)
+        nursery.start_soon(swallow, talk.far)
+        await talk.far.send(encode(End(session_id(1), 0)))
+        await done.wait()
+        assert talk.why == ""
+        talk.far.cut()
+
+
 async def test_an_end_that_takes_nothing_is_left(autojump_clock: MockClock) -> None:
     talk = Talk()
     async with trio.open_nursery() as nursery:
@@ -99,6 +139,24 @@ async def test_a_peer_that_pings_and_does_not_read_costs_one_answer(
         await wait_all_tasks_blocked()
         assert talk.outbox.statistics().control_frames <= 1
         nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("message", [Ping(1), Pong(1)])
+async def test_a_peer_that_pings_without_end_is_read_no_faster_than_messages(
+    autojump_clock: MockClock, message: Message
+) -> None:
+    talk = Talk()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(talk.run)
+        nursery.start_soon(swallow, talk.far)
+        began = trio.current_time()
+        for _ in range(MESSAGES_AT_ONCE + 2 * MESSAGES_PER_SECOND):
+            await talk.far.send(encode(message))
+        await talk.far.send(encode(End(session_id(1), 0)))
+        while not talk.heard:
+            await trio.sleep(0.01)
+        assert trio.current_time() - began == pytest.approx(2, abs=0.1)
+        talk.far.cut()
 
 
 async def test_when_it_ends_whoever_waits_to_send_is_told(autojump_clock: MockClock) -> None:

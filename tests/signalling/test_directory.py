@@ -3,14 +3,22 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.signalling.directory import ConnectedRow, directory_parts, granted_message
+from relay.signalling.directory import (
+    ConnectedRow,
+    ListedRow,
+    directory_parts,
+    granted_message,
+    listing_parts,
+)
 from relay.signalling.messages import (
     MAXIMUM_GRANTED,
     MAXIMUM_MESSAGE,
+    MAXIMUM_PUBLICATIONS,
     MAXIMUM_SERVICES,
     MAXIMUM_STATEMENT,
     Directory,
     Granted,
+    Listing,
     decode,
     encode,
 )
@@ -74,6 +82,62 @@ def test_the_largest_rows_still_fit_a_message() -> None:
 def test_a_long_name_is_cut() -> None:
     (part,) = directory_parts(whole=False, routers=[(bytes(32), "x" * 100, b"", False)])
     assert part.routers[0][1] == "x" * 64
+
+
+@given(
+    st.booleans(),
+    st.lists(
+        st.tuples(
+            st.binary(min_size=32, max_size=32),
+            st.text(max_size=64),
+            st.lists(
+                st.tuples(
+                    st.text(max_size=16), st.lists(st.text(max_size=9), max_size=3).map(tuple)
+                ),
+                max_size=9,
+            ).map(tuple),
+        ),
+        max_size=30,
+    ),
+)
+def test_all_listed_are_there_once_and_only_the_first_part_begins_anew(
+    whole: bool, routers: list[ListedRow]
+) -> None:
+    parts = list(listing_parts(whole=whole, routers=routers))
+    assert [row for part in parts for row in part.routers] == routers
+    assert [part.whole for part in parts] == [whole, *[False] * (len(parts) - 1)][: len(parts)]
+    assert [decode(encode(part)) for part in parts] == parts
+
+
+def test_a_listing_of_nothing() -> None:
+    assert list(listing_parts(whole=True, routers=[])) == [Listing(True, ())]
+    assert list(listing_parts(whole=False, routers=[])) == []
+
+
+def test_a_listing_of_thousands_is_a_few_messages() -> None:
+    services = ("echo", "store", "query", "retrieve")
+    titles = tuple((f"TITLE{n}", services) for n in range(4))
+    routers = [(n.to_bytes(32, "big"), f"Hospital {n}", titles) for n in range(5000)]
+    parts = list(listing_parts(whole=True, routers=routers))
+    assert [row for part in parts for row in part.routers] == routers
+    assert all(len(encode(part)) <= MAXIMUM_MESSAGE for part in parts)
+    assert len(parts) < 10
+
+
+def test_who_fills_a_message_alone_is_listed_with_what_fits() -> None:
+    services = tuple(f"private:1.{n}.{'1' * 60}" for n in range(MAXIMUM_SERVICES + 1))
+    titles = tuple(("é" * 16, services) for _ in range(MAXIMUM_PUBLICATIONS))
+    first, second = listing_parts(
+        whole=True, routers=[(bytes(32), "é" * 100, titles), (bytes(32), "b", titles[:1])]
+    )
+    ((_, name, taken),) = first.routers
+    assert name == "é" * 64
+    assert 0 < len(taken) < MAXIMUM_PUBLICATIONS
+    assert len(taken[0][1]) == MAXIMUM_SERVICES
+    assert second.routers[0][1] == "b"
+    for part in (first, second):
+        assert len(encode(part)) <= MAXIMUM_MESSAGE
+        assert decode(encode(part)) == part
 
 
 def test_what_is_granted_is_one_message() -> None:

@@ -1,5 +1,6 @@
 """What the hub does with each message, and with those that a Router may not send."""
 
+import attrs
 import pytest
 import trio
 import trio.lowlevel
@@ -21,11 +22,15 @@ from relay.signalling.messages import (
     Grants,
     Held,
     Hello,
+    Look,
     Message,
     Ping,
     Pong,
+    Present,
+    Progress,
     Publish,
     Refuse,
+    Seek,
     Slots,
     SlotURLs,
     Welcome,
@@ -83,6 +88,25 @@ async def test_announcements_get_the_other_ends_urls(autojump_clock: MockClock) 
             near.session, 0, 1, 8, 5, (signed("GET", *back),), (signed("DELETE", *back),)
         )
         assert bridge.registry.signed == [(near.session, *there), (near.session, *back)]
+
+
+async def test_the_bridge_hears_what_a_reader_has_opened(autojump_clock: MockClock) -> None:
+    nothing = (0, 0, 0, 0, 0)
+    async with running_bridge() as bridge:
+        a, b = await bridge.router("a"), await bridge.router("c")
+        near, far = await joined(1, a, b)
+        silent = Progress(near.session, nothing, nothing)
+        told = [attrs.evolve(silent, slots=slots) for slots in (7, 8)]
+        for port, other, message in ((near, far, told[0]), (far, near, told[1])):
+            await port.send(silent)
+            assert await other.receive() == silent
+            await port.send(message)
+            assert await other.receive() == message
+        # Of the direction that each reads.
+        assert bridge.registry.slots_opened == {
+            (near.session, Direction.CALLEE_TO_CALLER): 7,
+            (near.session, Direction.CALLER_TO_CALLEE): 8,
+        }
 
 
 async def test_nothing_is_signed_for_an_end_that_is_away(autojump_clock: MockClock) -> None:
@@ -380,6 +404,34 @@ async def swallow(socket: MemorySocket) -> None:
         pass
 
 
+async def test_what_is_sought_is_shown_before_the_answer(autojump_clock: MockClock) -> None:
+    async with running_bridge() as bridge:
+        owner = await bridge.router("a")
+        reply = await owner.client.request(lambda n: Publish(n, (b"PACS",)))
+        assert reply == Done(reply.request, ())
+        socket = await bridge.raw_router("c")
+        await receive_until(socket, Directory)
+        await socket.send(encode(Seek(7, "PACS")))
+        shown = await receive_until(socket, Directory)
+        assert shown.routers == ((owner.public, "hospital a", b"", True),)
+        assert shown.publications == (b"PACS",)
+        assert await receive_until(socket, Done) == Done(7, ())
+        await socket.send(encode(Seek(8, "NONE")))
+        assert await receive_until(socket, Done) == Done(8, ("'NONE' is not published",))
+
+
+async def test_who_is_connected_is_said_when_asked(autojump_clock: MockClock) -> None:
+    async with running_bridge() as bridge:
+        a, b = await bridge.router("a"), await bridge.router("c")
+        reply = await a.client.request(Look)
+        assert isinstance(reply, Present)
+        assert set(reply.routers) == {a.public, b.public}
+        for _ in range(limits.NOTICES_AT_ONCE):
+            reply = await a.client.request(Look)
+        assert isinstance(reply, Done)
+        assert "try again in a minute" in reply.refusals[0]
+
+
 async def test_what_an_away_router_misses_is_not_kept(autojump_clock: MockClock) -> None:
     """Resume brings it again: the hub holds nothing for a connection that is not there."""
     async with running_bridge() as bridge:
@@ -391,5 +443,7 @@ async def test_what_an_away_router_misses_is_not_kept(autojump_clock: MockClock)
             assert await near.send(in_line(S, chunk))
         assert bridge.hub.statistics().waiting_session_bytes == 0
         assert await far.receive() == Connected()
+        while b.public not in bridge.hub.connected():  # what it holds is on the way
+            await trio.sleep(0.001)
         await near.send(in_line(S, 0))
         assert await far.receive() == in_line(S, 0)

@@ -20,6 +20,7 @@ from relay.signalling.messages import (
     EndReason,
     Held,
     Hello,
+    Listing,
     Ping,
     Pong,
     PublishKey,
@@ -38,6 +39,9 @@ from tests.signalling.bridge import (
     running_bridge,
     session_id,
 )
+
+# Of a Directory message that has routers only.
+NONE = ((), (), ())
 
 
 async def test_a_session_crosses(autojump_clock: MockClock) -> None:
@@ -123,6 +127,8 @@ async def test_the_newer_connection_of_a_router_wins(autojump_clock: MockClock) 
 
 async def test_a_silent_router_is_closed_and_shown_as_gone(autojump_clock: MockClock) -> None:
     async with running_bridge() as bridge:
+        bridge.registry.all_concern_all = True
+        bridge.registry.enrol(Identity.from_seed(b"a" * 32))
         watcher = await bridge.router("w")
         socket = await bridge.raw_router("a")
         public = Identity.from_seed(b"a" * 32).public
@@ -154,21 +160,26 @@ async def test_the_directory_is_sent_whole_and_then_what_changes(
     async with running_bridge() as bridge:
         a = await bridge.router("a")
         await trio.sleep(0.1)
-        assert a.directories[0].whole
-        assert a.directories[0].routers == ((a.public, "hospital a", b"", False),)
-        assert a.directories[1].routers == ((a.public, "hospital a", b"", True),)
+        assert a.directories == [Directory(True, ((a.public, "hospital a", b"", False),), *NONE)]
+        assert a.listings == [Listing(True, ((a.public, "hospital a", ()),))]
         b = await bridge.router("c")
+        bridge.registry.granted_by[b.public] = [(a.public, "PACS", ("echo",))]
+        await bridge.hub.granted_changed([a.public, b.public])
         await trio.sleep(0.1)
+        assert a.directories[1:] == [
+            Directory(False, ((b.public, "hospital c", b"", True),), *NONE)
+        ]
         reply = await b.client.request(lambda n: PublishKey(n, b"key statement"))
         assert isinstance(reply, Done)
         assert reply.refusals == ()
-        await bridge.hub.directory_changed(publications=[b"p"], gone_titles=["OLD"])
+        await bridge.hub.directory_changed(b.public, publications=[b"p"], gone_titles=["OLD"])
         await trio.sleep(0.1)
-        assert a.directories[-2].routers == ((b.public, "hospital c", b"key statement", True),)
-        assert a.directories[-1] == Directory(False, (), (b"p",), (), ("OLD",))
+        assert a.directories[-3].routers == ((b.public, "hospital c", b"key statement", True),)
+        assert a.directories[-2] == Directory(False, (), (), (), ("OLD",))
+        assert a.directories[-1] == Directory(False, (), (b"p",), (), ())
         bridge.cut(b)
         await trio.sleep(0.01)
-        assert a.directories[-1].routers == ((b.public, "hospital c", b"key statement", False),)
+        assert a.directories[-1].routers == ((b.public, "hospital c", b"", False),)
 
 
 async def test_revoking_closes_the_socket_and_ends_sessions_at_both_ends_at_once(
@@ -329,7 +340,7 @@ async def test_a_router_that_takes_no_control_is_closed(
         await receive_until(frozen, Directory)
         await trio.sleep(0.1)
         for _ in range(100):
-            await bridge.hub.directory_changed(publications=[bytes(2000)])
+            await bridge.hub.directory_changed(bytes(32), gone_titles=["T" * 16] * 125)
             await trio.sleep(0.001)
         await trio.sleep(0.1)
         assert bridge.hub.connected() == {a.public}
