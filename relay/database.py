@@ -1,22 +1,23 @@
 """SQLite under trio: one file, one worker thread, one transaction at a time.
 
-`Database.run(fn)` hands `fn` the connection inside one transaction in apsw's worker thread. A
+`Database.run(fn)` hands `fn` the connection inside one transaction in the database's own thread. A
 cancelled caller gets its cancellation only when the transaction is through: once asked for, a write
 is neither lost nor left without its outcome known.
 """
 
 import os
+import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, closing
 from functools import partial
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import TypeVar
 
 import apsw
-import apsw.aio
 import trio
 
 from relay.errors import DatabaseError
+from relay.workers import Workers
 
 T = TypeVar("T")
 
@@ -35,9 +36,11 @@ CREATE TABLE IF NOT EXISTS migration (
 class Database:
     """An open database. Made by `open_database`."""
 
-    def __init__(self, path: Path, connection: apsw.Connection) -> None:
+    def __init__(self, path: Path, connection: apsw.Connection, worker: Workers) -> None:
         self.path = path
-        self._connection = connection  # in asynchronous mode outside of the worker thread
+        self._connection = connection  # for who has the lock
+        self._lock = threading.Lock()
+        self._worker = worker
 
     async def run(self, fn: Callable[[apsw.Connection], T]) -> T:
         """Return `fn(connection)`, run in the worker thread as one transaction.
@@ -47,13 +50,16 @@ class Database:
         """
         # Shielded: trio must not abandon a transaction whose outcome the caller would never learn.
         with trio.CancelScope(shield=True):
-            try:
-                result = await _in_worker(
-                    self._connection, partial(_in_transaction, self._connection, fn)
-                )
-            except apsw.Error as error:
-                raise DatabaseError(f"{self.path}: {error}") from error
+            result = await self._worker.run(partial(self.run_here, fn))
         return result
+
+    def run_here(self, fn: Callable[[apsw.Connection], T]) -> T:
+        """As `run`, in the caller's own thread, which waits for it."""
+        try:
+            with self._lock:
+                return _in_transaction(self._connection, fn)
+        except apsw.Error as error:
+            raise DatabaseError(f"{self.path}: {error}") from error
 
 
 @asynccontextmanager
@@ -68,25 +74,26 @@ async def open_database(
     holds a migration that this program does not know: it was written by a newer one.
     """
     path = Path(path)
+    # Of one thread: transactions come in the order in which they were asked for.
+    worker = Workers(1)
     try:
-        _create_private(path)
-        connection = await _connect(path, vfs)
+        with trio.CancelScope(shield=True):
+            connection = await worker.run(partial(_connect, path, vfs))
     except (apsw.Error, OSError) as error:
+        worker.close()
         raise DatabaseError(f"{path}: {error}") from error
     try:
-        try:
-            await _in_worker(connection, partial(_prepare, connection))
-        except apsw.Error as error:
-            raise DatabaseError(f"{path}: {error}") from error
-        database = Database(path, connection)
+        database = Database(path, connection, worker)
         await _migrate(database, migrations)
         yield database
     finally:
         with trio.CancelScope(shield=True):
             try:
-                await connection.aclose()  # type: ignore[attr-defined]  # asynchronous mode
+                await worker.run(connection.close)
             except apsw.Error as error:
                 raise DatabaseError(f"{path}: {error}") from error
+            finally:
+                worker.close()
 
 
 async def copy_database(source: Path, target: Path) -> None:
@@ -118,17 +125,15 @@ def _copy(source: Path, target: Path) -> None:
         raise DatabaseError(f"{source} is damaged: {found}")
 
 
-async def _connect(path: Path, vfs: str) -> apsw.Connection:
-    token = apsw.async_controller.set(apsw.aio.Trio)  # type: ignore[arg-type]
+def _connect(path: Path, vfs: str) -> apsw.Connection:
+    _create_private(path)
+    connection = apsw.Connection(str(path), vfs=vfs or None)
     try:
-        # The same class serves both modes: synchronous in the worker thread, asynchronous outside.
-        return cast(apsw.Connection, await apsw.Connection.as_async(str(path), vfs=vfs or None))
-    finally:
-        apsw.async_controller.reset(token)
-
-
-async def _in_worker(connection: apsw.Connection, call: Callable[[], T]) -> T:
-    return cast(T, await cast("apsw.AsyncConnection", connection).async_run(call))
+        _prepare(connection)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 def _create_private(path: Path) -> None:

@@ -206,6 +206,23 @@ async def test_without_a_write_ahead_log_nothing_is_committed(path: Path) -> Non
     layer.unregister()
 
 
+async def test_a_transaction_in_the_callers_thread_is_one_of_all(path: Path) -> None:
+    async with open_database(path, [FIRST]) as database:
+        await database.run(insert("COUNT", 0))
+
+        def increment(connection: apsw.Connection) -> None:
+            port = connection.execute("SELECT port FROM device").get
+            connection.execute("UPDATE device SET port = ?", (port + 1,))
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(50):
+                nursery.start_soon(database.run, increment)
+                nursery.start_soon(trio.to_thread.run_sync, database.run_here, increment)
+        assert database.run_here(lambda db: db.execute("SELECT port FROM device").get) == 100
+        with pytest.raises(DatabaseError, match="UNIQUE"):
+            database.run_here(insert("COUNT"))
+
+
 async def test_closed_database_says_so(path: Path) -> None:
     async with open_database(path, [FIRST]) as database:
         pass

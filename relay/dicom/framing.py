@@ -25,6 +25,7 @@ TLS_ON_A_PLAIN_PORT = "TLS on a plain port"
 _TLS_RECORDS = (0x15, 0x16)  # alert and handshake, RFC 8446 §5.1
 _HTTP_FIRST_LETTERS = b"GHPODCT"  # GET, HEAD and HTTP/1.1, POST, PUT, PATCH, OPTIONS, DELETE, ...
 _HEADER = struct.Struct(">BxI")
+_P_DATA_TF = int(PDUType.P_DATA_TF)  # to compare with a member of an enumeration takes longer
 
 
 def pdu_name(pdu_type: int) -> str:
@@ -85,23 +86,14 @@ class PDUReader:
         pdu_type: int
         length: int
         pdu_type, length = _HEADER.unpack_from(header)
-        self._check_type(pdu_type)
-        name = pdu_name(pdu_type)
-        match pdu_type:
-            case PDUType.P_DATA_TF:
-                if length > self._maximum_length:
-                    raise RemoteProtocolError(
-                        f"P-DATA-TF length {length}: our maximum length is {self._maximum_length}"
-                    )
-            case PDUType.A_ASSOCIATE_RQ | PDUType.A_ASSOCIATE_AC:
-                if length > MAXIMUM_ASSOCIATE_LENGTH:
-                    request = pdu_type == PDUType.A_ASSOCIATE_RQ
-                    real = request and length <= PLAUSIBLE_ASSOCIATE_LENGTH
-                    error = RequestTooLong if real else RemoteProtocolError
-                    raise error(f"{name} length {length}: at most {MAXIMUM_ASSOCIATE_LENGTH}")
-            case _:
-                if length != SHORT_LENGTH:
-                    raise RemoteProtocolError(f"{name} length {length}: must be {SHORT_LENGTH}")
+        if pdu_type == _P_DATA_TF:
+            if length > self._maximum_length:
+                raise RemoteProtocolError(
+                    f"P-DATA-TF length {length}: our maximum length is {self._maximum_length}"
+                )
+        else:
+            self._check_type(pdu_type)
+            _check_length(pdu_type, length)
         self._first = False
         return HEADER_LENGTH + length
 
@@ -115,3 +107,16 @@ class PDUReader:
         else:
             cause = f"PDU type {pdu_type:02X}H is not known"
         raise RemoteProtocolError(cause, AbortReason.UNRECOGNIZED_PDU)
+
+
+def _check_length(pdu_type: int, length: int) -> None:
+    """Whether a PDU of association control may be so long. Raises `RemoteProtocolError`."""
+    name = pdu_name(pdu_type)
+    if pdu_type in (PDUType.A_ASSOCIATE_RQ, PDUType.A_ASSOCIATE_AC):
+        if length > MAXIMUM_ASSOCIATE_LENGTH:
+            request = pdu_type == PDUType.A_ASSOCIATE_RQ
+            real = request and length <= PLAUSIBLE_ASSOCIATE_LENGTH
+            error = RequestTooLong if real else RemoteProtocolError
+            raise error(f"{name} length {length}: at most {MAXIMUM_ASSOCIATE_LENGTH}")
+    elif length != SHORT_LENGTH:
+        raise RemoteProtocolError(f"{name} length {length}: must be {SHORT_LENGTH}")

@@ -25,7 +25,6 @@ from relay.spool.segments import (
     StoredObject,
     file_name,
     folder_name,
-    unreadable,
 )
 from relay.spool.space import Space
 from relay.spool.vault import SpoolKey, fresh_key
@@ -138,16 +137,13 @@ class Objects:
 
     @asynccontextmanager
     async def reading(self, stored: StoredObject) -> "AsyncIterator[ObjectReader]":
-        """The content of an object. Raises ObjectDamaged, or SpoolError for what may pass."""
-        key = self.key.unwrap(stored.key, stored.item)
+        """The content of an object. Its file is opened by the first read."""
+        unwrap = partial(self.key.unwrap, stored.key, stored.item)
+        reader = ObjectReader(self._files, stored, unwrap, self._workers)
         try:
-            file = await self._workers.run(partial(self._files.open, stored.name))
-        except OSError as error:
-            raise unreadable(error) from error
-        try:
-            yield ObjectReader(file, stored.length, key, self._workers)
+            yield reader
         finally:
-            file.close()
+            reader.close()
 
     async def remove(self, stored: Iterable[StoredObject]) -> None:
         """Erase files whose rows no longer need them.

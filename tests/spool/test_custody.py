@@ -1,6 +1,8 @@
 """Custody: what is kept together, in which order, and what each keeper learns."""
 
-from collections.abc import Callable
+import errno
+import threading
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import apsw
@@ -13,9 +15,12 @@ from relay.database import Database
 from relay.errors import DatabaseError, SpoolBroken, SpoolError, SpoolFull
 from relay.spool import custody as module
 from relay.spool.custody import Custody
-from relay.spool.files import Files
+from relay.spool.files import File, Files
 from relay.spool.items import Batch, Item
+from relay.spool.objects import Objects
+from relay.spool.segments import StoredObject
 from relay.spool.space import Space
+from relay.spool.vault import SpoolKey
 from tests.spool.rows import Rows, a_batch, an_item
 
 
@@ -207,6 +212,171 @@ async def test_a_group_does_not_wait_for_long(
     with custody.coming():
         await custody.keep(a_batch(), an_item())
     assert trio.current_time() - began == pytest.approx(module.GATHERING)
+
+
+# --- in the thread that has written it ----------------------------------------------------------
+
+
+@attrs.define
+class Alone:
+    """Objects that are written, and committed by the thread that has synced them."""
+
+    custody: Custody
+    objects: Objects
+    made: Callable[[StoredObject], Item] = lambda stored: an_item(id=stored.item)
+    told: list[Item] = attrs.field(factory=list)
+
+    async def keep(self, batch: Batch) -> None:
+        writer = await self.objects.begin()
+        await writer.write(b"content")
+        await self.custody.finish(batch, writer, self.made, soon=True, then=self.told.append)
+
+    async def begun(self) -> None:
+        """Return once one is about to be committed."""
+        while self.custody.idle:
+            await trio.sleep(0.001)
+
+
+@pytest.fixture
+async def alone(rows: Rows, space: Space, tmp_path: Path) -> AsyncIterator[Alone]:
+    objects = Objects(Files(tmp_path), SpoolKey(bytes(32)), space)
+    yield Alone(Custody(rows.database, space), objects)
+    await objects.close()
+
+
+async def test_the_thread_that_syncs_an_object_commits_it(alone: Alone, rows: Rows) -> None:
+    batch = a_batch()
+    for _ in range(3):
+        assert alone.custody.idle
+        await alone.keep(batch)
+    assert [item.number for item in alone.told] == [1, 2, 3]
+    assert [await rows.item(item) for item in alone.told] == alone.told
+    assert {item.batch for item in alone.told} == {batch.number}
+    assert (alone.custody.groups, alone.custody.kept) == (3, 3)
+
+
+async def test_and_those_who_wait_by_then(alone: Alone, rows: Rows, nursery: trio.Nursery) -> None:
+    others: list[Keeper] = []
+    made, go_on = alone.made, threading.Event()
+    batch = a_batch()
+
+    def slow(stored: StoredObject) -> Item:
+        assert go_on.wait(10)
+        return made(stored)
+
+    alone.made = slow
+    with trio.fail_after(5):
+        async with trio.open_nursery() as writing:
+            writing.start_soon(alone.keep, batch)
+            await alone.begun()
+            others = await keepers(alone.custody, nursery, 3)
+            go_on.set()
+        while not all(keeper.kept for keeper in others):
+            await trio.sleep(0.01)
+    assert alone.custody.groups == 1
+    assert alone.custody.idle
+    assert await rows.value("SELECT count(*) FROM item") == 4
+
+
+async def test_who_comes_behind_it_is_next(
+    alone: Alone, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAXIMUM_GROUP", 1)
+    made, go_on = alone.made, threading.Event()
+
+    def slow(stored: StoredObject) -> Item:
+        assert go_on.wait(10)
+        return made(stored)
+
+    alone.made = slow
+    with trio.fail_after(5):
+        async with trio.open_nursery() as writing:
+            writing.start_soon(alone.keep, a_batch())
+            await alone.begun()
+            (behind,) = await keepers(alone.custody, nursery, 1)
+            go_on.set()
+        while behind.kept is None:
+            await trio.sleep(0.01)
+    assert alone.custody.groups == 2
+
+
+@pytest.mark.parametrize("full", [True, False])
+async def test_a_commit_that_fails_there(
+    alone: Alone, rows: Rows, space: Space, monkeypatch: pytest.MonkeyPatch, full: bool
+) -> None:
+    error = DatabaseError("queue.db: disk I/O error")
+    error.__cause__ = apsw.FullError() if full else apsw.IOError()
+
+    def fail(_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(rows.database, "run_here", fail)
+    batch = a_batch()
+    with pytest.raises(SpoolFull if full else SpoolBroken, match="disk I/O error"):
+        await alone.keep(batch)
+    monkeypatch.undo()
+    assert not alone.told
+    assert batch.number == 0
+    assert alone.custody.idle
+    if full:
+        await alone.keep(batch)
+        assert [item.number for item in alone.told] == [1]
+    else:
+        with pytest.raises(SpoolBroken):
+            space.check()
+
+
+async def test_an_object_that_is_not_on_the_disk_is_no_fault_of_the_commit(
+    alone: Alone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: object, __: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(File, "write", fail)
+    with pytest.raises(SpoolFull, match="No space"):
+        await alone.keep(a_batch())
+    monkeypatch.undo()
+    assert alone.custody.idle
+    await alone.keep(a_batch())
+    assert len(alone.told) == 1
+
+
+async def test_who_hands_in_is_told_in_the_order_of_the_numbers(
+    custody: Custody, gate: Gate
+) -> None:
+    told: list[int] = []
+    batch = a_batch()
+    handed = [
+        custody.hand_in(batch, an_item(), lambda item: told.append(item.number)) for _ in range(5)
+    ]
+    gate.open.set()
+    for one in reversed(handed):
+        await custody.wait(one)
+    assert told == [1, 2, 3, 4, 5]
+
+
+async def test_a_fault_of_one_who_is_told_is_nobody_elses(
+    alone: Alone, custody: Custody, gate: Gate, rows: Rows
+) -> None:
+    told: list[int] = []
+
+    def then(item: Item) -> None:
+        told.append(item.number)
+        if len(told) in (1, 3):
+            raise ZeroDivisionError("a fault")
+
+    batch = a_batch()
+    handed = [custody.hand_in(batch, an_item(), then) for _ in range(2)]
+    gate.open.set()
+    assert [(await custody.wait(one)).number for one in handed] == told == [1, 2]
+    assert custody.groups == 1
+    writer = await alone.objects.begin()
+    await alone.custody.finish(batch, writer, alone.made, soon=True, then=then)
+    assert told == [1, 2, 3]
+    assert await rows.value("SELECT count(*) FROM item") == 3
+
+
+# --- what goes wrong ------------------------------------------------------------------------------
 
 
 async def test_a_commit_that_fails_is_told_to_all_and_nothing_more_is_kept(

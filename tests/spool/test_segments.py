@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import random
+import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -42,6 +43,16 @@ async def store(objects: Objects, content: bytes, fragment: int = 16382) -> Stor
     for at in range(0, len(content), fragment):
         await writer.write(memoryview(content)[at : at + fragment])
     return await writer.finish()
+
+
+async def test_whole_is_what_is_in_memory_still(objects: Objects) -> None:
+    writer = await objects.begin()
+    assert writer.whole
+    await writer.write(bytes(SEGMENT))
+    assert writer.whole
+    await writer.write(bytes(1))
+    assert not writer.whole
+    await writer.discard()
 
 
 async def load(objects: Objects, stored: StoredObject) -> bytes:
@@ -99,6 +110,32 @@ async def test_segments_come_one_at_a_time(objects: Objects) -> None:
     async with objects.reading(stored) as reader:
         sizes = [len(segment) async for segment in reader.segments()]
     assert sizes == [SEGMENT, SEGMENT, 12345]
+
+
+async def test_what_is_read_soon_is_left_whole_if_it_is_one_segment(objects: Objects) -> None:
+    for size, soon in ((0, True), (5, True), (SEGMENT, True), (SEGMENT + 1, True), (5, False)):
+        writer = await objects.begin()
+        for at in range(0, size, 65536):
+            await writer.write(memoryview(CONTENT)[at : min(at + 65536, size)])
+        assert writer.content is None
+        stored = await writer.finish(soon=soon)
+        assert writer.content == (CONTENT[:size] if soon and size <= SEGMENT else None)
+        assert await load(objects, stored) == CONTENT[:size]
+
+
+async def test_something_is_done_with_it_in_the_thread_that_wrote_it(
+    objects: Objects, disk: Disk
+) -> None:
+    writer = await objects.begin()
+    await writer.write(b"content")
+
+    def then(stored: StoredObject) -> int:
+        assert threading.current_thread() is not threading.main_thread()
+        assert disk.done["sync"] > synced
+        return stored.length
+
+    synced = disk.done["sync"]
+    assert await writer.finish_with(then) == 7
 
 
 async def test_nothing_of_it_is_on_the_disk_as_it_was(objects: Objects, disk: Disk) -> None:

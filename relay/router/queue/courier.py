@@ -5,6 +5,8 @@ and none waits for another but for the sessions that one Router has in all, whic
 first.
 """
 
+from collections.abc import Collection
+
 import structlog
 import trio
 
@@ -12,7 +14,7 @@ from relay.errors import DatabaseError
 from relay.router.queue.lane import FAULT_PAUSE, Lane
 from relay.router.queue.sessions import MAXIMUM_SESSIONS, Sessions
 from relay.router.queue.state import Queue
-from relay.spool.items import Batch, Pause
+from relay.spool.items import Batch, Item, Pause
 
 log = structlog.get_logger()
 
@@ -38,7 +40,10 @@ class Couriers:
             for lane in self._lanes.values():
                 nursery.start_soon(lane.run)
             self._nursery = nursery
-            await trio.sleep_forever()
+            try:
+                await trio.sleep_forever()
+            finally:
+                self._nursery = None  # associations that end later find it closed
 
     async def _left(self) -> tuple[list[Pause], list[str]]:
         """What is paused, and for whom anything waits."""
@@ -50,14 +55,32 @@ class Couriers:
                 log.error("queue not readable", why=str(error))
                 await trio.sleep(FAULT_PAUSE)
 
-    def arrived(self, batch: Batch, accepted: frozenset[tuple[str, str]]) -> None:
-        """An object of `batch`, whose association may bring the `accepted` pairs, is kept."""
-        self._lane(batch.called).arrived(batch, accepted)
+    def arrived(
+        self,
+        batch: Batch,
+        accepted: frozenset[tuple[str, str]],
+        item: Item | None = None,
+        content: bytes | None = None,
+    ) -> None:
+        """An object of `batch`, whose association may bring the `accepted` pairs, is kept.
+
+        See `Firsts.arrived` for `item` and `content`.
+        """
+        self._lane(batch.called).arrived(batch, accepted, item, content)
+
+    def coming(self, batch: Batch, accepted: frozenset[tuple[str, str]]) -> None:
+        """See `Lane.coming`."""
+        self._lane(batch.called).coming(batch, accepted)
 
     def closed(self, batch: Batch) -> None:
         """Nothing more comes with `batch`."""
-        if batch.number:
+        if batch.number or batch.called in self._lanes:
             self._lane(batch.called).closed(batch)
+
+    def discarded(self, items: Collection[bytes]) -> None:
+        """Objects of these ids are not wanted any more: none is sent from memory."""
+        for lane in self._lanes.values():
+            lane.discarded(items)
 
     def wake(self, called: str | None = None) -> None:
         """It is worth trying at once: a person says so, or the network has come back."""

@@ -69,9 +69,11 @@ FORGET_AT_LEAST = 64
 async def deliver(queue: Queue, errand: Errand) -> Report:
     """Carry `errand` to its device, as far as it goes. What it changes is in the rows by then."""
     node, batch = queue.node, errand.batch
-    page = await errand.next_page()
-    if not page:
-        return Report(How.DONE)
+    page: list[Item] | None = None
+    if batch.number:  # else its first object is still coming
+        page = await errand.next_page()
+        if not page:
+            return Report(How.DONE)
     # One association brings no more than 128 pairs; what retries have beyond waits its turn.
     pairs = sorted(await errand.pairs())[: negotiation.MAXIMUM_CONTEXTS]
     contexts = negotiation.propose([(sop_class, (syntax,)) for sop_class, syntax in pairs])
@@ -114,7 +116,12 @@ class _Session:
     """One session, while it lasts: what is said, and what is heard."""
 
     def __init__(
-        self, queue: Queue, errand: Errand, call: OutgoingCall, ledger: Ledger, page: list[Item]
+        self,
+        queue: Queue,
+        errand: Errand,
+        call: OutgoingCall,
+        ledger: Ledger,
+        page: list[Item] | None,
     ) -> None:
         self._queue = queue
         self._spool = queue.spool
@@ -122,7 +129,7 @@ class _Session:
         self._batch = errand.batch
         self._call = call
         self._ledger = ledger
-        self._page = page  # the first one
+        self._page = page  # the first one; None: it is not there yet
         self._proposed = frozenset(
             (context.abstract_syntax, context.transfer_syntaxes[0])
             for context in call.request.contexts
@@ -181,9 +188,9 @@ class _Session:
         ledger, items = self._ledger, self._spool.items
         ledger.add_known(await items.unforgotten(self._batch.peer, notes.MAXIMUM_ROWS))
         await self._forget(far)
-        if isinstance(self._errand, Firsts):
+        page = self._page if self._page is not None else await self._errand.next_page()
+        if page and isinstance(self._errand, Firsts):
             await items.begin_batch(self._batch)
-        page = self._page
         while page and not self._errand.stopped:
             answered = await self._ask(far, [item for item in page if item.attempted])
             for item in page:
@@ -212,36 +219,45 @@ class _Session:
 
     async def _send_item(self, far: TunnelAssociation, item: Item) -> None:
         context = self._contexts.get(item.pair)
-        if context is not None:
+        content = self._errand.content(item)
+        if context is not None and content is not None:
+            await self._begin_item(far, context, item)
+            await self._send_segment(far, context, item, content, last=True)
+        elif context is not None:
             await self._send_object(far, context, item)
         elif item.pair in self._proposed:
             await self._ledger.not_accepted(item)
 
     async def _send_object(self, far: TunnelAssociation, context: int, item: Item) -> None:
         begun = False
-        compressible = (
-            item.transfer_syntax in UNCOMPRESSED_TRANSFER_SYNTAXES and item.length >= SMALL_OBJECT
-        )
+        left = item.length
         try:
             async with (
                 self._spool.objects.reading(item.stored) as reader,
                 aclosing(reader.segments()) as segments,
             ):
-                left = item.length
                 async for segment in segments:
                     if not begun:
                         begun = True
                         await self._begin_item(far, context, item)
                     left -= len(segment)
-                    if not left:
-                        self._open = None
-                    pdv = PDV(context, False, not left, segment)
-                    await far.send(pdv, compressible=compressible, end_of_message=not left)
+                    await self._send_segment(far, context, item, segment, last=not left)
         except ObjectDamaged as error:
             log.error("object damaged", item=item.id.hex(), why=str(error))
             self._ledger.damaged(item, str(error))
             if begun:
                 raise  # the far side has half of it, and only the end of the session says so
+
+    async def _send_segment(
+        self, far: TunnelAssociation, context: int, item: Item, segment: bytes, *, last: bool
+    ) -> None:
+        compressible = (
+            item.transfer_syntax in UNCOMPRESSED_TRANSFER_SYNTAXES and item.length >= SMALL_OBJECT
+        )
+        if last:
+            self._open = None
+        pdv = PDV(context, False, last, segment)
+        await far.send(pdv, compressible=compressible, end_of_message=last)
 
     async def _begin_item(self, far: TunnelAssociation, context: int, item: Item) -> None:
         self._open = item.id

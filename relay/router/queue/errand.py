@@ -1,9 +1,12 @@
 """What one delivery session carries: a batch's first attempts in their order, or some retries.
 
-A batch whose association is still open goes out while it comes in: `next_page` waits for more.
+A batch whose association is still open goes out while it comes in: `next_page` waits for more. What
+comes then is given on as it came: to look for each object in the rows, and to read it back, is more
+than half of its transactions and a fifth of the processor time that it takes beside the tunnel.
 """
 
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Protocol
 
 import trio
@@ -19,8 +22,14 @@ PAGE = 64
 IDLE_RELEASE = 120.0
 
 # So long where another errand waits for its session: a modality that keeps its association open for
-# a whole examination, and has a few beside it, must not keep what is there from going out.
+# a whole examination, and has a few beside it, must not keep what is there from going out. Also
+# where nothing is kept yet: an object that is long in coming is to hold no place at the device.
 IDLE_WANTED = 5.0
+
+# Bytes of data sets that one errand holds in memory from their coming to their going: some CT
+# images, since what goes out as fast as it comes in is few at a time. A session's windows have more
+# (relay.router.queue.sessions).
+MAXIMUM_CONTENT = 4 * 2**20
 
 
 class Errand(Protocol):
@@ -42,6 +51,9 @@ class Errand(Protocol):
 
     async def next_page(self) -> list[Item]:
         """The next items, once there are any; none: there are none left, or it is stopped."""
+
+    def content(self, item: Item) -> bytes | None:
+        """The data set of an item, if it is at hand; it is given once."""
 
 
 class Firsts:
@@ -67,23 +79,62 @@ class Firsts:
         self._items = items
         self._accepted = accepted
         self._wanted = wanted
-        self._after = 0
+        self._after = 0  # the number of the last one that was given
+        self._fresh: deque[Item] = deque()  # what follows that one, as it came
+        self._gapless = False  # what comes now follows on that
+        self._contents: dict[bytes, bytes] = {}
+        self._content_size = 0
         self._news = trio.Event()
         self._turn = trio.Lock()
 
-    def arrived(self) -> None:
-        """There is a new item, or the batch is closed."""
+    def arrived(self, item: Item | None = None, content: bytes | None = None) -> None:
+        """There is a new item, or the batch is closed.
+
+        Without `item`, and where more come than a page has, they are looked for in the rows.
+        `content` is the item's data set, if it is at hand.
+        """
+        if item is None:
+            self._gapless = False
+        elif self._gapless and not self.stopped and item.number > self._after:
+            self._gapless = len(self._fresh) < PAGE
+            if self._gapless:
+                self._fresh.append(item)
+                self._hold(item, content)
         self._news.set()
+
+    def _hold(self, item: Item, content: bytes | None) -> None:
+        if content is not None and self._content_size + len(content) <= MAXIMUM_CONTENT:
+            self._contents[item.id] = content
+            self._content_size += len(content)
+
+    def content(self, item: Item) -> bytes | None:
+        """See `Errand.content`."""
+        content = self._contents.pop(item.id, None)
+        if content is not None:
+            self._content_size -= len(content)
+        return content
+
+    def discarded(self, items: Collection[bytes]) -> None:
+        """A person has discarded these: what is not being sent by now has no file, and is not."""
+        self._let_go(items)
+        self._fresh = deque(item for item in self._fresh if item.id not in items)
+
+    def _let_go(self, items: Iterable[bytes]) -> None:
+        for item in items:
+            self._content_size -= len(self._contents.pop(item, b""))
 
     def stop(self) -> None:
         """See `Errand.stop`."""
         self.stopped = True
+        self._let_go(list(self._contents))
         self._news.set()
 
     async def pairs(self) -> frozenset[tuple[str, str]]:
         """See `Errand.pairs`. Also what may still come, so that it need not wait for another."""
+        unseen = not self.batch.number  # what comes with its first object is in no row yet
         waiting = await self._items.pairs(self.batch)
-        return waiting | (self._accepted if self.batch.closed is None else frozenset())
+        comes = unseen or self.batch.closed is None
+        return waiting | (self._accepted if comes else frozenset())
 
     async def next_page(self) -> list[Item]:
         """See `Errand.next_page`."""
@@ -92,7 +143,12 @@ class Firsts:
             while not self.stopped:
                 news = self._news = trio.Event()
                 closed = self.batch.closed is not None
-                page = await self._items.firsts(self.batch, self._after, limit)
+                if self._fresh:
+                    page = [self._fresh.popleft() for _ in range(min(limit, len(self._fresh)))]
+                elif self._gapless and not closed:
+                    page = []
+                else:
+                    page = await self._from_rows(limit)
                 if page:
                     self._after = page[-1].number
                 if page or closed:
@@ -101,9 +157,21 @@ class Firsts:
                     break
             return []
 
+    async def _from_rows(self, limit: int) -> list[Item]:
+        """The next items by the rows. What comes from now on follows on them, if that is all."""
+        self._gapless = True
+        page = await self._items.firsts(self.batch, self._after, limit)
+        if len(page) == limit:
+            self._gapless = False
+            self._let_go(item.id for item in self._fresh)
+            self._fresh.clear()
+        while page and self._fresh and self._fresh[0].number <= page[-1].number:
+            self._fresh.popleft()
+        return page
+
     async def _more_comes(self, news: trio.Event) -> bool:
         """Whether it is worth to hold the session: there is news in time."""
-        until = trio.current_time() + IDLE_RELEASE
+        until = trio.current_time() + (IDLE_RELEASE if self.batch.number else IDLE_WANTED)
         while (left := until - trio.current_time()) > 0:
             with trio.move_on_after(min(left, IDLE_WANTED)):
                 await news.wait()
@@ -135,6 +203,10 @@ class Retries:
         await trio.lowlevel.checkpoint()
         items, self._items = self._items, []
         return [] if self.stopped else items
+
+    def content(self, item: Item) -> bytes | None:
+        """See `Errand.content`."""
+        return None
 
 
 def together(items: Sequence[Item], batches: dict[int, Batch]) -> Retries | None:

@@ -55,6 +55,17 @@ class Events:
             raise AssociationAborted(0, 0, "no response to N-EVENT-REPORT")
         return waiting.status
 
+    async def answer(self, response: PDV) -> None:
+        """Send a response, but not between the two parts of a report.
+
+        Raises AssociationAborted.
+        """
+        if self.lock.locked():  # one that is free costs a turn of the event loop
+            async with self.lock:
+                await self._near.send(response)
+        else:
+            await self._near.send(response)
+
     def answered(self, response: CommandSet) -> None:
         """A response has come. What was not asked is passed over."""
         if response.command_field != CommandField.N_EVENT_REPORT_RSP:

@@ -7,6 +7,7 @@ Whatever happens in a lane stays in it: a device that is away, a database that c
 fault of our own as well.
 """
 
+from collections.abc import Collection
 from functools import partial
 from math import inf
 
@@ -21,7 +22,7 @@ from relay.router.queue.ledger import How, Report
 from relay.router.queue.pauses import ALONE, Pauses
 from relay.router.queue.sessions import Sessions
 from relay.router.queue.state import Queue
-from relay.spool.items import Batch, Hold, Pause
+from relay.spool.items import Batch, Hold, Item, Pause
 
 log = structlog.get_logger()
 
@@ -41,6 +42,11 @@ SHORTEST_PAUSE = 1.0
 
 # How long a wait for what is due goes on without a look at the clock, which may be set meanwhile.
 LONGEST_LOOK_AWAY = 60.0
+
+# A row is there from its commit on; who is told of it is told a few turns of the event loop later.
+# So long, and so often, is waited for that: a hundred times what it takes.
+TELLING = 0.005
+TELLINGS = 20
 
 OWN_FAULT = "a fault of Relay's own: the log has it"
 
@@ -66,6 +72,9 @@ class Lane:
         self._finishing = False
         self._reachable = False
         self._more = False  # and waits for one of those to end
+        # Whose first object is on its way to the disk, with the pairs that may come.
+        self._coming: dict[Batch, frozenset[tuple[str, str]]] = {}
+        self._ahead: set[Firsts] = set()  # begun before it, over one session of several
         # Batches whose association is open still: the very ones that the intake closes.
         self._open: dict[int, tuple[Batch, frozenset[tuple[str, str]]]] = {}
 
@@ -81,21 +90,43 @@ class Lane:
 
     # --- what happens to it -----------------------------------------------------------------------
 
-    def arrived(self, batch: Batch, accepted: frozenset[tuple[str, str]]) -> None:
-        """An object of `batch` is kept."""
+    def coming(self, batch: Batch, accepted: frozenset[tuple[str, str]]) -> None:
+        """The first object of `batch` has begun to come: a session may be there when it is kept."""
+        if not (self.failures or self.paused is not None or self._finishing):
+            self._coming[batch] = accepted
+            self._wake.set()
+
+    def arrived(
+        self,
+        batch: Batch,
+        accepted: frozenset[tuple[str, str]],
+        item: Item | None = None,
+        content: bytes | None = None,
+    ) -> None:
+        """An object of `batch` is kept. See `Firsts.arrived` for `item` and `content`."""
+        self._coming.pop(batch, None)
         if batch.closed is None:
             self._open[batch.number] = batch, accepted
-        self._news(batch)
+        self._news(batch, item, content)
 
     def closed(self, batch: Batch) -> None:
         """Nothing more comes with `batch`."""
+        self._coming.pop(batch, None)
         self._open.pop(batch.number, None)
         self._news(batch)
 
-    def _news(self, batch: Batch) -> None:
+    def discarded(self, items: Collection[bytes]) -> None:
+        """See `Firsts.discarded`."""
+        for errand in self._running:
+            if isinstance(errand, Firsts):
+                errand.discarded(items)
+
+    def _news(self, batch: Batch, item: Item | None = None, content: bytes | None = None) -> None:
         for errand in self._running:
             if isinstance(errand, Firsts) and errand.batch is batch:
-                errand.arrived()
+                errand.arrived(item, content)
+                if errand in self._ahead:
+                    self._wake.set()
                 return  # it carries that too, or wakes the lane when it ends
         self._wake.set()
 
@@ -153,25 +184,40 @@ class Lane:
 
     async def _begin(self, nursery: trio.Nursery) -> float:
         """Begin what can be; how long to wait for the next thing, in seconds."""
+        self._widen(nursery)
         while not self._finishing and self.paused is None and len(self._running) < self._room:
             # Rows are read shielded: cancelled, this would begin and end sessions for ever.
             await trio.lowlevel.checkpoint_if_cancelled()
             left = self._until - trio.current_time()
             if left > 0:
                 return left
-            errand = await self._next()
+            errand = await self._next() or self._next_coming()
             if errand is None:
                 return await self._until_due()
             if self._finishing or self.paused is not None:
                 break  # meanwhile
             self._retried = isinstance(errand, Retries)
             split = errand.split if isinstance(errand, Firsts) else 1
-            for _ in range(min(split, self._room - len(self._running))):
-                self._running.append(errand)
-                nursery.start_soon(self._carry, errand)
+            if isinstance(errand, Firsts) and split > 1 and not errand.batch.number:
+                # A device's associations are dear: the others when there is something to carry.
+                self._ahead.add(errand)
+                split = 1
+            self._start(nursery, errand, split)
         if not self._more and self.paused is None and not self._finishing:
             self._more = await self._next() is not None
         return inf
+
+    def _start(self, nursery: trio.Nursery, errand: Errand, sessions: int) -> None:
+        for _ in range(min(sessions, self._room - len(self._running))):
+            self._running.append(errand)
+            nursery.start_soon(self._carry, errand)
+
+    def _widen(self, nursery: trio.Nursery) -> None:
+        """Begin the other sessions of what was begun ahead, once its first object is kept."""
+        for errand in [errand for errand in self._ahead if errand.batch.number]:
+            self._ahead.discard(errand)
+            if not errand.stopped:
+                self._start(nursery, errand, errand.split - 1)
 
     @property
     def _room(self) -> int:
@@ -201,11 +247,18 @@ class Lane:
     async def _next_batch(self) -> Firsts | None:
         items = self._spool.items
         busy = [errand.batch.number for errand in self._running if isinstance(errand, Firsts)]
-        batch = await items.next_batch(self.called, busy)
+        while (batch := await items.next_batch(self.called, busy)) is not None:
+            if not self._is_carried(batch):
+                break
+            busy.append(batch.number)
         if batch is None:
             return None
-        if batch.closed is None and batch.number not in self._open:
+        if self._is_untold(batch):
             # Read before its association ended, or before its first object was told of.
+            for _ in range(TELLINGS):
+                if not (self._spool.custody.committing and self._is_untold(batch)):
+                    break
+                await trio.sleep(TELLING)
             batch = (await items.batches([batch.number])).get(batch.number, batch)
         accepted: frozenset[tuple[str, str]] = frozenset()
         if batch.number in self._open:
@@ -214,6 +267,35 @@ class Lane:
             batch = attrs.evolve(batch, closed=self._spool.clock())
         split = self._split(batch)
         return Firsts(items, batch, accepted, split=split, wanted=partial(self._wanted, batch))
+
+    def _is_untold(self, batch: Batch) -> bool:
+        """Whether a row is open and its association is not known to be."""
+        return batch.closed is None and batch.number not in self._open
+
+    def _is_carried(self, batch: Batch) -> bool:
+        """Whether a session has `batch` that was begun before it had a number."""
+        for errand in self._running:
+            had = errand.batch
+            if had.number in (0, batch.number) and (had.opened, had.calling) == (
+                batch.opened,
+                batch.calling,
+            ):
+                return isinstance(errand, Firsts)
+        return False
+
+    def _next_coming(self) -> Firsts | None:
+        """A batch of which nothing is kept yet, where nothing else waits.
+
+        Opening a session takes two round trips and more, and the first object to come in less.
+        """
+        while self._coming and not self.failures:
+            batch = next(iter(self._coming))
+            accepted = self._coming.pop(batch)
+            if not batch.number and batch.closed is None:
+                wanted = partial(self._wanted, batch)
+                items, split = self._spool.items, self._split(batch)
+                return Firsts(items, batch, accepted, split=split, wanted=wanted)
+        return None
 
     def _wanted(self, batch: Batch) -> bool:
         """Whether something waits for the session that `batch` has."""
@@ -253,6 +335,8 @@ class Lane:
         finally:
             self._running.remove(errand)
             self._more = False
+            if isinstance(errand, Firsts):
+                self._ahead.discard(errand)
         if report.how is not How.DONE:
             errand.stop()  # what this session had taken of it is begun anew with the rest
         try:
@@ -269,8 +353,10 @@ class Lane:
         if report.delivered or report.how is How.DONE:
             self.failures, self.reason = 0, ""
         match report.how:
-            case How.DONE if not report.settled and not _is_shared(errand):
+            case How.DONE if not report.settled and errand.batch.number and not _is_shared(errand):
                 self._until = max(self._until, trio.current_time() + SHORTEST_PAUSE)
+            case How.TROUBLE if not errand.batch.number:
+                pass  # nothing was to go yet: if it lasts, the first object says so
             case How.TROUBLE if self.paused is None:
                 self._failed(report.reason)
             case How.PAUSE if self.paused is None:

@@ -11,6 +11,7 @@ is sent again.
 import sys
 from collections.abc import Callable
 from enum import Enum
+from math import inf
 
 import attrs
 import structlog
@@ -40,6 +41,10 @@ MAXIMUM_OUTSTANDING = 512
 # Items whose Forget was sent and is not noted as told. They are noted when there are twice as many,
 # the older half: the session has brought enough since then for the far Router to have read it.
 TOLD = 1024
+
+# Between two transactions that note results, while more are awaited: each costs more than all that
+# is noted in it, and the files that are erased behind it another call to a thread.
+GATHERING = 0.05
 
 # Between two attempts of one object that the device had no room for, or that were cut off.
 _AGAIN = Pauses()
@@ -113,15 +118,20 @@ class Ledger:
 
     async def run(self) -> None:
         """Note what becomes of items, for ever. Raises DatabaseError."""
+        due = -inf
         while True:
-            if self._changes:
-                await self._settle()
-            else:
+            if not self._changes:
                 await self.changed.park()
+            elif self.outstanding and trio.current_time() < due:
+                with trio.move_on_at(due):
+                    await self.changed.park()
+            else:
+                await self._settle()
+                due = trio.current_time() + GATHERING
 
     async def room(self) -> None:
         """Return once one more item may be under way."""
-        await trio.lowlevel.checkpoint()
+        await trio.lowlevel.checkpoint_if_cancelled()  # a turn for each object is dear
         while len(self.outstanding) + len(self._changes) >= MAXIMUM_OUTSTANDING:
             await self.changed.park()
 

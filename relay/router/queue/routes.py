@@ -157,6 +157,7 @@ class QueueRoutes:
         while True:
             with trio.CancelScope(shield=True):
                 gone = await spool.items.discard(selected, _DISCARDED, spool.clock())
+                self.queue.couriers.discarded({stored.item for stored in gone})
                 await spool.objects.remove(gone)
             count += len(gone)
             if len(gone) < PAGE:

@@ -25,7 +25,7 @@ from relay.router.queue.knowledge import OwnKnowledge
 from relay.router.queue.settings import QueueSettings
 from relay.router.queue.waiting import Waiting
 from relay.router.queue.warnings import Kind, Warnings
-from relay.spool.items import Batch, Change, Pause, State
+from relay.spool.items import Batch, Change, Item, Pause, State
 from relay.spool.spool import Spool
 
 if TYPE_CHECKING:
@@ -40,9 +40,19 @@ NAMED = 5
 class Couriers(Protocol):
     """What the intake and people tell them (relay.router.queue.courier)."""
 
-    def arrived(self, batch: Batch, accepted: frozenset[tuple[str, str]]) -> None: ...
+    def coming(self, batch: Batch, accepted: frozenset[tuple[str, str]]) -> None: ...
+
+    def arrived(
+        self,
+        batch: Batch,
+        accepted: frozenset[tuple[str, str]],
+        item: Item | None = None,
+        content: bytes | None = None,
+    ) -> None: ...
 
     def closed(self, batch: Batch) -> None: ...
+
+    def discarded(self, items: Collection[bytes]) -> None: ...
 
     def wake(self, called: str | None = None) -> None: ...
 
@@ -101,10 +111,20 @@ class Queue:
 
     # --- what the parts report ----------------------------------------------------------------
 
-    def accepted(self, batch: Batch, pairs: frozenset[tuple[str, str]]) -> None:
-        """An object of `batch`, whose association may bring `pairs`, is in custody."""
+    def accepted(
+        self,
+        batch: Batch,
+        pairs: frozenset[tuple[str, str]],
+        item: Item | None = None,
+        content: bytes | None = None,
+    ) -> None:
+        """An object of `batch`, whose association may bring `pairs`, is in custody.
+
+        `item` is its row, which is told in the order of the numbers, and `content` its data set, if
+        they are at hand.
+        """
         self.statistics.accepted += 1
-        self.couriers.arrived(batch, pairs)
+        self.couriers.arrived(batch, pairs, item, content)
 
     def no_room(self, error: SpoolError) -> None:
         """An object was refused with A700."""

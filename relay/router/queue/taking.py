@@ -32,7 +32,7 @@ from relay.router.queue.events import Events
 from relay.router.queue.keeping import item_of
 from relay.router.queue.reporting import Reporter, Told
 from relay.router.reports import MAXIMUM_REPORT
-from relay.spool.items import Batch
+from relay.spool.items import Batch, Item
 from relay.spool.segments import ObjectWriter
 
 log = structlog.get_logger()
@@ -68,6 +68,7 @@ class Taking:
         self._open: _Message | None = None
         self._pairs: frozenset[tuple[str, str]] = frozenset()
         self._kept = 0
+        self._coming = False  # the first object has begun to come
         self._events = Events(near)
         self._told: dict[Told, Reporter] = {}  # who asks for the same once more is told once
 
@@ -197,6 +198,9 @@ class Taking:
         if message.status is None:
             try:
                 message.writer = await self._spool.objects.begin()
+                if not self._coming:
+                    self._coming = True
+                    self._queue.couriers.coming(self._batch, self._pairs)
             except SpoolError as error:
                 self._no_room(message, error)
 
@@ -230,58 +234,78 @@ class Taking:
             await self._respond(message, message.status)
         elif message.data_set is not None:
             await self._commit(message, bytes(message.data_set))
-        else:
+        elif message.command.command_field == CommandField.C_ECHO_RQ:
             await self._window.acquire_on_behalf_of(message)
-            if message.command.command_field == CommandField.C_ECHO_RQ:
-                nursery.start_soon(self._echo, message)
-                return
+            nursery.start_soon(self._echo, message)
+        elif self._overlapping:
+            await self._window.acquire_on_behalf_of(message)
             before, self._handed_in = self._handed_in, trio.Event()
-            if self._overlapping:
-                nursery.start_soon(self._keep, message, before, self._handed_in)
-            else:
-                await self._keep(message, before, self._handed_in)
+            nursery.start_soon(self._keep_in_turn, message, before, self._handed_in)
+        else:
+            # Not cancelled: what is whole is kept, also where its sender goes at this moment.
+            with trio.CancelScope(shield=True):
+                status = await self._keep(message)
+            await self._respond(message, status)
 
-    async def _keep(self, message: "_Message", before: trio.Event, handed_in: trio.Event) -> None:
-        # Not cancelled: what is whole is kept, also where its sender goes at this moment.
+    async def _keep_in_turn(
+        self, message: "_Message", before: trio.Event, handed_in: trio.Event
+    ) -> None:
+        """Take one of several into custody: each in the order in which they came."""
         with trio.CancelScope(shield=True):
             try:
-                status = await self._take_custody(message, before, handed_in)
+                status = await self._keep(message, before, handed_in)
             finally:
                 handed_in.set()  # or it will not be
                 self._window.release_on_behalf_of(message)
         await self._respond(message, status)
 
-    async def _take_custody(
-        self, message: "_Message", before: trio.Event, handed_in: trio.Event
+    async def _keep(
+        self,
+        message: "_Message",
+        before: trio.Event | None = None,
+        handed_in: trio.Event | None = None,
     ) -> int:
-        writer, command = message.writer, message.command
+        """Take an object into custody; the status for its sender.
+
+        It is handed in once what came `before` is, and `handed_in` says so.
+        """
+        writer, custody = message.writer, self._spool.custody
         assert writer is not None, "a message without a status has one"
-        custody = self._spool.custody
+        # Of those that wait, none is read before a session goes.
+        soon = self._queue.couriers.sessions(self._batch.called) > 0
+        make = partial(
+            item_of, self._batch, message.context, message.command, accepted=self._spool.clock()
+        )
+        then = partial(self._is_kept, message)
         try:
+            # Not a large one: everybody else's 0000 would wait until it is on the disk.
+            if before is None and writer.whole and custody.idle:
+                await custody.finish(self._batch, writer, make, soon=soon, then=then)
+                message.writer = None
+                return Status.SUCCESS
             with custody.coming():
                 try:
-                    # Of those that wait, none is read before a session goes.
-                    soon = self._queue.couriers.sessions(self._batch.called) > 0
-                    stored = await writer.finish(soon=soon)
-                    item = item_of(
-                        self._batch, message.context, command, stored, accepted=self._spool.clock()
-                    )
+                    item = await writer.finish_with(make, soon=soon)
                 finally:
                     # In the order in which they came, not as their syncs end.
-                    if not before.is_set():
+                    if before is not None and not before.is_set():
                         await before.wait()
-                handed = custody.hand_in(self._batch, item)
-            handed_in.set()
-            kept = await custody.wait(handed)
+                handed = custody.hand_in(self._batch, item, then)
+            if handed_in is not None:
+                handed_in.set()
+            await custody.wait(handed)
             message.writer = None  # its file is a kept object's, however this association ends
         except SpoolError as error:
             await writer.discard()
             self._no_room(message, error)
             return Status.OUT_OF_RESOURCES
-        self._kept += 1
-        self._queue.waiting.kept(message.moves, kept)
-        self._queue.accepted(self._batch, self._pairs)
         return Status.SUCCESS
+
+    def _is_kept(self, message: "_Message", item: Item) -> None:
+        content = message.writer.content if message.writer is not None else None
+        self._kept += 1
+        self._queue.waiting.kept(message.moves, item)
+        self._queue.accepted(self._batch, self._pairs, item, content)
 
     def _moves_of(self, command: CommandSet) -> Sequence[HeldMove]:
         """The moves whose requestors wait for this object, as the holder names them."""
@@ -319,8 +343,7 @@ class Taking:
         extra: dict[int, int] = {} if action is None else {Tag.ACTION_TYPE_ID: action}
         response = response_to(message.command, status, extra=extra)
         try:
-            async with self._events.lock:
-                await self._near.send(PDV(message.context.id, True, True, response.encode()))
+            await self._events.answer(PDV(message.context.id, True, True, response.encode()))
         except AssociationAborted:
             # Who went before the answer does not know; what is kept is delivered all the same.
             log.info("sender gone before the answer", calling=self._batch.calling, status=status)

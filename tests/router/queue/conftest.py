@@ -8,7 +8,6 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from relay import database
 from relay.workers import Workers
 
 
@@ -33,7 +32,6 @@ def patient_clock(monkeypatch: pytest.MonkeyPatch) -> MockClock:
 
         return watched
 
-    monkeypatch.setattr(database, "_in_worker", watching(database._in_worker))
     monkeypatch.setattr(trio.to_thread, "run_sync", watching(trio.to_thread.run_sync))
     monkeypatch.setattr(Workers, "run", watching(Workers.run))
     return clock

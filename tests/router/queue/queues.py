@@ -1,6 +1,6 @@
 """A queue on a disk of its own whose couriers carry nothing: what people see, and what they do."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -27,11 +27,23 @@ class FakeCouriers:
     troubles: dict[str, str] = attrs.Factory(dict)
     tried_again: dict[str, float] = attrs.Factory(dict)
 
-    def arrived(self, batch: Batch, accepted: frozenset[tuple[str, str]]) -> None:
+    def coming(self, batch: Batch, accepted: frozenset[tuple[str, str]]) -> None:
+        self.told.append(("coming", batch.called))
+
+    def arrived(
+        self,
+        batch: Batch,
+        accepted: frozenset[tuple[str, str]],
+        item: Item | None = None,
+        content: bytes | None = None,
+    ) -> None:
         self.told.append(("arrived", batch.called))
 
     def closed(self, batch: Batch) -> None:
         self.told.append(("closed", batch.called))
+
+    def discarded(self, items: Collection[bytes]) -> None:
+        self.told.append(("discarded", str(len(items))))
 
     def wake(self, called: str | None = None) -> None:
         self.told.append(("wake", called or "all"))

@@ -14,6 +14,7 @@ from relay.router.queue.errand import Errand
 from relay.router.queue.ledger import How, Report
 from relay.spool.items import Pause
 from tests.router.queue.lanes import lanes
+from tests.router.queue.sending import TAKEN, keep
 
 
 async def test_each_destination_has_its_lane(
@@ -125,6 +126,45 @@ async def test_nothing_is_begun_once_the_router_stops(
         assert stopped == [True]
         assert len(it.deliveries.errands) == 1
         assert await it.waiting("PACS", "ANOTHER") == 3
+
+
+async def test_what_comes_once_they_are_over_begins_nothing(
+    tmp_path: Path, patient_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with lanes(tmp_path, monkeypatch) as it:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(it.queue.couriers.run)
+            await trio.sleep(1)
+            nursery.cancel_scope.cancel()
+        batch = it.batch()
+        it.queue.couriers.coming(batch, frozenset())
+        await it.bring(batch)
+        it.queue.couriers.closed(batch)
+        await trio.sleep(10)
+        assert it.deliveries.errands == []
+
+
+async def test_what_is_discarded_is_sent_from_memory_by_nobody(
+    tmp_path: Path, patient_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    contents: list[bytes | None] = []
+
+    async def slow(errand: Errand) -> None:
+        while page := await errand.next_page():
+            await trio.sleep(5)
+            contents.extend(errand.content(item) for item in page)
+
+    async with lanes(tmp_path, monkeypatch, slow) as it:
+        it.start()
+        batch = it.batch()
+        await it.bring(batch)
+        await trio.sleep(1)
+        items = [await keep(it.queue.spool, batch, b"object") for _ in range(3)]
+        for item in items:
+            it.queue.accepted(batch, TAKEN, item, b"object")
+        it.queue.couriers.discarded({items[1].id})
+        await trio.sleep(20)
+        assert contents == [None, b"object", b"object"]
 
 
 async def test_a_batch_that_brought_nothing_makes_no_lane(

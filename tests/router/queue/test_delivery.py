@@ -17,7 +17,7 @@ from relay.spool.items import Hold, Pause, Selection, State
 from relay.spool.segments import SEGMENT
 from tests.interop.peers import free_port
 from tests.router.fakes import CT, IMPLICIT, MR
-from tests.router.queue.sending import Archive, Instead, Sending, objects, sending
+from tests.router.queue.sending import TAKEN, Archive, Instead, Sending, objects, sending
 from tests.waiting import until
 
 LARGE = random.Random(0).randbytes(2 * SEGMENT)  # two segments
@@ -68,6 +68,20 @@ async def test_a_batch_goes_out_while_its_association_is_open(tmp_path: Path) ->
         await it.close(batch)
         await until(lambda: it.archive.released == 1)
     assert it.archive.associations == [[first, second, third]]
+
+
+async def test_the_session_stands_when_the_first_object_is_kept(tmp_path: Path) -> None:
+    first, second = objects(2)
+    async with sending(tmp_path) as it:
+        batch = it.batch()
+        it.queue.couriers.coming(batch, TAKEN)
+        await until(lambda: len(it.archive.associations) == 1)
+        await it.bring(batch, first, second)
+        await it.becomes(delivered=2)
+        await it.close(batch)
+        await until(lambda: it.archive.released == 1)
+    assert it.archive.associations == [[first, second]]
+    assert len(it.deliveries) == 1
 
 
 async def test_the_command_is_the_senders_but_for_its_message_id(tmp_path: Path) -> None:

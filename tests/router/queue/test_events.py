@@ -70,6 +70,21 @@ async def test_a_report_is_not_sent_into_another_message() -> None:
             events.answered(answer(first, 0))
 
 
+async def test_nor_is_an_answer_sent_into_a_report() -> None:
+    near = FakeAssociation()
+    events = Events(near)
+    response = PDV(5, True, True, dimse.response_to(store_rq(1), 0).encode())
+    with trio.fail_after(5):
+        await events.answer(response)
+        assert await near.got(1) == [response]
+        async with trio.open_nursery() as nursery:
+            async with events.lock:
+                nursery.start_soon(events.answer, response)
+                await trio.testing.wait_all_tasks_blocked()
+                assert near.sent == [response]
+            assert await near.got(2) == [response, response]
+
+
 async def test_without_an_answer_it_was_not_told(
     autojump_clock: trio.testing.MockClock,
 ) -> None:

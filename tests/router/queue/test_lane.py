@@ -4,23 +4,31 @@ from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
+import attrs
 import pytest
 import trio
 from trio.testing import MockClock
 
 from relay.errors import DatabaseError
 from relay.router.queue import lane as lane_module
-from relay.router.queue.errand import IDLE_RELEASE, Errand, Firsts
-from relay.router.queue.lane import LONGEST_LOOK_AWAY, PARALLEL
+from relay.router.queue.courier import Couriers
+from relay.router.queue.errand import IDLE_RELEASE, IDLE_WANTED, Errand, Firsts
+from relay.router.queue.lane import LONGEST_LOOK_AWAY, PARALLEL, TELLING, TELLINGS, Lane
 from relay.router.queue.ledger import How, Report
 from relay.router.queue.warnings import Kind
 from relay.spool.items import Batch, Hold, Item, Pause, Priority, Selection, State
-from tests.router.queue.lanes import lanes
+from tests.router.queue.lanes import Lanes, lanes
+from tests.router.queue.sending import TAKEN, keep
 
 
 async def no_line(errand: Errand) -> Report:
     await trio.sleep(1)
     return Report(How.TROUBLE, "the line is down")
+
+
+def lane_of(it: Lanes) -> Lane:
+    assert isinstance(it.queue.couriers, Couriers)
+    return it.queue.couriers._lanes["PACS"]
 
 
 # --- what goes, and in which order ----------------------------------------------------------------
@@ -52,6 +60,168 @@ async def test_a_batch_of_which_more_comes(
         while it.queue.couriers.sessions("PACS"):
             await trio.sleep(1)
     assert len(it.deliveries.errands) == 1
+
+
+async def test_a_session_is_begun_while_its_first_object_comes(
+    tmp_path: Path, patient_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with lanes(tmp_path, monkeypatch) as it:
+        it.start()
+        batch = it.batch()
+        it.queue.couriers.coming(batch, TAKEN)
+        await trio.sleep(1)
+        assert (it.queue.couriers.sessions("PACS"), batch.number) == (1, 0)
+        for number in (1, 2):
+            await it.bring(batch)
+            await it.done()
+            assert it.deliveries.pages[-1] == [number]
+        it.queue.couriers.wake("PACS")
+        await trio.sleep(1)
+        await it.queue.spool.items.close_batch(batch, 1.0)
+        it.queue.couriers.closed(batch)
+        while it.queue.couriers.sessions("PACS"):
+            await trio.sleep(1)
+    assert len(it.deliveries.errands) == 1
+
+
+async def test_a_row_that_is_seen_before_its_batch_has_its_number_is_carried(
+    tmp_path: Path, patient_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with lanes(tmp_path, monkeypatch) as it:
+        it.start()
+        batch = it.batch()
+        it.queue.couriers.coming(batch, TAKEN)
+        await trio.sleep(1)
+        await keep(it.queue.spool, attrs.evolve(batch), b"object")  # the row alone
+        it.queue.couriers.wake("PACS")
+        await trio.sleep(1)
+        assert len(it.deliveries.errands) == 1
+        other = attrs.evolve(it.batch(), opened=batch.opened + 1)
+        await it.bring(other)  # what is behind it is not overlooked
+        await trio.sleep(1)
+        assert it.deliveries.pages == [[2]]
+
+
+async def test_a_batch_that_brings_nothing_ends_its_session(
+    tmp_path: Path, patient_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with lanes(tmp_path, monkeypatch) as it:
+        it.start()
+        batch = it.batch()
+        it.queue.couriers.coming(batch, TAKEN)
+        await trio.sleep(1)
+        await it.queue.spool.items.close_batch(batch, 1.0)
+        it.queue.couriers.closed(batch)
+        with trio.fail_after(5):
+            while it.queue.couriers.sessions("PACS"):
+                await trio.sleep(0.1)
+        assert it.queue.couriers.again("PACS") is None  # and holds nothing else up
+
+
+async def test_after_trouble_no_session_is_begun_for_what_only_comes(
+    tmp_path: Path, patient_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def down(errand: Errand) -> Report:
+        assert errand.batch.number
+        return await no_line(errand)
+
+    async with lanes(tmp_path, monkeypatch, down) as it:
+        await it.left()
+        it.start()
+        await trio.sleep(5)
+        for _ in range(100):
+            it.queue.couriers.coming(it.batch(), TAKEN)
+        assert not lane_of(it)._coming
+        await trio.sleep(600)
+
+
+@pytest.mark.parametrize("how", ["pause", "finish"])
+async def test_nor_where_nothing_may_go_out(
+    tmp_path: Path, patient_clock: MockClock, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    async with lanes(tmp_path, monkeypatch) as it:
+        it.start()
+        await it.queue.pause(Pause("PACS", True, "it moves", 1.0))
+        if how == "finish":
+            await it.queue.resume("PACS")
+            it.queue.couriers.finish()
+        it.queue.couriers.coming(it.batch(), TAKEN)
+        await trio.sleep(10)
+        assert not lane_of(it)._coming
+        assert it.deliveries.errands == []
+
+
+async def test_what_comes_is_noted_for_as_long_as_it_does(
+    tmp_path: Path, patient_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def busy(errand: Errand) -> None:
+        await trio.sleep_forever()
+
+    async with lanes(tmp_path, monkeypatch, busy) as it:
+        for _ in range(PARALLEL):
+            await it.left()
+        it.start()
+        await trio.sleep(1)
+        kept, closed = it.batch(), it.batch()
+        for batch in (kept, closed):
+            it.queue.couriers.coming(batch, TAKEN)
+        await trio.sleep(1)
+        assert list(lane_of(it)._coming) == [kept, closed]
+        await it.bring(kept)
+        await it.queue.spool.items.close_batch(closed, 1.0)
+        it.queue.couriers.closed(closed)
+        assert not lane_of(it)._coming
+
+
+async def test_a_session_that_came_to_nothing_before_anything_was_to_go_is_no_trouble(
+    tmp_path: Path, patient_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with lanes(tmp_path, monkeypatch, no_line) as it:
+        it.start()
+        batch = it.batch()
+        it.queue.couriers.coming(batch, TAKEN)
+        await trio.sleep(2)
+        assert len(it.deliveries.errands) == 1
+        assert it.queue.couriers.again("PACS") is None
+        assert it.queue.couriers.trouble("PACS") == ""
+        it.deliveries.instead = None
+        begun = trio.current_time()
+        await it.bring(batch)
+        await trio.sleep(0.5)
+        assert it.deliveries.at[-1] == begun
+
+
+async def test_what_is_long_in_coming_holds_no_session(
+    tmp_path: Path, patient_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with lanes(tmp_path, monkeypatch) as it:
+        it.start()
+        it.queue.couriers.coming(it.batch(), TAKEN)
+        await trio.sleep(1)
+        assert it.queue.couriers.sessions("PACS") == 1
+        await trio.sleep(IDLE_WANTED)
+        assert it.queue.couriers.sessions("PACS") == 0
+
+
+async def test_one_session_is_begun_ahead_and_the_others_with_the_first_object(
+    tmp_path: Path, patient_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with lanes(tmp_path, monkeypatch) as it:
+        monkeypatch.setattr(it.queue.acceptance, "known", lambda *a: SimpleNamespace(split=3))
+        it.start()
+        batch = it.batch()
+        it.queue.couriers.coming(batch, TAKEN)
+        await trio.sleep(1)
+        assert it.queue.couriers.sessions("PACS") == 1
+        for _ in range(3):
+            await it.bring(batch)
+            await it.done()
+            assert it.queue.couriers.sessions("PACS") == 3
+        await it.queue.spool.items.close_batch(batch, 1.0)
+        it.queue.couriers.closed(batch)
+        await trio.sleep(1)
+        assert it.queue.couriers.sessions("PACS") == 0
+    assert len(it.deliveries.errands) == 3
 
 
 async def test_priority_goes_before_age(
@@ -430,6 +600,31 @@ async def test_a_batch_that_is_closed_while_its_row_is_read(
         it.start()
         await it.done()
     assert closed == [5.0]
+
+
+@pytest.mark.parametrize("told", [True, False])
+async def test_a_row_that_is_seen_before_anybody_is_told_of_it(
+    tmp_path: Path, patient_clock: MockClock, monkeypatch: pytest.MonkeyPatch, told: bool
+) -> None:
+    batches: list[Batch] = []
+
+    async def look(errand: Errand) -> None:
+        batches.append(errand.batch)
+
+    async with lanes(tmp_path, monkeypatch, look) as it:
+        batch, custody = it.batch(), it.queue.spool.custody
+        await keep(it.queue.spool, batch, b"object")
+        monkeypatch.setattr(custody, "_committing", True)
+        it.start()
+        await trio.sleep(TELLING * 2)
+        assert batches == []
+        if told:
+            it.queue.accepted(batch, TAKEN)
+        await trio.sleep(TELLING * TELLINGS)
+        monkeypatch.setattr(custody, "_committing", False)
+        assert len(batches) == 1
+        assert (batches[0] is batch) == told
+        assert (batches[0].closed is None) == told
 
 
 async def test_a_batch_whose_end_could_not_be_noted_is_delivered_and_released(

@@ -1,13 +1,15 @@
 """The books of a delivery session."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import attrs
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 from relay.errors import DatabaseError
+from relay.router.queue import ledger
 from relay.router.queue.ledger import How, Ledger
 from relay.spool.items import Change, Hold, Item, Selection, State
 from relay.tunnel.notes import EndedBy, Outcome
@@ -73,6 +75,46 @@ async def test_an_answer_is_durable_before_it_is_known(books: Books) -> None:
     assert books.it.queue.spool.objects.space.used == used - one.size - two.size
     books.ledger.done()
     assert books.ledger.report().how is How.DONE
+
+
+async def test_results_are_noted_together_while_more_are_awaited(
+    books: Books, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger, "GATHERING", 60)
+    noted: list[int] = []
+    settle = books.it.queue.spool.items.settle
+
+    async def counted(changes: Sequence[Change]) -> set[int]:
+        noted.append(len(changes))
+        return await settle(changes)
+
+    monkeypatch.setattr(books.it.queue.spool.items, "settle", counted)
+    for item in books.items:
+        books.ledger.begin(item)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(books.ledger.run)
+        for item in books.items:  # the first is noted at once, and the last ends the wait
+            books.ledger.answered(item, Outcome.ANSWERED, 0)
+            with trio.fail_after(10):
+                while not noted:
+                    await trio.sleep(0.001)
+            await wait_all_tasks_blocked(0.01)
+        with trio.fail_after(10):
+            await books.ledger.balanced()
+        nursery.cancel_scope.cancel()
+    assert noted == [1, 4]
+    assert await books.it.counts() == {State.DELIVERED: 5}
+
+
+async def test_and_not_much_later(books: Books) -> None:
+    for item in books.items:
+        books.ledger.begin(item)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(books.ledger.run)
+        for count, item in enumerate(books.items[:3], start=1):
+            books.ledger.answered(item, Outcome.ANSWERED, 0)
+            await books.it.becomes(delivered=count, waiting=5 - count)
+        nursery.cancel_scope.cancel()
 
 
 async def test_few_are_not_worth_a_note(books: Books) -> None:

@@ -1,6 +1,7 @@
 """The queue's REST, route by route: what people see, and what they do to it."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,9 @@ from relay.router.queue.destinations import Destination, Mode
 from relay.router.queue.warnings import Kind
 from relay.spool import people
 from relay.spool.items import Hold, Item, Pause, State
+from relay.spool.segments import SEGMENT
 from tests.router.fakes import hospital, listing, publication
-from tests.router.queue.queues import NOW, batch_of, becomes, couriers_of, keep
+from tests.router.queue.queues import NOW, FakeCouriers, batch_of, becomes, couriers_of, keep
 from tests.router.rest import Client, client
 
 STUDY, INSTANCE = "1.2.840.77", "1.2.840.99"
@@ -292,6 +294,24 @@ async def test_what_is_discarded_is_erased_and_gives_its_space_back(tmp_path: Pa
         assert await call("POST", "/queue/discard", {"called": "PACS"}) == {"items": 0}
 
 
+async def test_couriers_let_go_of_what_is_discarded_before_its_file_is_erased(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with client(tmp_path) as call:
+        await fill(call)
+        left: list[int] = []
+        discarded = couriers_of(call.queue).discarded
+
+        def noted(items: Collection[bytes]) -> None:
+            left.append(files(tmp_path))
+            discarded(items)
+
+        monkeypatch.setattr(FakeCouriers, "discarded", lambda _, items: noted(items))
+        assert await call("POST", "/queue/discard", {"called": "PACS"}) == {"items": 3}
+        assert left == [4]
+        assert ("discarded", "3") in couriers_of(call.queue).told
+
+
 async def test_more_than_a_page_is_discarded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -322,10 +342,14 @@ async def test_an_object_under_way_is_delivered_all_the_same_and_counted_once(
 ) -> None:
     """What is delivered is; but its file is given back once."""
     async with client(tmp_path) as call:
-        item = await keep(call.queue, batch_of("PACS"))
-        async with call.queue.spool.objects.reading(item.stored) as reader:
+        item = await keep(call.queue, batch_of("PACS"), data=bytes(SEGMENT + 1))
+        async with (
+            call.queue.spool.objects.reading(item.stored) as reader,
+            aclosing(reader.segments()) as segments,
+        ):
+            assert await anext(segments) == bytes(SEGMENT)
             await call("POST", "/queue/discard", {"numbers": [item.number]})
-            assert [segment async for segment in reader.segments()] == [b"a data set"]
+            assert [segment async for segment in segments] == [bytes(1)]
         await becomes(call.queue, item, State.DELIVERED)
         assert call.queue.spool.objects.space.used == 0
         assert (await call("GET", "/queue/items/1"))["state"] == "delivered"

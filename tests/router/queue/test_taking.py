@@ -1,6 +1,8 @@
 """The SCP of queued delivery: what one association brings, and what it is answered."""
 
+import os
 import random
+import threading
 from pathlib import Path
 
 import attrs
@@ -29,6 +31,7 @@ from relay.router.queue.admission import WINDOW
 from relay.router.queue.destinations import Destination
 from relay.router.queue.taking import Taking
 from relay.router.queue.warnings import Kind
+from relay.spool.files import File
 from relay.spool.items import Priority, State
 from relay.spool.segments import SEGMENT
 from tests.router.fakes import CT, IMPLICIT, MR, command, data, echo_rq, proposal, read
@@ -106,6 +109,53 @@ async def test_a_huge_object_is_never_whole_in_memory(tmp_path: Path) -> None:
         (item,) = await it.items()
         assert item.length == 41 * SEGMENT
         await sender.release()
+
+
+async def test_a_large_object_keeps_no_other_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While its last part goes to the disk, another sender's is committed and answered."""
+    go_on = threading.Event()
+    sync = File.sync
+
+    def slow(file: File) -> None:
+        if os.fstat(file._descriptor).st_size > SEGMENT:
+            assert go_on.wait(20)
+        sync(file)
+
+    monkeypatch.setattr(File, "sync", slow)
+    async with (
+        taking(tmp_path, couriers=False) as it,
+        calling(it) as (large, _),
+        calling(it) as (small, _),
+    ):
+        try:
+            await large.say(command(1, asked(1)), data(1, bytes(SEGMENT), last=False), data(1))
+            custody = it.queue.spool.custody
+            await until(lambda: not custody.idle)
+            await small.store(2)
+            assert await small.status() == (2, 0)
+        finally:
+            go_on.set()
+        assert await large.status() == (1, 0)
+        await large.release()
+        await small.release()
+
+
+async def test_what_is_kept_stays_where_nobody_could_be_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with taking(tmp_path, couriers=False) as it, calling(it) as (sender, _):
+
+        def fails(*_: object) -> None:
+            raise ZeroDivisionError("a fault")
+
+        monkeypatch.setattr(it.queue.waiting, "kept", fails)
+        await sender.store(1)
+        assert await sender.status() == (1, 0)
+        await sender.association.abort()
+        await sender.over.wait()
+        assert files(it) == len(await it.items()) == 1
 
 
 async def test_several_operations_share_a_sync_and_keep_their_order(tmp_path: Path) -> None:
