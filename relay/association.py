@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import trio
 
@@ -91,6 +91,28 @@ class Association(Protocol):
         """Free everything; an association that is not over is aborted."""
 
 
+@runtime_checkable
+class Gathering(Protocol):
+    """An association that takes and gives many atoms in one call.
+
+    Where a message is some hundred bytes, as the answers to a query are, what each call costs
+    beside it is most of what a Router does.
+    """
+
+    async def receive_some(self) -> Sequence[Atom]:
+        """As `Association.receive`, all that has come: one atom at least, a terminal one last."""
+
+    async def send_all(self, pdvs: Sequence[PDV], *, end_of_message: bool = True) -> None:
+        """As `Association.send` of each in turn; `end_of_message` is of the last."""
+
+
+async def receive_some(association: Association) -> Sequence[Atom]:
+    """What has come over `association`, or, where it cannot say how much that is, the next atom."""
+    if isinstance(association, Gathering):
+        return await association.receive_some()
+    return (await association.receive(),)
+
+
 class TCPAssociation:
     """An `Association` over a byte stream: TCP, TLS, or a Unix socket.
 
@@ -152,6 +174,13 @@ class TCPAssociation:
         self._ended = isinstance(atom, TERMINAL)
         return atom
 
+    async def receive_some(self) -> Sequence[Atom]:
+        """See `Gathering.receive_some`."""
+        await self.wait_indication()
+        atoms, self._indications = self._indications, deque()
+        self._ended = isinstance(atoms[-1], TERMINAL)
+        return atoms
+
     async def wait_indication(self) -> Atom:
         """The atom that the next `receive()` gives, left in its place."""
         if self._ended:
@@ -169,24 +198,20 @@ class TCPAssociation:
 
     async def send(self, atom: Atom, *, end_of_message: bool = True) -> None:
         """See `Association.send`."""
-        if isinstance(atom, AAbort):
-            await self.abort(atom.source, atom.reason)
-            return
+        match atom:
+            case PDV():
+                await self.send_all((atom,), end_of_message=end_of_message)
+            case AAbort(source, reason):
+                await self.abort(source, reason)
+            case _:
+                await self._send(atom)
+
+    async def _send(self, atom: Atom) -> None:
+        await self._begin_to_write()
         try:
-            # A lock that is free costs a turn of the event loop where it is waited for.
-            self._write_lock.acquire_nowait()
-        except trio.WouldBlock:
-            await self._write_lock.acquire()
-        try:
-            await trio.lowlevel.checkpoint_if_cancelled()
-            if self.over:
-                raise self._aborted()
             parts = [*self._kept, *self._apply(self._upper.send(atom))]
             self._kept = []
             match atom:
-                case PDV(is_command=True) if not end_of_message:
-                    self._kept = parts
-                    return
                 case AAssociateRQ():
                     self._requested = True
                 case AAssociateRJ():
@@ -196,6 +221,37 @@ class TCPAssociation:
             await self._write(parts)
         finally:
             self._write_lock.release()
+
+    async def send_all(self, pdvs: Sequence[PDV], *, end_of_message: bool = True) -> None:
+        """See `Gathering.send_all`."""
+        await self._begin_to_write()
+        try:
+            now, later = pdvs, pdvs[:0]
+            if pdvs[-1].is_command and not end_of_message:
+                now, later = pdvs[:-1], pdvs[-1:]
+            parts, kept = self._upper.send_data(now), self._upper.send_data(later)
+            if parts or not later:
+                parts, self._kept = [*self._kept, *parts], kept
+                await self._write(parts)
+            else:
+                self._kept += kept
+        finally:
+            self._write_lock.release()
+
+    async def _begin_to_write(self) -> None:
+        """Have the write lock. Raises `AssociationAborted` if nothing can be sent any more."""
+        try:
+            # A lock that is free costs a turn of the event loop where it is waited for.
+            self._write_lock.acquire_nowait()
+        except trio.WouldBlock:
+            await self._write_lock.acquire()
+        try:
+            await trio.lowlevel.checkpoint_if_cancelled()
+            if self.over:
+                raise self._aborted()
+        except BaseException:
+            self._write_lock.release()
+            raise
 
     async def abort(
         self, source: int = AbortSource.SERVICE_USER, reason: int = AbortReason.NOT_SPECIFIED

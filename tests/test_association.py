@@ -83,6 +83,46 @@ async def test_a_command_goes_out_with_the_beginning_of_its_data_set() -> None:
     assert await far.receive_some(100_000) == encode(asked) + encode(AReleaseRQ())
 
 
+async def test_many_fragments_go_out_in_one_write() -> None:
+    near, far = trio.testing.memory_stream_pair()
+    requestor = TCPAssociation(near, Role.REQUESTOR)
+    await requestor.send(REQUEST)
+    await far.receive_some(100_000)
+    await far.send_all(encode(accept_all(REQUEST)))
+    await requestor.receive()
+    asked, first, last = pdv(b"command.", command=True), pdv(b"data", last=False), pdv(b"last")
+    message = encode(asked) + encode(first) + encode(last)
+    await requestor.send_all((asked, first, last, asked), end_of_message=False)
+    assert await far.receive_some(100_000) == message  # the last one may wait for its data set
+    await requestor.send_all((first, last))
+    assert await far.receive_some(100_000) == message
+    await requestor.send_all((asked,), end_of_message=False)
+    await requestor.send_all((asked,))
+    assert await far.receive_some(100_000) == 2 * encode(asked)
+    with pytest.raises(LocalProtocolError):  # an odd fragment in the middle of another message
+        await requestor.send_all((pdv(b"odd", last=False), asked))
+    await requestor.send_all((last,))  # nothing of that is left
+    assert await far.receive_some(100_000) == encode(last)
+    await requestor.abort()
+    with pytest.raises(AssociationAborted):
+        await requestor.send_all((last,))
+
+
+async def test_all_that_came_is_received_at_once() -> None:
+    requestor, acceptor = pair()
+    await establish(requestor, acceptor)
+    said = [pdv(b"command.", command=True), pdv(b"data", last=False), pdv(b"last")]
+    await requestor.send_all(said)
+    assert list(await acceptor.receive_some()) == said
+    await requestor.send_all(said[:1])
+    await requestor.send(AReleaseRQ())
+    assert list(await acceptor.receive_some()) == [said[0], AReleaseRQ()]
+    await acceptor.send(AReleaseRP())
+    assert list(await requestor.receive_some()) == [AReleaseRP()]
+    with pytest.raises(LocalProtocolError):
+        await requestor.receive_some()
+
+
 async def test_a_command_whose_data_set_never_begins_is_not_sent_before_an_abort() -> None:
     requestor, acceptor = pair()
     await establish(requestor, acceptor)

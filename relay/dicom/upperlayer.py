@@ -9,6 +9,7 @@ send, an indication to the user), and `fault` holds the words for the log. A con
 in Sta2 or Sta13 ends without an indication, as Table 9-10 says: there is no user to tell.
 """
 
+from collections.abc import Iterable
 from enum import Enum
 
 import attrs
@@ -232,7 +233,7 @@ class UpperLayer:
             raise LocalProtocolError(f"{type(atom).__name__} in {self.state.value}")
         match atom:
             case PDV():
-                return self._send_pdv(event, atom)
+                return self._run(event, _Cause(tuple(self.send_data((atom,)))))
             case AAssociateRQ():
                 return self._send_request(event, atom)
             case AAssociateAC():
@@ -258,11 +259,28 @@ class UpperLayer:
     def _with_maximum_length(self, atom: AAssociateRQ | AAssociateAC) -> tuple[pdu.UserItem, ...]:
         return replace(atom.user_items, MaximumLength(self.maximum_length))
 
-    def _send_pdv(self, event: Event, pdv: PDV) -> list[Action]:
+    def send_data(self, pdvs: Iterable[PDV]) -> list[Buffer]:
+        """As `send` of each of `pdvs` in turn: what is to be written, one part behind the other.
+
+        Raises `LocalProtocolError` as `send` does, and nothing has changed.
+        """
+        # DT-1 and AR-7 send, and leave the state as it is (PS3.8 Table 9-10).
+        if (Event.EVT9, self.state) not in TRANSITIONS or self._over:
+            raise LocalProtocolError(f"PDV in {self.state.value}")
+        parts: list[Buffer] = []
+        before = self._odd
+        try:
+            for pdv in pdvs:
+                self._add_pdv(pdv, parts)
+        except LocalProtocolError:
+            self._odd = before
+            raise
+        return parts
+
+    def _add_pdv(self, pdv: PDV, parts: list[Buffer]) -> None:
         fragment, odd = self._even(pdv)
         control = pdu.control_header(pdv)
         limit = self._fragment_limit
-        parts: list[Buffer] = []
         at, end = 0, len(fragment)
         if end > limit:
             full = pdu.pdata_header(pdv.context_id, control & 1, limit)
@@ -270,9 +288,9 @@ class UpperLayer:
                 parts += full, fragment[at : at + limit]
                 at += limit
         if at < end or pdv.is_last:
-            parts += pdu.pdata_header(pdv.context_id, control, end - at), fragment[at:]
+            header = pdu.pdata_header(pdv.context_id, control, end - at)
+            parts += header, fragment[at:] if at else fragment
         self._odd = odd
-        return self._run(event, _Cause(tuple(parts)))
 
     def _even(self, pdv: PDV) -> tuple[memoryview, PDV | None]:
         """The fragment with the byte that waited, and the byte that must now wait."""
@@ -294,6 +312,8 @@ class UpperLayer:
             atoms: tuple[Atom, ...]
             if pdu_type == PDUType.P_DATA_TF:
                 atoms = tuple(pdu.decode_pdata(body))
+                if self.state is State.STA6:  # DT-2, and nothing else; this is for each PDU
+                    return list(map(Indicate, atoms))
             else:
                 atoms = (pdu.decode_body(pdu_type, body),)
             action = TRANSITIONS[event, self.state]

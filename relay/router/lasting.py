@@ -6,6 +6,8 @@ there was no N-service, whose state may live as long as the association does (a 
 §H.4.1; the report of a storage commitment, §J.3).
 """
 
+from collections.abc import Sequence
+
 import trio
 
 from relay.association import TCPAssociation
@@ -55,15 +57,27 @@ class Lasting:
 
     async def receive(self) -> Atom:
         """See `Association.receive`."""
+        if self._begins_with is not None or self.released:
+            return await self._own_word()
+        with trio.CancelScope() as self._reading:
+            return self._heard(await self._device.receive())
+        return await self._own_word()
+
+    async def receive_some(self) -> Sequence[Atom]:
+        """See `Gathering.receive_some`."""
+        if self._begins_with is not None or self.released:
+            return (await self._own_word(),)
+        with trio.CancelScope() as self._reading:
+            return [self._heard(atom) for atom in await self._device.receive_some()]
+        return (await self._own_word(),)
+
+    async def _own_word(self) -> Atom:
+        """What the device is not there to say: what it answered before, its A-RELEASE-RP."""
+        await trio.lowlevel.checkpoint()
         if self._begins_with is not None:
-            await trio.lowlevel.checkpoint()
             atom: Atom = self._begins_with
             self._begins_with = None
             return atom
-        if not self.released:
-            with trio.CancelScope() as self._reading:
-                return self._heard(await self._device.receive())
-        await trio.lowlevel.checkpoint()
         if self._told:
             raise LocalProtocolError("receive() after the end of the association")
         self._told = True
@@ -88,6 +102,13 @@ class Lasting:
         if isinstance(atom, PDV) and self._stay:
             self._ledger.told(atom)
         await self._device.send(atom, end_of_message=end_of_message)
+
+    async def send_all(self, pdvs: Sequence[PDV], *, end_of_message: bool = True) -> None:
+        """See `Gathering.send_all`."""
+        if self._stay:
+            for pdv in pdvs:
+                self._ledger.told(pdv)
+        await self._device.send_all(pdvs, end_of_message=end_of_message)
 
     def _may_stay(self) -> bool:
         return self._stay and self._ledger.quiet and not self._device.over

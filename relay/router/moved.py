@@ -46,8 +46,9 @@ from relay.router.guard import Guard
 from relay.router.live import LiveAssociation, log_ending
 from relay.router.node import Node
 from relay.router.outgoing import OutgoingCall, live_entry, prepare, tunnel
-from relay.router.passthrough import Ending, Tunnel, join
+from relay.router.passthrough import Ending, join
 from relay.router.services import Service
+from relay.router.side import Tunnel
 from relay.scu import release
 
 log = structlog.get_logger()

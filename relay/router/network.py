@@ -28,6 +28,7 @@ from relay.router.queue.state import Queue
 from relay.signalling import messages
 from relay.signalling.authentication import NOT_LET_IN
 from relay.signalling.client import SignallingClient
+from relay.tunnel.allowance import Allowance, open_allowance
 from relay.tunnel.handshake import refuse_opening
 from relay.tunnel.store import ObjectClient, open_object_client
 
@@ -108,6 +109,7 @@ class NetworkSide:
             joined = await membership.load(node.database)
             assert joined is not None, "it is saved before `_enrolled` is set"
         async with (
+            open_allowance() as allowance,
             open_object_client(
                 ssl_context=outside.ssl_context,
                 allowed_origins=[joined.origin, *outside.allowed_origins],
@@ -115,7 +117,7 @@ class NetworkSide:
             ) as objects,
             trio.open_nursery() as sessions,
         ):
-            node.network = network = await self._join(joined, objects)
+            node.network = network = await self._join(joined, objects, allowance)
             if self._enrolled.is_set():
                 self._joined.set()
             else:
@@ -127,7 +129,9 @@ class NetworkSide:
                 on_ask=self._on_ask,
             )
 
-    async def _join(self, joined: Membership, objects: ObjectClient) -> Network:
+    async def _join(
+        self, joined: Membership, objects: ObjectClient, allowance: Allowance
+    ) -> Network:
         node, outside = self._node, self._outside
         peers = await PeerTable.load(node.database, outside.trust, joined.network)
         return Network(
@@ -153,6 +157,7 @@ class NetworkSide:
                 proxy=outside.proxy,
             ),
             objects=objects,
+            allowance=allowance,
         )
 
     # --- what the Bridge says ---------------------------------------------------------------------
@@ -163,7 +168,9 @@ class NetworkSide:
             self._queue.couriers.wake()
 
     async def _on_directory(
-        self, network: Network, message: messages.Directory | messages.Granted
+        self,
+        network: Network,
+        message: messages.Listing | messages.Directory | messages.Granted,
     ) -> None:
         try:
             await network.directory.take(message)

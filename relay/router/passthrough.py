@@ -11,7 +11,6 @@ answered here. Where the two crossed on one hop, that hop goes through the colli
 (Sta9 to Sta12) by itself.
 """
 
-from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from enum import Enum
@@ -42,14 +41,11 @@ from relay.errors import (
     RemoteProtocolError,
 )
 from relay.router.direction import Verdict
+from relay.router.side import Passing, Side, Tunnel
 
 # From an A-RELEASE-RQ to its end on both hops. Longer than the 60 s that each hop's association
 # waits by itself (relay.patience.Timeouts.release), so that this only ends what they do not see.
 RELEASE_WAIT = 90.0
-
-# Refused commands whose answers wait for a message in the other direction to end. A device that
-# sends more without reading does not wait for answers at all.
-MAXIMUM_REPLIES = 64
 
 
 class DIMSEGuard(Protocol):
@@ -60,15 +56,6 @@ class DIMSEGuard(Protocol):
     def outward(self, pdv: PDV) -> Verdict: ...
 
     def inward(self, pdv: PDV) -> Verdict: ...
-
-
-class Tunnel(Association, Protocol):
-    """What a tunnel can be told beside the atom (relay.tunnel.session)."""
-
-    async def send(
-        self, atom: Atom, *, compressible: bool = False, end_of_message: bool = True
-    ) -> None:
-        """`compressible`: of an uncompressed data set. `end_of_message`: its last fragment."""
 
 
 class How(Enum):
@@ -111,77 +98,30 @@ async def join(
     arrive in an exception group.
     """
     passage = _Passage(
-        _Side("requestor", requestor, tunnel if tunnel is requestor else None),
-        _Side("acceptor", acceptor, tunnel if tunnel is acceptor else None),
+        Side("requestor", requestor, tunnel if tunnel is requestor else None),
+        Side("acceptor", acceptor, tunnel if tunnel is acceptor else None),
         guard,
         answered,
     )
     return await passage.run(answer_wait)
 
 
-class _Side:
-    """One of the two associations, with what is on its way to it."""
-
-    def __init__(self, name: str, association: Association, tunnel: Tunnel | None) -> None:
-        self.name = name
-        self.association = association
-        self.tunnel = tunnel  # the same, where it is one
-        self.wants_release = False  # it has sent an A-RELEASE-RQ
-        self.asked_release = False  # it has been sent one
-        self.over = False
-        self.has_waited = False  # for what it said last to go on in its time
-        self.bytes_sent = 0
-        self._lock = trio.Lock()
-        self._message_open = False
-        self._replies: deque[PDV] = deque()
-
-    async def send(self, atom: Atom) -> None:
-        async with self._lock:
-            await self.association.send(atom)
-            if isinstance(atom, AAssociateAC):  # what it allows may have been asked, and refused
-                await self._send_replies()
-
-    async def pass_on(self, pdv: PDV, *, compressible: bool, ends: bool) -> None:
-        """Send what the guard lets pass; between two messages, also the replies that wait."""
-        async with self._lock:
-            self._message_open = True
-            await self._send_pdv(pdv, compressible, ends)
-            self._message_open = not ends
-            await self._send_replies()
-
-    async def reply(self, pdv: PDV) -> None:
-        """Send an answer of the guard's between two messages: now, or when this one has ended.
-
-        Never waits for who is sending now: that may be held up by the very device that waits for us
-        to read. Whoever holds the lock sends the replies too.
-        """
-        if len(self._replies) >= MAXIMUM_REPLIES:
-            raise RemoteProtocolError(f"more than {MAXIMUM_REPLIES} refused requests in a row")
-        self._replies.append(pdv)
-        try:
-            self._lock.acquire_nowait()
-        except trio.WouldBlock:
-            return
-        try:
-            await self._send_replies()
-        finally:
-            self._lock.release()
-
-    async def _send_replies(self) -> None:
-        # After an A-RELEASE-RQ we have nothing more to say there (PS3.8 §7.2.2.1).
-        while self._replies and not self._message_open and not self.asked_release:
-            await self._send_pdv(self._replies.popleft(), False, True)
-
-    async def _send_pdv(self, pdv: PDV, compressible: bool, end_of_message: bool) -> None:
-        self.bytes_sent += len(pdv.fragment)
-        if self.tunnel is None:
-            await self.association.send(pdv, end_of_message=end_of_message)
-        else:
-            await self.tunnel.send(pdv, compressible=compressible, end_of_message=end_of_message)
+async def _pass_on(sink: Side, pdv: PDV, ends: bool) -> None:
+    await sink.pass_on((Passing(pdv, ends),))
 
 
-async def _pass_on(sink: _Side, pdv: PDV, ends: bool) -> None:
-    await sink.pass_on(pdv, compressible=False, ends=ends)
+def _passes_only(verdict: Verdict) -> bool:
+    """Whether nothing is to be done but to let pass what does."""
+    return verdict.before is None and verdict.speech is None and verdict.reply is None
+
+
+def _passing(verdict: Verdict) -> list[Passing]:
+    """What goes on by `verdict`, in order: a message ends with the last of it, or with none."""
+    last = len(verdict.forward) - 1
+    return [
+        Passing(pdv, verdict.ends and number == last, verdict.compressible)
+        for number, pdv in enumerate(verdict.forward)
+    ]
 
 
 class _Passage:
@@ -189,14 +129,14 @@ class _Passage:
 
     def __init__(
         self,
-        requestor: _Side,
-        acceptor: _Side,
+        requestor: Side,
+        acceptor: Side,
         guard: DIMSEGuard,
         answered: Callable[[AAssociateAC], AAssociateAC],
     ) -> None:
         self._requestor = requestor
         self._acceptor = acceptor
-        self._sides: Sequence[_Side] = (requestor, acceptor)
+        self._sides: Sequence[Side] = (requestor, acceptor)
         self._guard = guard
         self._answered = answered
         self._established = False
@@ -226,15 +166,11 @@ class _Passage:
             bytes_inward=self._requestor.bytes_sent,
         )
 
-    async def _pump(self, source: _Side, sink: _Side, judge: Callable[[PDV], Verdict]) -> None:
+    async def _pump(self, source: Side, sink: Side, judge: Callable[[PDV], Verdict]) -> None:
         """Carry what `source` says to `sink` until either is over."""
         try:
-            while not source.over:
-                atom = await source.association.receive()
-                if not source.over:
-                    await self._carry(atom, source, sink, judge)
-                if self._ending is not None:
-                    break
+            while not source.over and self._ending is None:
+                await self._carry_all(await source.receive(), source, sink, judge)
         except AssociationAborted:
             # The sink is gone. Its own words on it may still be unread: the other pump has them.
             pass
@@ -250,23 +186,50 @@ class _Passage:
         if self._ending is not None:
             self._scope.cancel()
 
-    async def _carry(
-        self, atom: Atom, source: _Side, sink: _Side, judge: Callable[[PDV], Verdict]
+    async def _carry_all(
+        self,
+        atoms: Sequence[Atom],
+        source: Side,
+        sink: Side,
+        judge: Callable[[PDV], Verdict],
     ) -> None:
-        match atom:
-            case PDV() if self._established and not source.wants_release:
+        """Carry what came at once; PDVs that go on one behind the other go on in one call."""
+        passing: list[Passing] = []
+        for atom in atoms:
+            if source.over or self._ending is not None:
+                break
+            if isinstance(atom, PDV) and self._established and not source.wants_release:
                 source.has_waited = False
-                verdict = judge(atom)
-                if verdict.before is not None:
-                    await verdict.before()
-                if verdict.speech is not None:
-                    await verdict.speech(partial(_pass_on, sink))
-                    source.has_waited = True
-                for pdv in verdict.forward:
-                    ends = verdict.ends and pdv is verdict.forward[-1]
-                    await sink.pass_on(pdv, compressible=verdict.compressible, ends=ends)
-                if verdict.reply is not None:
-                    await source.reply(verdict.reply)
+                try:
+                    verdict = judge(atom)
+                except RemoteProtocolError:
+                    await sink.pass_on(passing)
+                    raise
+                if _passes_only(verdict):
+                    passing += _passing(verdict)
+                    continue
+                await sink.pass_on(passing)
+                passing = []
+                await self._obey(verdict, source, sink)
+            else:
+                await sink.pass_on(passing)
+                passing = []
+                await self._carry(atom, source, sink)
+        await sink.pass_on(passing)
+
+    async def _obey(self, verdict: Verdict, source: Side, sink: Side) -> None:
+        """Do all that a verdict says."""
+        if verdict.before is not None:
+            await verdict.before()
+        if verdict.speech is not None:
+            await verdict.speech(partial(_pass_on, sink))
+            source.has_waited = True
+        await sink.pass_on(_passing(verdict))
+        if verdict.reply is not None:
+            await source.reply(verdict.reply)
+
+    async def _carry(self, atom: Atom, source: Side, sink: Side) -> None:
+        match atom:
             case AAssociateAC() if source is self._acceptor and not self._established:
                 self._established = True
                 self._scope.deadline = inf
@@ -280,9 +243,14 @@ class _Passage:
             case AReleaseRP() if source.asked_release:
                 await self._release_answered(source, sink)
             case AAbort() if source.has_waited and not source.wants_release:
-                # It has said its last before the other heard that, who may still release.
+                # It has said its last before the other heard that, who may still release, or has
+                # asked for it already: an A-RELEASE-RQ and this cross as others do.
                 source.over = True
-                self._scope.deadline = trio.current_time() + RELEASE_WAIT
+                if sink.wants_release:
+                    await self._grant_release(sink, over=True)
+                    self._finish_if_over()
+                else:
+                    self._scope.deadline = trio.current_time() + RELEASE_WAIT
             case AAbort():
                 self._finish(How.ABORTED, source.name, source.association.cause, atom)
                 await sink.association.abort(atom.source, atom.reason)
@@ -291,7 +259,7 @@ class _Passage:
                     f"{type(atom).__name__} out of turn", AbortReason.UNEXPECTED_PDU
                 )
 
-    async def _release_asked(self, source: _Side, sink: _Side) -> None:
+    async def _release_asked(self, source: Side, sink: Side) -> None:
         source.wants_release = True
         self._scope.deadline = trio.current_time() + RELEASE_WAIT
         if sink.over:
@@ -310,14 +278,14 @@ class _Passage:
             return
         sink.asked_release = True
 
-    async def _answer_release(self, side: _Side) -> None:
+    async def _answer_release(self, side: Side) -> None:
         """Both want the release: answer `side`, as far as it is our turn on that hop."""
         if side.asked_release and side is self._requestor:
             return  # the two crossed, and who requested the association answers first (Sta10)
         # Otherwise Sta11: its own A-RELEASE-RP is yet to come.
         await self._grant_release(side, over=not side.asked_release or side.tunnel is not None)
 
-    async def _grant_release(self, side: _Side, *, over: bool) -> None:
+    async def _grant_release(self, side: Side, *, over: bool) -> None:
         # Before it is sent: the device may close, and its end be read, before we know that it was.
         side.over = over
         try:
@@ -326,7 +294,7 @@ class _Passage:
             self._finish(How.ABORTED, side.name, side.association.cause)
             raise
 
-    async def _release_answered(self, source: _Side, sink: _Side) -> None:
+    async def _release_answered(self, source: Side, sink: Side) -> None:
         source.over = True
         if source.wants_release:
             if source is self._requestor and source.tunnel is None:

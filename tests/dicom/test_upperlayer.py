@@ -482,6 +482,28 @@ class TestData:
             end.send(PDV(3, False, False, b"abc"))
         assert snapshot(end) == before
 
+    def test_many_at_once_are_sent_as_one_by_one(self) -> None:
+        said = [
+            PDV(1, True, True, b"command."),
+            PDV(1, False, False, b"abc"),
+            PDV(1, False, True, b"d"),
+        ]
+        one_by_one = in_state(State.STA6, Role.REQUESTOR)
+        parts = [
+            action.data
+            for pdv in said
+            for action in one_by_one.send(pdv)
+            if isinstance(action, Send)
+        ]
+        end = in_state(State.STA6, Role.REQUESTOR)
+        assert b"".join(end.send_data(said)) == b"".join(parts)
+        before = snapshot(end)
+        with pytest.raises(LocalProtocolError, match="another message"):
+            end.send_data([PDV(1, False, False, b"abc"), PDV(3, False, True, b"d")])
+        assert snapshot(end) == before
+        with pytest.raises(LocalProtocolError):
+            in_state(State.STA2, Role.ACCEPTOR).send_data(said)
+
     def test_an_empty_last_fragment_is_sent(self) -> None:
         end = in_state(State.STA6, Role.REQUESTOR)
         (pdv,) = fragments(end.send(PDV(1, False, True, b"")))

@@ -72,6 +72,35 @@ async def test_a_quiet_one_outlives_its_release(autojump_clock: MockClock) -> No
     await far.aclose()
 
 
+async def test_many_at_once_are_counted_one_by_one(autojump_clock: MockClock) -> None:
+    device, far = await established()
+    await device.send_all((command(1, find_rq()), data(1)))
+    assert not device._may_stay()
+    said = [command(1, dimse.response_to(find_rq(), Status.PENDING)), answer(find_rq())]
+    for atom in said:
+        await far.send(atom)
+    assert list(await device.receive_some()) == said
+    assert device._may_stay()
+    await device.send(AReleaseRQ())
+    assert await device.receive_some() == (AReleaseRP(),)
+    assert device.stays
+
+    again = Lasting(device.let_go(), stay=True, answer=device.answer)
+    assert await again.receive_some() == (device.answer,)
+    heard: list[Atom] = []
+
+    async def wait() -> None:
+        heard.extend(await again.receive_some())
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(wait)
+        await trio.testing.wait_all_tasks_blocked()
+        await again.send(AReleaseRQ())
+    assert heard == [AReleaseRP()]
+    await again.aclose()
+    await far.aclose()
+
+
 async def test_who_waits_for_the_device_hears_of_the_release(autojump_clock: MockClock) -> None:
     device, far = await established()
     heard: list[Atom] = []

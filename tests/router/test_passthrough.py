@@ -29,13 +29,8 @@ from relay.router.border import Crossing
 from relay.router.contexts import granted, with_rejections
 from relay.router.direction import PassOn, Verdict
 from relay.router.guard import Guard
-from relay.router.passthrough import (
-    MAXIMUM_REPLIES,
-    RELEASE_WAIT,
-    Ending,
-    How,
-    join,
-)
+from relay.router.passthrough import RELEASE_WAIT, Ending, How, join
+from relay.router.side import MAXIMUM_REPLIES
 from tests.router.fakes import (
     CT,
     FakeAssociation,
@@ -147,6 +142,23 @@ async def test_who_left_while_its_answer_waited_is_released_by_us(
         pair.acceptor.say(command(3, store_rq(9)), AAbort(0, 0))
         await pair.requestor.got(2)
         pair.requestor.say(AReleaseRQ())
+        ending = await pair.ending()
+    assert pair.requestor.sent == [*said, AReleaseRP()]
+    assert pair.requestor.aborts == []
+    assert (ending.how, ending.by) == (How.RELEASED, "requestor")
+
+
+@pytest.mark.parametrize("caller_side", [True, False])
+async def test_a_release_that_crosses_the_abort_of_who_has_said_its_last_is_granted(
+    said: list[PDV], caller_side: bool, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Its A-ABORT was on its way, or waited to be read, when the release was passed on to it."""
+    async with joined(caller_side=caller_side) as pair:
+        pair.acceptor.say(command(3, store_rq(9)))
+        await pair.requestor.got(2)
+        pair.requestor.say(AReleaseRQ())
+        assert await pair.acceptor.got(1) == [AReleaseRQ()]
+        pair.acceptor.say(AAbort(0, 0))
         ending = await pair.ending()
     assert pair.requestor.sent == [*said, AReleaseRP()]
     assert pair.requestor.aborts == []

@@ -153,9 +153,10 @@ class Commitments:
             while True:
                 self._news = trio.Event()
                 wait = LOOK
+                now = self._now  # of both reads: what falls due between them is in one of them
                 try:
-                    await self._begin(nursery)
-                    due = await self._table.next_due(self._now)
+                    await self._begin(nursery, now)
+                    due = await self._table.next_due(now)
                     if due is not None:
                         wait = max(0.0, min(LOOK, due - self._now))  # the clock goes on
                 except DatabaseError as error:
@@ -164,10 +165,10 @@ class Commitments:
                 with trio.move_on_after(wait):
                     await self._news.wait()
 
-    async def _begin(self, nursery: trio.Nursery) -> None:
-        while await self._table.expire(self._now) == PAGE:
+    async def _begin(self, nursery: trio.Nursery, now: float) -> None:
+        while await self._table.expire(now) == PAGE:
             pass
-        due = await self._table.due(self._now, self._now - DEADLINE, PAGE)
+        due = await self._table.due(now, now - DEADLINE, PAGE)
         for transaction in sorted(due, key=lambda one: self._begun.get(_lane(one), -inf)):
             lane = _lane(transaction)
             if lane not in self._busy and len(self._busy) < AT_ONCE:

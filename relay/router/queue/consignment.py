@@ -10,12 +10,14 @@ Whatever ends the session, what the device has answered by then is told first.
 """
 
 import hashlib
+from collections import deque
 from math import inf
+from typing import Protocol
 
 import structlog
 import trio
 
-from relay.association import ABORT_LIMIT, Association
+from relay.association import ABORT_LIMIT, Association, Gathering
 from relay.dicom.commandset import CommandSet, Tag
 from relay.dicom.dimse import CommandField, CommandReader
 from relay.dicom.pdu import PDV, AAbort, AReleaseRP, AReleaseRQ, Atom
@@ -44,7 +46,7 @@ from relay.tunnel.notes import (
     Question,
     Result,
 )
-from relay.tunnel.records import Note
+from relay.tunnel.records import Note, Record
 from relay.tunnel.session import TunnelAssociation
 
 log = structlog.get_logger()
@@ -60,6 +62,10 @@ NEAR_SILENCE = 1800.0
 
 NO_ROOM = "this hospital keeps too many receipts of the sender's: does it never say what it has?"
 NOT_WRITTEN = "receipts cannot be written; the log there says why"
+
+
+class Device(Association, Gathering, Protocol):
+    """The association with the device: it takes in one call what came in one piece."""
 
 
 class _OverError(Exception):
@@ -81,7 +87,7 @@ class Consignment:
     def __init__(
         self,
         near: TunnelAssociation,
-        device: Association,
+        device: Device,
         guard: DIMSEGuard,
         recorder: Recorder,
         *,
@@ -98,6 +104,7 @@ class Consignment:
         self._reader = CommandReader()
         self._ending: Ending | None = None
         self._waits_since = inf  # for a record of the near Router
+        self._records: deque[Record] = deque()  # that have come and are not looked at
         self._hearing, self._listening = trio.CancelScope(), trio.CancelScope()
         self._device_over = False
 
@@ -116,6 +123,8 @@ class Consignment:
                     talking.start_soon(self._hear)
                 self.results.end()
         finally:
+            # Cancelled, the device may have answered behind the last that was written.
+            await self.results.write(self._failed)
             self.results.close()
         assert self._ending is not None, "both tasks ended, and neither said why"
         return self._ending
@@ -174,14 +183,15 @@ class Consignment:
             await self._operations.settled()
         self._listening.cancel()
 
-    async def _record(self) -> Atom | Note:
+    async def _record(self) -> Record:
         """What the near Router says next."""
-        self._waits_since = trio.current_time()
-        record = await self._near.receive_record()
-        self._waits_since = inf
-        return record
+        if not self._records:
+            self._waits_since = trio.current_time()
+            self._records.extend(await self._near.receive_records())
+            self._waits_since = inf
+        return self._records.popleft()
 
-    async def _take(self, record: Atom | Note) -> None:
+    async def _take(self, record: Record) -> None:
         match record:
             case Note():
                 await self._take_note(notes.decode(record))
@@ -272,8 +282,9 @@ class Consignment:
         """Hand an object on to the device as it comes, if the guard lets its command pass."""
         operation = await self._operations.begin(item, command.sop_instance_uid)
         command = command.evolve({Tag.MESSAGE_ID: operation.message_id})
-        verdict = await self._carry(command_pdv(context_id, command))
-        passes = bool(verdict.forward)
+        verdict = await self._judge(command_pdv(context_id, command))
+        passing = list(verdict.forward)
+        passes = bool(passing)
         digest = hashlib.sha256()
         while self._reader.message_open:
             pdv = await self._data(item)
@@ -281,7 +292,12 @@ class Consignment:
             if pdv.is_last and passes and not self._holds(item, digest.digest()):
                 await self.results.add(Due(Result(item.id, Outcome.CHANGED, 0, "")))
                 raise _OverError(Ending(How.ROUTER, "an object is not what its item says"))
-            verdict = await self._carry(pdv)
+            verdict = await self._judge(pdv)
+            passing += verdict.forward
+            if passing and not (self._records and self._reader.message_open):
+                # In one write what has come in one piece.
+                await self._device.send_all(passing)
+                passing = []
         if passes:
             self._operations.sent(operation)
             await self._tell_if_over(operation)
@@ -294,12 +310,10 @@ class Consignment:
     def _holds(self, item: Item, digest: bytes) -> bool:
         return (self._reader.data_set_length, digest) == (item.length, item.sha256)
 
-    async def _carry(self, pdv: PDV) -> Verdict:
+    async def _judge(self, pdv: PDV) -> Verdict:
         verdict = self._guard.outward(pdv)
         if verdict.before is not None:
             await verdict.before()
-        for passed in verdict.forward:
-            await self._device.send(passed, end_of_message=passed.is_last and not passed.is_command)
         return verdict
 
     # --- what the device says ---------------------------------------------------------------------

@@ -120,8 +120,8 @@ class Near(FakeAssociation):
     def say(self, *records: Record) -> None:
         super().say(*records)  # type: ignore[arg-type]
 
-    async def receive_record(self) -> Record:
-        return await self.receive()
+    async def receive_records(self) -> Sequence[Record]:
+        return [await self.receive()]
 
     @property
     def heard(self) -> list[Message]:

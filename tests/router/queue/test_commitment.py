@@ -474,3 +474,32 @@ async def test_what_cannot_be_noted_is_not_done_over_and_over(
         commitments_of(world).wake()
         await until(lambda: begun.count("PACS2") >= 4)
     assert begun.count("PACS") == 1
+
+
+async def test_what_falls_due_while_it_is_looked_for_is_found(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The clock goes on between the look for what is due, and that for when the next one is."""
+    begun: list[str] = []
+    due = transactions.TransactionTable.due
+
+    async def forward(node: object, transaction: Transaction, *others: object) -> int:
+        begun.append(transaction.called)
+        return Status.PROCESSING_FAILURE
+
+    async def slow(
+        table: transactions.TransactionTable, now: float, overdue: float, limit: int
+    ) -> list[Transaction]:
+        found = await due(table, now, overdue, limit)
+        if begun and not found:
+            world.now += 10
+        return found
+
+    monkeypatch.setattr(module, "forward", forward)
+    monkeypatch.setattr(module, "LOOK", 1000)
+    monkeypatch.setattr(module, "PAUSES", Pauses(first=5, cap=5))
+    monkeypatch.setattr(transactions.TransactionTable, "due", slow)
+    world.stands = True
+    await accept(world, asked(world, ONE))
+    async with running(world):
+        await until(lambda: len(begun) >= 3)

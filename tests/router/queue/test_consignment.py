@@ -1,5 +1,7 @@
 """A consignment: what the device gets and what the near Router is told, however either behaves."""
 
+from collections.abc import Callable
+
 import pytest
 import trio
 from trio.testing import MockClock
@@ -7,9 +9,9 @@ from trio.testing import MockClock
 from relay.association import ABORT_LIMIT
 from relay.dicom import dimse, uids
 from relay.dicom.pdu import PDV, AAbort, AReleaseRP, AReleaseRQ
-from relay.errors import AbortReason
+from relay.errors import AbortReason, DatabaseError
 from relay.router.queue.consignment import LAST_ANSWERS, NOT_WRITTEN
-from relay.router.queue.results import Counts, How
+from relay.router.queue.results import Counts, Due, How
 from relay.scu import STORE_DEADLINE
 from relay.tunnel import notes
 from relay.tunnel.notes import (
@@ -26,7 +28,6 @@ from relay.tunnel.notes import (
 from relay.tunnel.records import Note, Record
 from tests.router.fakes import (
     CT,
-    FakeAssociation,
     command,
     data,
     echo_rq,
@@ -34,6 +35,7 @@ from tests.router.fakes import (
     proposal,
     store_rq,
 )
+from tests.router.gathering import GatheringFake
 from tests.router.queue.consignments import (
     ORIGIN,
     consigned,
@@ -487,7 +489,7 @@ async def test_a_device_that_takes_nothing_and_says_nothing_is_not_waited_for(
     autojump_clock: MockClock,
 ) -> None:
     async with consignment() as world:
-        silent = FakeAssociation()
+        silent = GatheringFake()
         silent.lost = True
         world.consignment._device = silent
         world.near.say(*consigned(0))
@@ -581,3 +583,27 @@ async def test_many_results_at_a_slow_disk_hold_the_device_back_and_lose_nothing
         assert [r.id for r in results] == [object_id(n) for n in range(count)]
         assert world.recorder.groups < count / 4
         assert world.consignment.results.counts == Counts(delivered=count)
+
+
+async def test_what_is_answered_while_it_is_cancelled_has_its_receipt(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where nobody is there any more who writes it."""
+    async with consignment() as world:
+        results = world.consignment.results
+        await results.take(object_id(1))
+        real = results.run
+
+        async def run(failed: Callable[[DatabaseError], None]) -> None:
+            try:
+                await real(failed)
+            finally:
+                with trio.CancelScope(shield=True):
+                    result = Result(object_id(1), Outcome.ANSWERED, 0, "")
+                    await results.add(Due(result, receipt(1)))
+
+        monkeypatch.setattr(results, "run", run)
+        await trio.sleep(1)
+        world.scope.cancel()
+        await world.over.wait()
+        assert len(world.table.receipts) == 1

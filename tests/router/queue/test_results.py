@@ -59,7 +59,7 @@ async def test_they_are_durable_before_they_are_told(autojump_clock: MockClock) 
     await world.recorder.wait_free(ORIGIN, [object_id(n) for n in (1, 2, 3)])
 
 
-async def test_the_first_is_told_at_once_and_the_next_ones_together(
+async def test_the_first_is_written_and_told_at_once_and_the_next_ones_together(
     autojump_clock: MockClock,
 ) -> None:
     world = World()
@@ -71,10 +71,10 @@ async def test_the_first_is_told_at_once_and_the_next_ones_together(
         for number in (2, 3, 4):
             await world.due(number)
             await trio.sleep(TELL_EVERY / 10)
-            assert len(world.table.receipts) == number  # durable at once, and free for others
-            await world.recorder.wait_free(ORIGIN, [object_id(number)])
-        assert len(world.near.sent) == 1
+        assert (len(world.near.sent), len(world.table.receipts)) == (1, 1)
         await trio.sleep(TELL_EVERY)
+        assert (len(world.table.receipts), world.recorder.groups) == (4, 2)
+        await world.recorder.wait_free(ORIGIN, [object_id(n) for n in (1, 2, 3, 4)])
         assert [note.id for note in await world.near.results(4)] == [
             object_id(n) for n in (1, 2, 3, 4)
         ]
@@ -100,7 +100,7 @@ async def test_so_many_as_may_wait_are_told_before_their_time(autojump_clock: Mo
         nursery.cancel_scope.cancel()
 
 
-async def test_what_is_durable_is_told_at_the_end_without_a_wait(
+async def test_what_is_due_is_written_and_told_at_the_end_without_a_wait(
     autojump_clock: MockClock,
 ) -> None:
     world = World()
@@ -109,32 +109,76 @@ async def test_what_is_durable_is_told_at_the_end_without_a_wait(
         await world.due(1, 2)
         await trio.sleep(TELL_EVERY / 10)
         await world.due(3)
-        await trio.sleep(TELL_EVERY / 10)
-        world.table.failing = True
-        await world.due(4)
         await trio.sleep(TELL_EVERY / 10)
         world.results.end()
     assert trio.current_time() < TELL_EVERY
-    told = [note.id for note in await world.near.results(3)]
-    assert told == [object_id(n) for n in (1, 2, 3)]  # and not the fourth
+    assert len(world.table.receipts) == 3
+    assert [note.id for note in await world.near.results(3)] == [object_id(n) for n in (1, 2, 3)]
 
 
-async def test_what_is_durable_is_told_also_where_the_end_is_late(
+@pytest.mark.parametrize("delay", [0, 1])
+async def test_what_is_due_is_written_also_where_it_is_cancelled(
+    delay: float, autojump_clock: MockClock
+) -> None:
+    """The Router stops, or the grant is withdrawn: the device has the objects all the same."""
+    world = World()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(world.run)
+        await world.due(1)
+        await trio.sleep(TELL_EVERY / 10)
+        world.table.delay = delay
+        await world.due(2, 3)
+        nursery.cancel_scope.cancel()
+    assert len(world.table.receipts) == 3
+    assert len(world.near.sent) == 1
+
+
+async def test_and_what_becomes_due_while_that_is_written(autojump_clock: MockClock) -> None:
+    world = World()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(world.run)
+        await world.due(1)
+        await trio.sleep(TELL_EVERY / 10)
+        world.table.delay = 1
+        await world.due(2)
+        nursery.cancel_scope.cancel()
+        with trio.CancelScope(shield=True):
+            await trio.sleep(0.5)
+            await world.due(3)
+    assert len(world.table.receipts) == 3
+    await world.results.take(object_id(4))
+    await world.results.add(due(4))
+    await world.results.write(world.failures.append)
+    assert len(world.table.receipts) == 4
+
+
+async def test_who_waits_for_room_and_is_cancelled_has_brought_it(
     autojump_clock: MockClock,
 ) -> None:
+    world = World()
+    for number in range(WAITING_RESULTS):
+        await world.due(number)
+    with trio.move_on_after(1) as scope:
+        await world.due(WAITING_RESULTS)
+    assert scope.cancelled_caught
+    await world.results.write(world.failures.append)
+    assert len(world.table.receipts) == WAITING_RESULTS + 1
+
+
+async def test_what_could_not_be_written_is_not_told(autojump_clock: MockClock) -> None:
     world = World()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(world.run)
         await world.due(1, 2)
-        await trio.sleep(TELL_EVERY / 10)
-        await world.due(3)
-        await trio.sleep(TELL_EVERY / 10)
-        world.table.failing = True
-        await world.due(4)
         await trio.sleep(10 * TELL_EVERY)
+        world.table.failing = True
+        await world.due(3)
+        await trio.sleep(10 * TELL_EVERY)
+        await world.due(4)
         world.results.end()
-    told = [note.id for note in await world.near.results(3)]
-    assert told == [object_id(n) for n in (1, 2, 3)]
+    assert [note.id for note in await world.near.results(2)] == [object_id(1), object_id(2)]
+    assert len(world.near.sent) == 2
+    assert len(world.failures) == 1
 
 
 async def test_after_a_failure_nothing_is_told_and_nobody_waits(autojump_clock: MockClock) -> None:
