@@ -67,13 +67,14 @@ ROOMS = {
             "relay.invitation",
             "relay.providers",
             "relay.byte_stream",
+            "relay.workers",
         ),
         ("trio", "httpx", "h11", "structlog"),
     ),
     "signalling": Room(
         ("relay.signalling", "relay.signalling.*"),
-        ("relay.identity",),
-        ("trio", "trio_websocket", "wsproto", "msgpack", "structlog"),
+        ("relay.identity", "relay.byte_stream", "relay.websocket"),
+        ("trio", "wsproto", "msgpack", "structlog"),
     ),
     "association": Room(
         (
@@ -93,15 +94,18 @@ ROOMS = {
     ),
     # A provider's settings are read as the configuration's values are.
     "providers": Room(("relay.providers", "relay.providers.*"), ("relay.values", "relay.workers")),
-    "database": Room(("relay.database",), (), ("apsw", "trio", "structlog")),
+    "database": Room(("relay.database",), ("relay.workers",), ("apsw", "trio", "structlog")),
     "workers": Room(("relay.workers",), (), ("trio", "outcome")),
     "byte stream": Room(("relay.byte_stream",), (), ("trio",)),
+    "websocket": Room(("relay.websocket",), (), ("trio", "wsproto")),
     "spool": Room(
         ("relay.spool", "relay.spool.*"),
         ("relay.database", "relay.dicom", "relay.dicom.*", "relay.workers"),
         ("trio", "apsw", "cryptography", "structlog"),
     ),
-    "web": Room(("relay.web", "relay.web.*"), ("relay.database", "relay.byte_stream")),
+    "web": Room(
+        ("relay.web", "relay.web.*"), ("relay.database", "relay.byte_stream", "relay.websocket")
+    ),
     "bridge": Room(
         ("relay.bridge", "relay.bridge.*"),
         (

@@ -5,28 +5,63 @@
 Only the Bridge's own store does that. What comes so is opened in its turn, by the number in its
 first chunk, without waiting for its announcement: an object costs one round trip and not two. It
 begins with the first bundle that is announced, since a conversation of small messages needs no
-store, and stops when nothing comes, until the next one is.
+store, and stops when nothing comes, until the next one is. Where many objects go one way (`bulk`),
+it begins with the session, with as many GETs as the writer has PUTs.
 """
 
+import math
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Any
 
+import attrs
 import trio
 from trio.lowlevel import ParkingLot
 
 from relay.dicom.pdu import Buffer
 from relay.errors import ProviderError, SignallingError
-from relay.signalling.messages import Ahead, AheadURLs
+from relay.signalling.messages import MAXIMUM_SLOTS, Ahead, AheadURLs
 from relay.tunnel.bundle import MAXIMUM_BUNDLE
-from relay.tunnel.slots import GET_FRESH, SLOT_BATCH, Request, StoredBundle
+from relay.tunnel.slots import GET_FRESH, Request, StoredBundle
 from relay.tunnel.store import ObjectClient
 
 # GETs of one flow that wait. One is there again before the next object can have begun, and its
 # connection is not idle for so long that it begins slowly anew (RFC 5681 §4.1), as two in turn are.
 AT_ONCE = 1
-# Seconds for a GET to bring what has been announced: some round trips and 1 MB/s.
+# ... and of one that brings many objects: as many as there can be PUTs (outbox.MOST_PUTS). What is
+# stored then is here a way later, and not three ways, and as many connections grow faster together.
+BULK_AT_ONCE = 8
+# So few signed GETs are left when the next are asked for, at least: none waits for its signature.
+FEWEST_SIGNED = 2
+# Seconds for a GET to begin to bring what has been announced: some round trips. The store holds
+# back only what has not come.
 OVERDUE = 4.0
+# A store that says within so many seconds that nothing comes has no place left for who waits, which
+# otherwise takes it 20: time for a new connection and an answer over the slowest of lines.
+REFUSED_WITHIN = 5.0
+# So long it is not asked again then: in that time all who wait now get their answer. What is
+# announced meanwhile is fetched as if reading ahead were not there, without a useless GET for each.
+REFUSED_PAUSE = 20.0
+
+
+@attrs.define(slots=True, eq=False)
+class _Pending:
+    """A GET that waits, or brings what it has waited for."""
+
+    scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
+    begun: bool = False
+
+    def begin(self) -> None:
+        """Its answer has begun: a line may be slow, and one that is dead is noticed by itself."""
+        self.begun = True
+        self.scope.deadline = math.inf
+
+    def hurry(self) -> None:
+        """What it waits for is there."""
+        if not self.begun:
+            # A GET that waits on a connection which was lost meanwhile hears nothing.
+            self.scope.deadline = trio.current_time() + OVERDUE
 
 
 class ReadAhead:
@@ -34,6 +69,7 @@ class ReadAhead:
 
     `came` is called with each bundle, `missed` with each slot that was asked for and did not come.
     `may` says whether there is room for more; `changed` is unparked when that may have changed.
+    `bulk`: many objects come, one behind the other.
     """
 
     def __init__(
@@ -46,6 +82,7 @@ class ReadAhead:
         missed: Callable[[int], None],
         may: Callable[[], bool],
         changed: ParkingLot,
+        bulk: bool = False,
     ) -> None:
         self._request = request
         self._session = session
@@ -54,18 +91,22 @@ class ReadAhead:
         self._missed = missed
         self._may = may
         self._changed = changed
+        self._at_once = BULK_AT_ONCE if bulk else AT_ONCE
         self._next = 0  # the slot to ask for
-        self._going_on = False
-        self._pending: dict[int, trio.CancelScope] = {}
-        self._signed: deque[StoredBundle] = deque()
+        self._going_on = bulk
+        self._pending: dict[int, _Pending] = {}
+        self._signed: deque[StoredBundle] = deque()  # from the next one on
+        self._signing = False
+        self._cannot = False  # the store does not read ahead
+        self._paused_until = -math.inf  # by trio's clock
 
     def announced(self, slot: int) -> None:
         """The peer has announced what is in `slot`."""
-        self._next = max(self._next, slot + 1)
+        # Back to what was asked for in vain: else each pause would leave so many slots more behind.
+        self._next = max(self._next, slot + 1) if self._pending else slot + 1
         self._going_on = True
         if slot in self._pending:
-            # It is there. A GET that waits on a connection which was lost meanwhile hears nothing.
-            self._pending[slot].deadline = trio.current_time() + OVERDUE
+            self._pending[slot].hurry()
 
     def expects(self, slot: int) -> bool:
         """Whether this slot has been asked for, and will be given to `came` or `missed`."""
@@ -74,52 +115,75 @@ class ReadAhead:
     async def run(self) -> None:
         """Ask for what comes next, until cancelled, or the store is found not to read ahead."""
         async with trio.open_nursery() as nursery:
-            while True:
-                if not (self._going_on and len(self._pending) < AT_ONCE and self._may()):
-                    await self._changed.park()
-                    continue
-                while self._signed and (self._signed[0].slot < self._next or self._signed[0].stale):
-                    self._signed.popleft()
-                if self._signed:
-                    stored = self._signed.popleft()
-                    self._next = stored.slot + 1
-                    self._pending[stored.slot] = trio.CancelScope()
-                    nursery.start_soon(self._get, stored)
-                elif not await self._sign():
-                    return
+            while not self._cannot:
+                if self._going_on and self._may() and trio.current_time() >= self._paused_until:
+                    self._drop_old()
+                    few = len(self._signed) < max(FEWEST_SIGNED, self._at_once)
+                    if few and not self._signing:
+                        self._signing = True
+                        nursery.start_soon(self._sign, self._next + len(self._signed))
+                    if self._signed and len(self._pending) < self._at_once:
+                        stored = self._signed.popleft()
+                        self._next = stored.slot + 1
+                        self._pending[stored.slot] = _Pending()
+                        nursery.start_soon(self._get, stored)
+                        continue
+                await self._changed.park()
 
-    async def _sign(self) -> bool:
-        """Have the next slots' requests signed; False where the store does not read ahead."""
-        first = self._next
+    def _drop_old(self) -> None:
+        """Forget what was signed for slots that are past, or too long ago."""
+        signed = self._signed
+        while signed and (signed[0].slot < self._next or signed[0].stale):
+            signed.popleft()
+        if signed and signed[0].slot > self._next:
+            signed.clear()
+
+    async def _sign(self, first: int) -> None:
+        """Have requests signed for the slots from `first` on."""
         try:
             answer = await self._request(
-                lambda number: Ahead(number, self._session, first, SLOT_BATCH)
+                lambda number: Ahead(number, self._session, first, MAXIMUM_SLOTS)
             )
         except SignallingError:
             # The Bridge is away. What is announced is fetched as if this were not there.
             self._going_on = False
-            return True
-        if not isinstance(answer, AheadURLs):
+            return
+        finally:
+            self._signing = False
+            self._changed.unpark_all()
+        if not isinstance(answer, AheadURLs) or not self._take(first, answer):
+            self._cannot = True
+
+    def _take(self, first: int, answer: AheadURLs) -> bool:
+        """Whether they are what was asked for: none where the store cannot read ahead."""
+        deletes: list[tuple[Any, ...]]
+        deletes = [(delete,) for delete in answer.deletes] or [()] * MAXIMUM_SLOTS
+        if answer.first != first or {len(answer.gets), len(deletes)} != {MAXIMUM_SLOTS}:
             return False
-        counts = {len(answer.gets), len(answer.deletes)}
-        if answer.first != first or counts != {SLOT_BATCH}:
-            return False  # none: the store cannot; others than were asked for: the Bridge cannot
+        if self._next + len(self._signed) != first:
+            self._signed.clear()  # what was signed before is too old by now
         self._signed.extend(
-            StoredBundle.from_rows(slot, (get,), (delete,), fresh=GET_FRESH)
+            StoredBundle.from_rows(slot, (get,), delete, fresh=GET_FRESH)
             for slot, (get, delete) in enumerate(
-                zip(answer.gets, answer.deletes, strict=True), answer.first
+                zip(answer.gets, deletes, strict=True), answer.first
             )
         )
         return True
 
     async def _get(self, stored: StoredBundle) -> None:
-        data = None
-        # What fails is in the client's statistics; once it is announced it is fetched.
-        with suppress(ProviderError), self._pending[stored.slot]:
-            data = await self._objects.get_ahead(stored.get, MAXIMUM_BUNDLE)
+        data, answered = None, False
+        pending, asked = self._pending[stored.slot], trio.current_time()
+        # What fails is in the client's statistics; once it is announced it is fetched. So is what
+        # there was no turn for here, which costs nothing to try again.
+        with suppress(ProviderError, trio.WouldBlock), pending.scope:
+            data = await self._objects.get_ahead(stored.get, MAXIMUM_BUNDLE, pending.begin)
+            answered = True
         del self._pending[stored.slot]
         if data is None:
             self._going_on = False
+            if answered and trio.current_time() < asked + REFUSED_WITHIN:
+                self._paused_until = trio.current_time() + REFUSED_PAUSE
             self._missed(stored.slot)
         else:
             self._came(stored, data)
+        self._changed.unpark_all()

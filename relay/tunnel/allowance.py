@@ -1,13 +1,19 @@
 """What all sessions of one Router share."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
 import attrs
 
 from relay.tunnel.window import Budget
+from relay.workers import Workers
 
 # In-line bytes on the way to one session, and to one Router in all (DESIGN §5): what the hub keeps
 # for a socket that does not read.
 IN_LINE_WINDOW = 64 * 1024
 IN_LINE_WINDOW_IN_ALL = 8 * 1024 * 1024
+# Threads that seal and open. It is work for processors: more would only wait for each other.
+MAXIMUM_THREADS = 4
 
 
 class InLineAllowance:
@@ -28,8 +34,22 @@ class InLineAllowance:
 
 @attrs.frozen(slots=True)
 class Allowance:
-    """In-line bytes, and bytes in memory: of what is sent and unopened, of what is fetched."""
+    """In-line bytes, and bytes in memory: of what is sent and unopened, of what is fetched.
+
+    `workers` seal and open; `open_allowance` ends them.
+    """
 
     in_line: InLineAllowance = attrs.field(factory=InLineAllowance)
     writing: Budget = attrs.field(factory=Budget)
     reading: Budget = attrs.field(factory=Budget)
+    workers: Workers = attrs.field(factory=lambda: Workers(MAXIMUM_THREADS))
+
+
+@asynccontextmanager
+async def open_allowance() -> AsyncIterator[Allowance]:
+    """What the sessions of one Router share, for as long as it runs."""
+    allowance = Allowance()
+    try:
+        yield allowance
+    finally:
+        allowance.workers.close()

@@ -17,6 +17,10 @@ from relay.tunnel.records import Record
 # Big enough that one object-store round trip (50 to 100 ms) is small beside its transfer, small
 # enough that several in flight each way fit in memory for many associations.
 TARGET_SIZE = 1024 * 1024
+# Where many objects follow, a flow's first chunks are small, and so many that each PUT has one: new
+# connections carry 14 KiB in their first round trip and double that in each (RFC 5681 §3.1,
+# RFC 6928), so that together they bring the first CT within two; one of them alone takes five.
+FIRST_TARGET, FIRST_CHUNKS = 64 * 1024, 8
 MINIMUM_TARGET = 1024
 # A body ends its chunk, so a chunk holds one compressible object at the most. Whoever sends many
 # objects gives those below this as not compressible: then dozens share a chunk, and its round trip
@@ -58,14 +62,17 @@ def _check_body(body: list[Record]) -> None:
 class ChunkBuilder:
     """Takes what a session says and cuts chunks out of it.
 
-    A chunk is full at `target` bytes; `cut` makes one of what is there when a message ends and
-    nothing is waiting behind it. Fragments are kept as they came and joined once.
+    A chunk is full at `target` bytes, the FIRST_CHUNKS at `first_target`; `cut` makes one of what
+    is there when a message ends and nothing is waiting behind it. Fragments are kept as they came
+    and joined once.
     """
 
-    def __init__(self, target: int = TARGET_SIZE) -> None:
+    def __init__(self, target: int = TARGET_SIZE, first_target: int | None = None) -> None:
         if not MINIMUM_TARGET <= target <= MAXIMUM_CHUNK:
             raise ValueError(f"target must be {MINIMUM_TARGET} to {MAXIMUM_CHUNK} bytes")
-        self._target = target
+        self._target = first_target or target
+        self._later_target = target
+        self._chunks = 0
         self._clear()
 
     def _clear(self) -> None:
@@ -107,6 +114,9 @@ class ChunkBuilder:
             return None
         self._close_record(is_last=False)
         chunk = Chunk(_join(self._head), _join(self._body), final)
+        self._chunks += 1
+        if self._chunks == FIRST_CHUNKS:
+            self._target = self._later_target
         self._clear()
         return chunk
 

@@ -64,11 +64,15 @@ class Filter(IntEnum):
     SHUFFLE = 1  # bytes at even offsets, then those at odd ones: high bytes of 16-bit samples
 
 
-def shuffle(data: Buffer) -> bytes:
-    """The bytes at even offsets, then those at odd offsets."""
+def shuffle(data: Buffer, into: bytearray | None = None) -> memoryview:
+    """The bytes at even offsets, then those at odd offsets: in `into`, where it is long enough."""
     # Slicing bytes with a step is far faster than slicing a view; no copy of what is bytes already.
     data = bytes(data)
-    return data[0::2] + data[1::2]
+    half = (len(data) + 1) // 2
+    shuffled = bytearray(len(data)) if into is None else into
+    shuffled[:half] = data[0::2]
+    shuffled[half : len(data)] = data[1::2]
+    return memoryview(shuffled)[: len(data)]
 
 
 def unshuffle(data: Buffer) -> memoryview:
@@ -82,9 +86,14 @@ def unshuffle(data: Buffer) -> memoryview:
 
 
 class _Contexts(threading.local):
-    """One zstd context for each level and thread: sessions are many, and each takes 1.3 MiB."""
+    """One zstd context for each level and thread: sessions are many, and each takes 1.3 MiB.
+
+    And what is shuffled before it is packed, in memory that is kept: a third of the time of packing
+    a CT image was for new pages.
+    """
 
     def __init__(self) -> None:
+        self._shuffled = bytearray()
         self._compressors: dict[int, zstandard.ZstdCompressor] = {}
         self.decompressor = zstandard.ZstdDecompressor()
 
@@ -92,6 +101,12 @@ class _Contexts(threading.local):
         if level not in self._compressors:
             self._compressors[level] = zstandard.ZstdCompressor(level=level)
         return self._compressors[level]
+
+    def shuffle(self, body: Buffer) -> memoryview:
+        """`body` shuffled, until the next call in this thread."""
+        if len(self._shuffled) < len(body):
+            self._shuffled = bytearray(len(body))
+        return shuffle(body, self._shuffled)
 
 
 _contexts = _Contexts()
@@ -106,7 +121,7 @@ class Way:
 
     def pack(self, body: Buffer) -> bytes:
         """The frame. No state outlives it."""
-        filtered = shuffle(body) if self.filter == Filter.SHUFFLE else body
+        filtered = _contexts.shuffle(body) if self.filter == Filter.SHUFFLE else body
         return _contexts.compressor(self.level).compress(filtered)
 
 

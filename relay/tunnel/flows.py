@@ -16,6 +16,10 @@ from relay.tunnel.slots import SlotSupply
 from relay.tunnel.store import ObjectClient
 from relay.tunnel.writer import CloudWriter, Throttle, WriterStatistics
 
+# Connections that are made before a session with many objects needs them: each costs two round
+# trips, and one that begins so late does so at the slowest. As many as it has PUTs or GETs at once.
+WARM = 8
+
 
 @attrs.frozen(slots=True)
 class TunnelStatistics:
@@ -39,12 +43,17 @@ class Flows:
         allowance: Allowance,
         resume_window: float,
         throttle: Throttle | None = None,
+        bulk: bool = False,
     ) -> None:
+        """`bulk`: many objects go from caller to callee, one behind the other."""
         self._session = port.session
         self._writes = writes
         changed = ParkingLot()
+        self._slots = SlotSupply(client.request, port.session, resume_window)
+        self._objects = objects
+        self._bulk = bulk
         self._outbox = Outbox(
-            slots=SlotSupply(client.request, port.session, resume_window),
+            slots=self._slots,
             objects=objects,
             budget=allowance.writing,
             resume_window=resume_window,
@@ -54,9 +63,11 @@ class Flows:
             session=port.session,
             transmit=port.send,
             outbox=self._outbox,
+            workers=allowance.workers,
             changed=changed,
             resume_window=resume_window,
             throttle=throttle,
+            bulk=bulk and writes is Direction.CALLER_TO_CALLEE,
         )
         self.reader = CloudReader(
             session=port.session,
@@ -65,7 +76,16 @@ class Flows:
             allowance=allowance,
             resume_window=resume_window,
             changed=pulse.want,
+            bulk=bulk and writes is Direction.CALLEE_TO_CALLER,
         )
+
+    async def prepare(self) -> None:
+        """What needs no keys, and may be done while they are on their way: have slots to write in,
+        and connections to the store where many objects are to cross."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._slots.ask_early)
+            if self._bulk:
+                await self._objects.warm(WARM)
 
     async def run(self, keys: SessionKeys) -> None:
         """Carry what is written and read until the peer's final chunk is opened, or for ever.
@@ -99,7 +119,7 @@ class Flows:
             self._writes.other: self.reader.progress(),
         }
         outward, inward = (attrs.astuple(flows[direction]) for direction in Direction)
-        return Progress(self._session, outward, inward)
+        return Progress(self._session, outward, inward, self.reader.slots)
 
     def take_progress(self, progress: Progress) -> bool:
         """Where the peer stands; True if it does not know where this end does.

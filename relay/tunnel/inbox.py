@@ -65,10 +65,13 @@ class Inbox:
         resume_window: float,
         wanted: Callable[[], bool],
         changed: ParkingLot,
+        bulk: bool = False,
     ) -> None:
         self.received = 0
         """How many chunks of the flow are here, or are known to be in the store."""
         self.retries = 0
+        self.slots = 0
+        """Of how many slots from 0 all that lay there is opened, whether used or not."""
         self._session = session
         self._request = request
         self._objects = objects
@@ -76,6 +79,7 @@ class Inbox:
         self._wanted = wanted
         self._changed = changed
         self._incoming: deque[Incoming] = deque()
+        self._next_slot = 0  # behind those of what was received
         self._window = Window(budget)
         self._held = 0  # sealed bytes of bundles that are being fetched, or here and not opened
         self._to_fetch: deque[Incoming] = deque()
@@ -87,8 +91,9 @@ class Inbox:
             objects=objects,
             came=self._came,
             missed=self._missed,
-            may=self._may_read_ahead,
+            may=self._may_read_ahead_in_bulk if bulk else self._may_read_ahead,
             changed=changed,
+            bulk=bulk,
         )
         self._expected: dict[int, Incoming] = {}  # by slot: announced, and read ahead already
         self._early: dict[int, Incoming] = {}  # by first chunk: read ahead, and not its turn
@@ -135,9 +140,17 @@ class Inbox:
         self._take(incoming)
 
     def _take(self, incoming: Incoming) -> None:
-        """It is the next, as is what was read ahead behind it."""
+        """It is the next, as is what was read ahead behind it.
+
+        Raises ChunkError for what lies in an earlier slot than what is before it: that may have
+        been deleted with the later one.
+        """
         following: Incoming | None = incoming
         while following is not None:
+            if following.stored is not None:
+                if following.stored.slot < self._next_slot:
+                    raise ChunkError(f"slot {following.stored.slot} is used out of turn")
+                self._next_slot = following.stored.slot + 1
             self._incoming.append(following)
             self.received += following.count
             following = self._early.pop(self.received, None)
@@ -164,13 +177,15 @@ class Inbox:
         if incoming.chunks:
             return False
         self._incoming.popleft()
+        if incoming.stored is not None:
+            self.slots = incoming.stored.slot + 1
         self._changed.unpark_all()
         return True
 
     async def delete(self, stored: StoredBundle) -> None:
         """Delete what is opened, unless others are still being deleted."""
-        if self._deleting == MAXIMUM_DELETES or stored.stale:
-            return  # the sweeper has it
+        if stored.delete is None or self._deleting == MAXIMUM_DELETES or stored.stale:
+            return  # the Bridge has it, or the sweeper
         self._deleting += 1
         try:
             await self._objects.delete(stored.delete)
@@ -238,6 +253,10 @@ class Inbox:
     def _may_read_ahead(self) -> bool:
         """Only who waits for the next bundle asks for it: a reader that is behind has enough."""
         return not self._held and not self._early and self._wanted()
+
+    def _may_read_ahead_in_bulk(self) -> bool:
+        """What is on its way to here is bounded by the writer's window."""
+        return not self._to_fetch and self._held < self._window.size and self._wanted()
 
     def _came(self, stored: StoredBundle, data: Buffer) -> None:
         """A bundle has come that was asked for before it was announced.

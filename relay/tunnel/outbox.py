@@ -180,21 +180,27 @@ class Outbox:
             return math.inf
         on_their_way = sum(made.slot is not None for made in self._bundles.values())
         gathered = sum(len(chunk.sealed) for chunk in self._waiting)
-        if on_their_way < ENOUGH_BUNDLES or gathered >= self._bundle_size():
+        if on_their_way < ENOUGH_BUNDLES or gathered >= self._bundle_size() or self._is_first:
             return -math.inf
         return self._waiting[0].departure.at + GATHERING
 
     def _bundle_size(self) -> int:
         return min(bundle.MAXIMUM_BUNDLE, self.window.size // BUNDLES_IN_WINDOW)
 
+    @property
+    def _is_first(self) -> bool:
+        """Nothing is stored yet: each chunk goes by itself, over as many connections as there may
+        be, and what one takes is not known."""
+        return self._put_time == math.inf
+
     def _puts_at_once(self) -> int:
-        if self._put_time == math.inf:
-            return MOST_PUTS  # what one takes is not known yet
+        if self._is_first:
+            return MOST_PUTS
         return min(MOST_PUTS, FEWEST_PUTS + int(self._put_time / PUT_STEP))
 
     def _next_bundle(self) -> list[Sealed]:
         """Of the chunks that wait those that follow one another, up to a bundle's size."""
-        limit = self._bundle_size()
+        limit = 0 if self._is_first else self._bundle_size()
         chunks = [self._waiting.popleft()]
         size = bundle.OVERHEAD + len(chunks[0].sealed)
         while self._waiting and len(chunks) < MAXIMUM_BUNDLED:

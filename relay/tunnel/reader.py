@@ -13,7 +13,8 @@ and not consumed, and one chunk (MAXIMUM_CHUNK at the most) beyond that.
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import attrs
 import trio
@@ -27,7 +28,7 @@ from relay.tunnel.chunks import Chunk
 from relay.tunnel.inbox import CREDIT, Inbox, Incoming
 from relay.tunnel.pulse import Stall
 from relay.tunnel.records import FINAL_ATOMS, Record
-from relay.tunnel.seal import ChunkOpener
+from relay.tunnel.seal import ChunkHeader, ChunkOpener
 from relay.tunnel.slots import Request
 from relay.tunnel.store import ObjectClient
 
@@ -35,6 +36,9 @@ from relay.tunnel.store import ObjectClient
 OPENED_AHEAD = 2 * 1024 * 1024
 # Opening more than this is worth a thread; see writer.SEAL_IN_THREAD.
 OPEN_IN_THREAD = 64 * 1024
+# Chunks of one bundle that are opened in one hop to a thread: bytes in plain. What is first in them
+# waits no longer for that than for a chunk of the usual size.
+OPENED_TOGETHER = 1024 * 1024
 
 
 @attrs.define(slots=True, eq=False)
@@ -73,8 +77,10 @@ class CloudReader:
         allowance: Allowance,
         resume_window: float,
         changed: Callable[[], None],
+        bulk: bool = False,
     ) -> None:
         self._allowance = allowance.in_line
+        self._workers = allowance.workers
         self._tell = changed
 
         # Counts of chunks from 0: what the writer says, and how far they have come here.
@@ -105,6 +111,7 @@ class CloudReader:
             resume_window=resume_window,
             wanted=lambda: self._plain < OPENED_AHEAD,
             changed=self._changed,
+            bulk=bulk,
         )
         self._chunks_in_line = 0
         self._sealed_bytes = 0
@@ -175,6 +182,11 @@ class CloudReader:
             in_line_credit=self._in_line_credit,
         )
 
+    @property
+    def slots(self) -> int:
+        """Of how many slots from 0 everything is opened: it may be deleted."""
+        return self._inbox.slots
+
     def statistics(self) -> ReaderStatistics:
         return ReaderStatistics(
             chunks=self._opened,
@@ -220,6 +232,17 @@ class CloudReader:
         self._over = isinstance(record, FINAL_ATOMS)
         return record
 
+    async def receive_some(self) -> Sequence[Record]:
+        """As `receive`, all records that are there of one chunk: at least one."""
+        first = await self.receive()
+        if self._over or self._ending is not None or not self._waiting:
+            return (first,)
+        rest = self._waiting[0].records
+        records = (first, *rest)
+        rest.clear()
+        self._over = isinstance(records[-1], FINAL_ATOMS)
+        return records
+
     def _consume(self, chunk: _Opened) -> None:
         self._consumed += 1
         self._in_line_consumed += chunk.in_line
@@ -243,9 +266,10 @@ class CloudReader:
                     if not self._aborted(opener):
                         await self._changed.park()
                     continue
-                if await self._open(opener, incoming, incoming.chunks.popleft()):
-                    assert incoming.stored is not None
-                    nursery.start_soon(self._inbox.delete, incoming.stored)
+                await self._open(opener, incoming)
+                stored = incoming.stored
+                if not incoming.chunks and stored is not None and stored.delete is not None:
+                    nursery.start_soon(self._inbox.delete, stored)
             nursery.cancel_scope.cancel()
 
     def _aborted(self, opener: ChunkOpener) -> bool:
@@ -262,32 +286,74 @@ class CloudReader:
         self._tell()
         return True
 
-    async def _open(self, opener: ChunkOpener, incoming: Incoming, sealed: Buffer) -> bool:
-        """Open the next chunk, which is one of these; whether it was the last of a bundle."""
-
-        def open_and_decode() -> tuple[Chunk, list[Record]]:
-            chunk = opener.open(sealed, number)
-            return chunk, chunk.records()
-
-        number = self._opened
-        if len(sealed) < OPEN_IN_THREAD:
-            chunk, records = open_and_decode()
+    async def _open(self, opener: ChunkOpener, incoming: Incoming) -> None:
+        """Open what is next, which is of this bundle: a chunk, or several small ones."""
+        assert incoming.chunks is not None
+        sealed = _opened_together(incoming.chunks)
+        if sum(map(len, sealed)) < OPEN_IN_THREAD:
+            opened = _open_all(opener, self._opened, sealed)
         else:
-            chunk, records = await trio.to_thread.run_sync(open_and_decode)
+            opened = await self._workers.run(partial(_open_all, opener, self._opened, sealed))
+        for chunk, found in opened:
+            if isinstance(found, ChunkError):
+                raise found
+            self._take(incoming, chunk, found)
+
+    def _take(self, incoming: Incoming, chunk: Chunk, found: list[Record]) -> None:
+        """The next chunk is opened, and holds these records."""
+        assert incoming.chunks is not None
+        number, sealed = self._opened, incoming.chunks.popleft()
         if number >= self._chunk_credit and not chunk.final:
             raise ChunkError(f"chunk {number} beyond the credit of {self._chunk_credit}")
         self._opened += 1
-        whole = self._inbox.opened(incoming, len(sealed))
+        self._inbox.opened(incoming, len(sealed))
         self._sealed_bytes += len(sealed)
         self.finished = chunk.final
-        if chunk.final and isinstance(records[-1], AAbort):
+        if chunk.final and isinstance(found[-1], AAbort):
             # Acted on at once (DESIGN §3): the device gets nothing of what went before.
-            self.end(records[-1])
+            self.end(found[-1])
         elif self._ending is None:
             in_line = incoming.size if incoming.stored is None else 0
             size = len(chunk.head) + len(chunk.body)
             self._plain += size
-            self._waiting.append(_Opened(deque(records), size, in_line))
+            self._waiting.append(_Opened(deque(found), size, in_line))
         self._changed.unpark_all()
         self._tell()
-        return whole and incoming.stored is not None
+
+
+def _opened_together(chunks: deque[Buffer]) -> list[Buffer]:
+    """The first of these, and those behind it that are worth no hop of their own."""
+    together: list[Buffer] = []
+    size = 0
+    for sealed in chunks:
+        if len(chunks) > 1:
+            try:
+                header = ChunkHeader.decode(sealed)
+            except ChunkError:
+                size = OPENED_TOGETHER + 1  # it is said when it is opened, in its turn
+            else:
+                size += header.head_length + header.body_length
+        if together and size > OPENED_TOGETHER:
+            break
+        together.append(sealed)
+    return together
+
+
+def _open_all(
+    opener: ChunkOpener, first: int, sealed: list[Buffer]
+) -> list[tuple[Chunk, list[Record] | ChunkError]]:
+    """The chunks from number `first` on with their records, up to one that is none: its error.
+
+    What is before that one is as good as if it had been opened alone.
+    """
+    opened: list[tuple[Chunk, list[Record] | ChunkError]] = []
+    for number, one in enumerate(sealed, first):
+        try:
+            chunk = opener.open(one, number)
+            opened.append((chunk, chunk.records()))
+        except ChunkError as error:
+            opened.append((Chunk(b""), error))
+            break
+        if chunk.final:
+            break  # nothing behind it is looked at
+    return opened

@@ -14,15 +14,16 @@ End of the Bridge; or because the peer was not heard for `resume_window`. What t
 then is DESIGN §11's: A-ABORT by the provider, or A-ASSOCIATE-RJ where no A-ASSOCIATE-AC came yet.
 """
 
+import math
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import attrs
 import structlog
 import trio
 
-from relay.dicom.pdu import AAbort, Atom
+from relay.dicom.pdu import PDV, AAbort, Atom
 from relay.dicom.rejection import TEMPORARY_CONGESTION
 from relay.errors import AbortReason, AbortSource, RelayError, RemoteProtocolError
 from relay.signalling.client import Connected, Disconnected, SessionPort, SignallingClient
@@ -40,9 +41,9 @@ from relay.signalling.messages import (
 from relay.tunnel.allowance import Allowance
 from relay.tunnel.flows import Flows, TunnelStatistics
 from relay.tunnel.greeting import Greeting
-from relay.tunnel.handshake import PendingOpening, ReceivedOpening
+from relay.tunnel.handshake import PendingOpening, Purpose, ReceivedOpening
 from relay.tunnel.keys import Random
-from relay.tunnel.pulse import Pulse
+from relay.tunnel.pulse import ARRIVED, Pulse
 from relay.tunnel.records import Note, Record
 from relay.tunnel.store import ObjectClient
 from relay.tunnel.verdict import LOST, end_reason, end_reason_of, rejection_of_end, words
@@ -84,6 +85,7 @@ class TunnelAssociation:
         allowance: Allowance,
         timeouts: TunnelTimeouts,
         throttle: Throttle | None = None,
+        bulk: bool = False,
     ) -> None:
         self.session = session
         self.cause = ""
@@ -107,9 +109,12 @@ class TunnelAssociation:
             allowance=allowance,
             resume_window=timeouts.resume_window,
             throttle=throttle,
+            bulk=bulk,
         )
         self._writer, self._reader = self._flows.writer, self._flows.reader
         self._verdict: EndReason | None = None  # how it ended: what the Bridge is told
+        self._greeted = -math.inf  # when the first word was said
+        self._spoken = trio.Event()  # the Bridge knows of the session
         self._work = trio.CancelScope()
         self._ended = trio.Event()  # and said so
 
@@ -140,6 +145,20 @@ class TunnelAssociation:
             raise RemoteProtocolError(why, AbortReason.UNEXPECTED_PDU)
         return record
 
+    async def receive_some(self) -> Sequence[Atom]:
+        """As `receive`, all that one chunk brought: one atom at least, a terminal one last."""
+        atoms: list[Atom] = []
+        for record in await self.receive_records():
+            if isinstance(record, Note):
+                why = "a note in the session of an association"
+                raise RemoteProtocolError(why, AbortReason.UNEXPECTED_PDU)
+            atoms.append(record)
+        return atoms
+
+    async def receive_records(self) -> Sequence[Record]:
+        """As `receive_some`, where the far Router may also send notes."""
+        return await self._reader.receive_some()
+
     async def receive_record(self) -> Record:
         """As `receive`, where the far Router may also send notes: in delivery and knowledge."""
         return await self._reader.receive()
@@ -159,6 +178,17 @@ class TunnelAssociation:
         if self._reader.finished:
             self._writer.end(FAR_END)
         await self._writer.send(record, compressible=compressible, end_of_message=end_of_message)
+
+    async def send_all(
+        self, pdvs: Sequence[PDV], *, compressible: bool = False, end_of_message: bool = True
+    ) -> None:
+        """As `send` of each of `pdvs` in turn; `end_of_message`: a message ends with one of them.
+
+        Where a message is some hundred bytes, what each call costs is most of what there is to do.
+        """
+        if self._reader.finished:
+            self._writer.end(FAR_END)
+        await self._writer.send_all(pdvs, compressible=compressible, end_of_message=end_of_message)
 
     async def abort(
         self,
@@ -242,6 +272,7 @@ class TunnelAssociation:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._pulse.run)
             nursery.start_soon(self._listen)
+            nursery.start_soon(self._prepare)
             if self._greeting.is_caller:
                 nursery.start_soon(self._limit_wait)
             keys = await self._greeting.wait_standing()
@@ -300,6 +331,10 @@ class TunnelAssociation:
         else:
             self._end(self.cause, EndReason.EXPIRED, TEMPORARY_CONGESTION)
 
+    async def _prepare(self) -> None:
+        await self._spoken.wait()
+        await self._flows.prepare()
+
     async def _await_final(self) -> None:
         await self._writer.wait_final_opened()
         self._end(NEAR_END, EndReason.FINISHED)
@@ -342,11 +377,16 @@ class TunnelAssociation:
         return self._flows.outstanding or not self._greeting.heard
 
     async def _say(self) -> bool:
-        if not self._greeting.heard:
+        now = trio.current_time()
+        if not self._greeting.heard and now - self._greeted > ARRIVED:
             # It may have been lost on a connection of the peer; who has it ignores the repetition.
             # Progress goes right behind it: the credit that the peer's first words need.
+            self._greeted = now
             await self._port.send(self._greeting.first)
-        return await self._port.send(self._flows.progress())
+        said = await self._port.send(self._flows.progress())
+        if said:
+            self._spoken.set()
+        return said
 
 
 @asynccontextmanager
@@ -378,6 +418,7 @@ async def open_tunnel(
         allowance=allowance,
         timeouts=timeouts or TunnelTimeouts(),
         throttle=throttle,
+        bulk=header.purpose == Purpose.DELIVERY,
     )
     async with association.running():
         yield association
@@ -407,6 +448,7 @@ async def accept_tunnel(
         allowance=allowance,
         timeouts=timeouts or TunnelTimeouts(),
         throttle=throttle,
+        bulk=received.purpose is Purpose.DELIVERY,
     )
     async with association.running():
         yield association

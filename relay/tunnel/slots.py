@@ -7,6 +7,7 @@ with this one: their age is counted here from when they came.
 
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import Any, NoReturn
 
 import attrs
@@ -50,16 +51,35 @@ class SlotSupply:
         self._window = window
         self._ready: deque[Slot] = deque()
         self._asked = 0
+        self._begun = False
+        self._asking_early = False
         self._changed = ParkingLot()
         self.failures = 0
+
+    async def ask_early(self) -> None:
+        """Ask for the first batch if `run` has not begun, which goes on behind it.
+
+        What the Bridge refuses, or has no connection for, is asked for again by that.
+        """
+        if self._begun:
+            return
+        self._asking_early = True
+        try:
+            with suppress(SignallingError):
+                self._ready.extend(await self._ask(False))
+                self._asked += SLOT_BATCH
+        finally:
+            self._asking_early = False
+            self._changed.unpark_all()
 
     async def run(self) -> NoReturn:
         """Ask for a batch now, and for the next whenever half of one is used.
 
         Raises SignallingError when the Bridge gives none for the resume window.
         """
+        self._begun = True
         while True:
-            while len(self._ready) > SLOT_BATCH // 2:
+            while self._asking_early or len(self._ready) > SLOT_BATCH // 2:
                 await self._changed.park()
             self._ready.extend(await persist(self._ask, window=self._window, failed=self._failed))
             self._asked += SLOT_BATCH
@@ -99,11 +119,14 @@ class SlotSupply:
 
 @attrs.frozen(slots=True)
 class StoredBundle:
-    """Where the peer's bundle lies: slot, GET and DELETE, when those were signed, for how long."""
+    """Where the peer's bundle lies: slot, GET and DELETE, when those were signed, for how long.
+
+    No DELETE: the Bridge deletes what it hears is opened.
+    """
 
     slot: int
     get: ObjectRequest
-    delete: ObjectRequest
+    delete: ObjectRequest | None
     signed: float
     fresh: float
 
@@ -111,11 +134,11 @@ class StoredBundle:
     def from_rows(
         cls, slot: int, get: Sequence[Any], delete: Sequence[Any], fresh: float = GET_FRESH
     ) -> "StoredBundle":
-        """From the rows of an Announce or a Resigned. Raises SignallingError if one is empty."""
-        if len(get) != 1 or len(delete) != 1:
-            raise SignallingError(f"slot {slot} came without its signed GET and DELETE")
-        requests = ObjectRequest.from_row(get[0]), ObjectRequest.from_row(delete[0])
-        return cls(slot, *requests, trio.current_time(), fresh)
+        """From the rows of an Announce or a Resigned. Raises SignallingError without a GET."""
+        if len(get) != 1:
+            raise SignallingError(f"slot {slot} came without its signed GET")
+        deletes = ObjectRequest.from_row(delete[0]) if delete else None
+        return cls(slot, ObjectRequest.from_row(get[0]), deletes, trio.current_time(), fresh)
 
     @property
     def stale(self) -> bool:

@@ -7,29 +7,41 @@ sealed bytes goes there.
 """
 
 import ssl
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Collection,
+    Mapping,
+    Sequence,
+)
 from contextlib import asynccontextmanager
 from enum import Enum
-from typing import Any
+from functools import lru_cache
+from typing import Any, TypeVar
 
 import attrs
 import httpx
 import trio
 
 from relay.byte_stream import Buffer
-from relay.errors import ObjectMissing, ProviderError, connection_fault
-from relay.tunnel.connections import Answer, NoAnswer, Patience, Pool, ProxyRefused, turn
+from relay.errors import LocalProtocolError, ObjectMissing, ProviderError, connection_fault
+from relay.tunnel.connections import Answer, NoAnswer, Patience, Pool, ProxyRefused, acquire
 from relay.tunnel.guard import NOT_PUBLIC, Guard, IPAddress, is_public, literal
+from relay.tunnel.heads import fields_of
 from relay.tunnel.origin import Origin, Target, host_of, origin_of, target_of
 from relay.tunnel.via import directly, through
+
+T = TypeVar("T")
 
 # Transfers in flight with one store over all sessions of one Router: enough to fill a long fat line
 # with chunks of 1 MiB, few enough not to look like an attack to a hospital's proxy.
 TRANSFERS_PER_STORE = 24
 # Deleting has turns of its own: a store that is slow at it must not hold up what devices wait for.
 DELETES_PER_STORE = 8
-# So have requests for what is not there yet, each of which waits for most of its time.
-AHEAD_PER_STORE = 16
+# So have requests for what is not there yet, each of which waits for most of its time: those of
+# eight deliveries. The Bridge's own store has places for twice as many of one Router.
+AHEAD_PER_STORE = 64
 # With all stores together: one that hangs leaves enough for three others. All of them are kept: a
 # new one costs as much as three requests, and three round trips.
 MAXIMUM_CONNECTIONS = 4 * (TRANSFERS_PER_STORE + DELETES_PER_STORE + AHEAD_PER_STORE)
@@ -135,6 +147,7 @@ class ObjectClient:
         self._puts = self._gets = self._deletes = self._failures = 0
         self._bytes_put = self._bytes_got = 0
         self._failing: dict[str, str] = {}  # oldest first
+        self._last: Origin | None = None  # the store that answered last
 
     async def put(self, request: ObjectRequest, data: Buffer | Sequence[Buffer]) -> None:
         """Store `data`, one buffer or the parts of one, sent as they lie.
@@ -144,20 +157,26 @@ class ObjectClient:
         parts: Sequence[Buffer]
         parts = (data,) if isinstance(data, (bytes, bytearray, memoryview)) else data
         length = sum(memoryview(part).nbytes for part in parts)
-        async with self._exchange("PUT", request, parts, length=length) as answer:
+
+        async def hear(answer: Answer) -> None:
             if answer.status not in EXISTS_STATUSES:
                 _refuse_failure(request, answer)
             words = await answer.read(MAXIMUM_ANSWER) or b""
             if answer.status == 409 and any(code in words for code in UNDER_WAY_CODES):
                 raise ProviderError(f"{_where(request)}: another PUT of it is under way")
+
+        await self._exchange("PUT", request, hear, parts, length=length)
         self._puts += 1
         self._bytes_put += length
 
     async def get(self, request: ObjectRequest, size: int) -> bytearray:
         """The object, which must be `size` bytes long: less or more is a failure."""
-        async with self._exchange("GET", request) as answer:
+
+        async def hear(answer: Answer) -> bytearray | None:
             _refuse_failure(request, answer)
-            data = await answer.read(size)
+            return await answer.read(size)
+
+        data = await self._exchange("GET", request, hear)
         if data is None:
             raise self._failed(request, f"object is larger than {size} bytes")
         if len(data) != size:
@@ -166,22 +185,27 @@ class ObjectClient:
         self._bytes_got += size
         return data
 
-    async def get_ahead(self, request: ObjectRequest, limit: int) -> bytearray | None:
+    async def get_ahead(
+        self, request: ObjectRequest, limit: int, begun: Callable[[], None] = lambda: None
+    ) -> bytearray | None:
         """The object, of at most `limit` bytes, which may not be there yet.
 
         The Bridge's own store waits for it, and answers while it still arrives. None where it did
-        not begin to come in that time, or too many such requests wait already, here or there: it
-        is then to be got when it is announced. A PUT that is cut short is a failure of the GET.
+        not begin to come in that time, or, at once, where too many such requests wait there
+        already: it is then to be got when it is announced. A PUT that is cut short is a failure of
+        the GET. `begun` is called when the answer has begun. Raises WouldBlock if too many such
+        requests wait here.
         """
-        try:
-            async with self._exchange("GET", request, turn_of=_Turn.AHEAD) as answer:
-                _refuse_failure(request, answer)
-                if not answer.delimited:  # one that is cut would look whole
-                    raise ProviderError(f"{_where(request)}: answered without a length")
-                data = await answer.read(limit)
-        except trio.WouldBlock:
-            return None
-        if answer.status == 204:
+
+        async def hear(answer: Answer) -> tuple[int, bytearray | None]:
+            begun()
+            _refuse_failure(request, answer)
+            if not answer.delimited:  # one that is cut would look whole
+                raise ProviderError(f"{_where(request)}: answered without a length")
+            return answer.status, await answer.read(limit)
+
+        status, data = await self._exchange("GET", request, hear, turn_of=_Turn.AHEAD)
+        if status == 204:
             return None
         if data is None:
             raise self._failed(request, f"object is larger than {limit} bytes")
@@ -191,11 +215,20 @@ class ObjectClient:
 
     async def delete(self, request: ObjectRequest) -> None:
         """Delete the object; one that is not there counts as deleted."""
-        async with self._exchange("DELETE", request, turn_of=_Turn.DELETE) as answer:
+
+        async def hear(answer: Answer) -> None:
             if answer.status != 404:
                 _refuse_failure(request, answer)
             await answer.read(MAXIMUM_ANSWER)
+
+        await self._exchange("DELETE", request, hear, turn_of=_Turn.DELETE)
         self._deletes += 1
+
+    async def warm(self, count: int) -> None:
+        """Have so many connections ready with the store that answered last: most likely it is the
+        next one too. What fails is left to those who need it."""
+        if self._last is not None:
+            await self._pool.warm(self._last, count)
 
     def statistics(self) -> StoreStatistics:
         """Counts since the start."""
@@ -209,64 +242,70 @@ class ObjectClient:
             failing=dict(self._failing),
         )
 
-    @asynccontextmanager
     async def _exchange(
         self,
         method: str,
         request: ObjectRequest,
+        hear: Callable[[Answer], Awaitable[T]],
         parts: Sequence[Buffer] = (),
         *,
         length: int | None = None,
         turn_of: _Turn = _Turn.TRANSFER,
-    ) -> AsyncIterator[Answer]:
-        """One request and the head of its answer; foreign exceptions do not leave it.
+    ) -> T:
+        """What `hear` makes of the answer to one request; foreign exceptions do not leave it.
 
         Raises trio.WouldBlock where all turns of a kind that is not waited for are taken.
         """
         try:
             origin, target, _ = self._admit(method, request)
-            # Sealed bytes do not compress, and a bomb is not asked for.
-            headers = [
-                ("Host", origin.authority),
-                ("Accept-Encoding", "identity"),
-                ("User-Agent", "Relay"),  # there are gateways that take no request without one
-                *request.headers,
-            ]
+            fields = _standing_fields(origin)
+            if request.headers:
+                fields += fields_of(request.headers)
             if length is not None:
-                headers.append(("Content-Length", str(length)))
+                fields += b"Content-Length: %d\r\n" % length
             waits = AHEAD_PATIENCE if turn_of is _Turn.AHEAD else 0.0
-            with trio.fail_after(DELETE_TIMEOUT if turn_of is _Turn.DELETE else REQUEST_TIMEOUT):
-                async with (
-                    self._turn(origin, turn_of),
-                    self._pool.connection(origin) as connection,
-                ):
-                    yield await connection.request(method, target, headers, parts, waits=waits)
-            self._failing.pop(origin.url, None)
+            within = DELETE_TIMEOUT if turn_of is _Turn.DELETE else REQUEST_TIMEOUT
+            with trio.CancelScope(deadline=trio.current_time() + within) as scope:
+                limiter = await self._turn(origin, turn_of)
+                try:
+                    async with self._pool.connection(origin) as connection:
+                        result = await hear(
+                            await connection.request(method, target, fields, parts, waits=waits)
+                        )
+                finally:
+                    limiter.release()
+                    # Stores come and go by the Bridge's word: none is remembered that nobody
+                    # speaks to. Whoever waits has a token as soon as one is free.
+                    if not limiter.borrowed_tokens:
+                        self._turns.pop((origin, turn_of), None)
+            if scope.cancelled_caught:
+                raise NoAnswer("TooSlowError")
+            if self._failing:
+                self._failing.pop(origin.url, None)
+            self._last = origin
+            return result
         except ProviderError as error:
             self._failures += 1
             if not isinstance(error, ObjectMissing):  # the store works, and says so
                 self._note(request, error)
             raise
-        # UnicodeError: a name or header that HTTP cannot say.
-        except (NoAnswer, httpx.InvalidURL, trio.TooSlowError, UnicodeError) as error:
+        # UnicodeError: a name that HTTP cannot say.
+        except (NoAnswer, LocalProtocolError, httpx.InvalidURL, UnicodeError) as error:
             raise self._failed(request, _words(error, _where(request))) from error
 
-    @asynccontextmanager
-    async def _turn(self, origin: Origin, kind: _Turn) -> AsyncIterator[None]:
-        """Wait for one of the store's connections, so that none takes those of the others."""
+    async def _turn(self, origin: Origin, kind: _Turn) -> trio.CapacityLimiter:
+        """Wait for one of the store's connections, so that none takes those of the others.
+
+        The limiter that it is of is to be released.
+        """
         key = origin, kind
         limiter = self._turns.get(key)
         if limiter is None:
             limiter = self._turns[key] = trio.CapacityLimiter(_TURNS[kind])
         if kind is _Turn.AHEAD and not limiter.available_tokens:
             raise trio.WouldBlock
-        try:
-            async with turn(limiter):
-                yield
-        finally:
-            # Stores come and go by the Bridge's word: none is remembered that nobody speaks to.
-            if not limiter.borrowed_tokens and not limiter.statistics().tasks_waiting:
-                self._turns.pop(key, None)
+        await acquire(limiter)
+        return limiter
 
     def _admit(self, method: str, request: ObjectRequest) -> Target:
         """Whom to ask for what, unless the URL is refused whatever its name leads to."""
@@ -334,6 +373,19 @@ async def open_object_client(
         yield ObjectClient(pool, allowed_origins=allowed_origins, permitted=permitted)
     finally:
         await pool.aclose()
+
+
+@lru_cache(maxsize=64)
+def _standing_fields(origin: Origin) -> bytes:
+    """What is said with each request to this store. Raises LocalProtocolError, UnicodeError."""
+    return fields_of(
+        (
+            ("Host", origin.authority),
+            # Sealed bytes do not compress, and a bomb is not asked for.
+            ("Accept-Encoding", "identity"),
+            ("User-Agent", "Relay"),  # there are gateways that take no request without one
+        )
+    )
 
 
 def _refuse_failure(request: ObjectRequest, answer: Answer) -> None:

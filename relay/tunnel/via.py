@@ -18,6 +18,7 @@ from relay.tunnel.connections import (
     secure,
 )
 from relay.tunnel.guard import Guard, connect_tcp
+from relay.tunnel.heads import fields_of
 from relay.tunnel.origin import Origin
 
 # Of what a proxy says against it, how much is told on.
@@ -56,7 +57,8 @@ def through(proxy: str, context: ssl.SSLContext, patience: Patience) -> Connect:
         host, port = parts.hostname or "", parts.port or DEFAULT_PORT
         wire = PlainStream(await connect_tcp(host, port, patience.connect))
         if origin.scheme != "https":
-            return Connection(wire, patience, f"http://{origin.authority}", authorization)
+            via = f"http://{origin.authority}"
+            return Connection(wire, patience, via, fields_of(authorization))
         try:
             await _tunnel(wire, origin, authorization, patience)
         except BaseException:

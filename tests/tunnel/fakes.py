@@ -90,7 +90,7 @@ class Store:
         self.refuse: Callable[[ObjectRequest], bool] = lambda request: False
         self.mangle: Callable[[bytes], bytes] = lambda data: data
         self.stalled: trio.Event | None = None
-        self.puts = self.gets = self.gets_ahead = self.deletes = 0
+        self.puts = self.gets = self.gets_ahead = self.deletes = self.warmed = 0
         self.in_flight = self.most_in_flight = 0
         self.concurrent_puts = 0
 
@@ -133,7 +133,12 @@ class Store:
             raise ProviderError(f"object has {len(data)} bytes, not {size}")
         return data
 
-    async def get_ahead(self, request: ObjectRequest, limit: int) -> bytes | None:
+    async def warm(self, count: int) -> None:
+        self.warmed += count
+
+    async def get_ahead(
+        self, request: ObjectRequest, limit: int, begun: Callable[[], None] = lambda: None
+    ) -> bytes | None:
         assert request.method == "GET"
         self.gets_ahead += 1
         with trio.move_on_after(20):

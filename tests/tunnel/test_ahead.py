@@ -11,9 +11,9 @@ from trio.lowlevel import ParkingLot
 from trio.testing import MockClock
 
 from relay.errors import ProviderError
-from relay.signalling.messages import Direction, Message
-from relay.tunnel.ahead import OVERDUE, ReadAhead
-from relay.tunnel.slots import GET_FRESH, SLOT_BATCH, StoredBundle
+from relay.signalling.messages import MAXIMUM_SLOTS, Direction, Message
+from relay.tunnel.ahead import BULK_AT_ONCE, OVERDUE, REFUSED_PAUSE, ReadAhead
+from relay.tunnel.slots import GET_FRESH, StoredBundle
 from tests.tunnel.fakes import Network, Store
 
 SESSION = bytes(16)
@@ -49,7 +49,7 @@ class Bench:
 
 
 @asynccontextmanager
-async def bench(seed: int = 1) -> AsyncIterator[Bench]:
+async def bench(seed: int = 1, *, bulk: bool = False) -> AsyncIterator[Bench]:
     b = Bench(Store(), Network(seed))
     b.ahead = ReadAhead(
         request=b.network.callee.request,
@@ -59,6 +59,7 @@ async def bench(seed: int = 1) -> AsyncIterator[Bench]:
         missed=b._missed,
         may=lambda: b.may,
         changed=b.changed,
+        bulk=bulk,
     )
     async with trio.open_nursery() as nursery:
         nursery.start_soon(b.ahead.run)
@@ -74,11 +75,72 @@ async def test_the_next_is_asked_for_behind_what_is_announced(autojump_clock: Mo
         await trio.sleep(1)
         assert b.ahead.expects(4)
         assert not b.ahead.expects(3)
-        for slot in range(4, 4 + 2 * SLOT_BATCH):
+        for slot in range(4, 4 + 2 * MAXIMUM_SLOTS):
             b.put(slot, b"%d" % slot)
             await trio.sleep(1)
-        assert b.came == [(slot, b"%d" % slot) for slot in range(4, 4 + 2 * SLOT_BATCH)]
+        assert b.came == [(slot, b"%d" % slot) for slot in range(4, 4 + 2 * MAXIMUM_SLOTS)]
         assert b.network.callee.requests == 3
+
+
+async def test_no_get_waits_for_its_signature(autojump_clock: MockClock) -> None:
+    async with bench() as b:
+        real, asked = b.network.callee.request, b.ahead._request
+
+        async def slow(*arguments: Any) -> Message:
+            await trio.sleep(0.5)
+            return await real(*arguments)
+
+        assert asked == real
+        b.ahead._request = slow
+        b.announced(0)
+        await trio.sleep(1)
+        for slot in range(1, 3 * MAXIMUM_SLOTS):
+            assert b.ahead.expects(slot)
+            b.put(slot, b"x")
+            await trio.sleep(0.6)
+
+
+async def test_in_bulk_several_are_asked_for_from_the_beginning(autojump_clock: MockClock) -> None:
+    async with bench(bulk=True) as b:
+        await trio.sleep(1)
+        assert [slot for slot in range(20) if b.ahead.expects(slot)] == list(range(BULK_AT_ONCE))
+        b.put(2, b"2")
+        await trio.sleep(1)
+        assert b.came == [(2, b"2")]
+        assert b.ahead.expects(BULK_AT_ONCE)
+        b.may = False
+        b.put(0, b"0")
+        await trio.sleep(1)
+        assert not b.ahead.expects(BULK_AT_ONCE + 1)
+        await trio.sleep(30)
+        assert sorted(b.missed) == [1, *range(3, BULK_AT_ONCE + 1)]
+        b.may = True
+        b.changed.unpark_all()
+        await trio.sleep(1)
+        assert b.store.gets_ahead == BULK_AT_ONCE + 1  # nothing comes: no more is asked for
+        for slot in (BULK_AT_ONCE + 3, BULK_AT_ONCE + 4):
+            b.announced(slot)
+            await trio.sleep(1)
+            assert b.ahead.expects(slot + 1)
+            await trio.sleep(30)
+
+
+async def test_what_has_begun_to_come_may_take_its_time(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with bench() as b:
+
+        async def slow(request: object, limit: int, begun: Callable[[], None]) -> bytes:
+            begun()
+            await trio.sleep(10 * OVERDUE)
+            return b"whole"
+
+        monkeypatch.setattr(b.store, "get_ahead", slow)
+        b.announced(0)
+        await trio.sleep(1)
+        b.announced(1)
+        await trio.sleep(11 * OVERDUE)
+        assert (b.missed, b.came) == ([], [(1, b"whole")])
 
 
 async def test_an_announcement_takes_the_place_of_what_was_missed(
@@ -134,7 +196,7 @@ async def test_a_get_that_fails_is_missed(
 ) -> None:
     async with bench() as b:
 
-        async def cut(request: object, limit: int) -> bytes:
+        async def cut(request: object, limit: int, begun: object) -> bytes:
             await trio.sleep(1)
             raise ProviderError("cut short")
 
@@ -142,6 +204,47 @@ async def test_a_get_that_fails_is_missed(
         b.announced(0)
         await trio.sleep(5)
         assert b.missed == [1]
+
+
+async def test_a_store_without_a_place_is_left_alone_for_a_while(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with bench() as b:
+        asked = 0
+
+        async def full(request: object, limit: int, begun: object) -> None:
+            nonlocal asked
+            asked += 1
+            await trio.sleep(0.1)
+
+        monkeypatch.setattr(b.store, "get_ahead", full)
+        for slot in range(10):
+            b.announced(slot)
+            await trio.sleep(1)
+        assert asked == 1
+        assert not b.ahead.expects(10)
+        await trio.sleep(REFUSED_PAUSE)
+        b.announced(10)
+        await trio.sleep(1)
+        assert asked == 2
+
+
+async def test_where_there_is_no_turn_here_the_next_announcement_tries_again(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with bench() as b:
+        asked = 0
+
+        async def busy(request: object, limit: int, begun: object) -> None:
+            nonlocal asked
+            asked += 1
+            raise trio.WouldBlock
+
+        monkeypatch.setattr(b.store, "get_ahead", busy)
+        for slot in range(3):
+            b.announced(slot)
+            await trio.sleep(1)
+        assert (asked, b.missed) == (3, [1, 2, 3])
 
 
 async def test_what_is_announced_does_not_wait_for_a_lost_connection(
@@ -161,9 +264,9 @@ async def test_what_is_announced_does_not_wait_for_a_lost_connection(
     [
         {"first": 7},
         {"gets": ()},
-        {"deletes": ()},
+        {"deletes": (("DELETE", "https://store.example/0", (), 0),)},
     ],
-    ids=["other slots", "no gets", "no deletes"],
+    ids=["other slots", "no gets", "too few deletes"],
 )
 async def test_other_answers_than_were_asked_for_end_it(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, wrong: dict[str, Any]

@@ -1,6 +1,10 @@
-"""What sessions share: in-line bytes, all or nothing."""
+"""What sessions share: in-line bytes, all or nothing; threads, which end with the Router."""
 
-from relay.tunnel.allowance import Allowance, InLineAllowance
+import threading
+
+import trio
+
+from relay.tunnel.allowance import Allowance, InLineAllowance, open_allowance
 
 
 def test_all_or_nothing() -> None:
@@ -17,3 +21,11 @@ def test_each_router_has_its_own() -> None:
     one.writing.take(one.writing.left)
     assert one.writing.left == 0
     assert one.reading.left == other.writing.left > 0
+
+
+async def test_the_threads_end_with_the_router() -> None:
+    async with open_allowance() as allowance:
+        thread = await allowance.workers.run(threading.current_thread)
+        assert thread.is_alive()
+    with trio.fail_after(5):
+        await trio.to_thread.run_sync(thread.join)

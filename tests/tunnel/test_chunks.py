@@ -10,7 +10,14 @@ from hypothesis import strategies as st
 
 from relay.dicom.pdu import PDV, AAbort, AAssociateRJ, AReleaseRP, AReleaseRQ, Atom
 from relay.errors import ChunkError
-from relay.tunnel.chunks import MINIMUM_TARGET, SMALL_OBJECT, Chunk, ChunkBuilder
+from relay.tunnel.chunks import (
+    FIRST_CHUNKS,
+    MINIMUM_TARGET,
+    SMALL_OBJECT,
+    TARGET_SIZE,
+    Chunk,
+    ChunkBuilder,
+)
 from relay.tunnel.compression import (
     MAXIMUM_CHUNK,
 )
@@ -157,6 +164,16 @@ def test_full_chunks_come_out_as_they_fill() -> None:
     given_out = [len(builder.add(data(bytes(300)), compressible=True)) for _ in range(20)]
     assert sum(given_out) >= 5
     assert builder.pending < MINIMUM_TARGET
+
+
+def test_the_first_chunks_may_be_small() -> None:
+    builder = ChunkBuilder(first_target=MINIMUM_TARGET)
+    chunks = builder.add(data(bytes(FIRST_CHUNKS * MINIMUM_TARGET)), compressible=True)
+    assert len(chunks) == FIRST_CHUNKS
+    assert all(len(chunk.body) <= MINIMUM_TARGET for chunk in chunks)
+    assert builder.add(data(bytes(TARGET_SIZE // 2)), compressible=True) == []
+    (large,) = builder.add(data(bytes(TARGET_SIZE)), compressible=True)
+    assert TARGET_SIZE // 2 < len(large.body) <= TARGET_SIZE
 
 
 def test_final_chunk() -> None:

@@ -1,5 +1,6 @@
 """Connections to stores: how answers are read, and which connection is used again."""
 
+import math
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -10,7 +11,8 @@ import trio
 import trio.testing
 
 from relay.byte_stream import Buffer, PlainStream
-from relay.tunnel.connections import MAXIMUM_HEAD, Connection, NoAnswer, Patience, Pool
+from relay.tunnel.connections import MAXIMUM_HEAD, PIECE, Connection, NoAnswer, Patience, Pool
+from relay.tunnel.heads import fields_of
 from relay.tunnel.origin import Origin
 
 PATIENCE = Patience(connect=5.0, piece=5.0)
@@ -82,7 +84,7 @@ async def ask(
     if parts:
         headers.append(("Content-Length", str(sum(map(len, parts)))))
     async with pool.connection(origin) as connection:
-        answer = await connection.request(method, "/a", headers, parts)
+        answer = await connection.request(method, "/a", fields_of(headers), parts)
         body = await answer.read(limit)
     return None if body is None else bytes(body)
 
@@ -101,6 +103,35 @@ async def test_a_steady_flow_opens_no_connection_anew() -> None:
                 nursery.start_soon(flow)
         assert len(server.requests) == 160
         assert server.connections <= 8
+        await connections.aclose()
+
+
+async def test_warm_connections_are_there_for_who_comes() -> None:
+    async with serving() as server:
+        connections = pool(server, maximum=8)
+        await connections.warm(server.origin, 3)
+        async with trio.open_nursery() as nursery:
+            for _ in range(3):
+                nursery.start_soon(ask, connections, server.origin)
+        assert server.connections == 3
+        await connections.warm(server.origin, 3)
+        await connections.warm(server.origin, 2)
+        assert server.connections == 3
+        await connections.warm(server.origin, 100)
+        await trio.testing.wait_all_tasks_blocked()
+        assert server.connections == 8
+        await connections.aclose()
+
+
+async def test_who_comes_while_they_are_made_begins_no_other() -> None:
+    async with serving() as server:
+        connections = pool(server)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(connections.warm, server.origin, 2)
+            await trio.testing.wait_all_tasks_blocked()
+            for _ in range(2):
+                nursery.start_soon(ask, connections, server.origin)
+        assert server.connections == 2
         await connections.aclose()
 
 
@@ -239,7 +270,7 @@ async def test_an_answer_that_comes_before_the_body_is_whole_is_heard() -> None:
         headers = [("Host", "x"), ("Content-Length", "8000000")]
         async with connections.connection(server.origin) as connection:
             with trio.move_on_after(5):
-                answer = await connection.request("PUT", "/a", headers, parts)
+                answer = await connection.request("PUT", "/a", fields_of(headers), parts)
         assert answer.status == 507
 
 
@@ -265,7 +296,9 @@ async def test_who_refuses_a_body_and_closes_without_reading_it_is_heard() -> No
             stream = await trio.open_tcp_stream(*listener.socket.getsockname())
             connection = Connection(Deaf(stream), PATIENCE)
             headers = [("Host", "x"), ("Content-Length", "8000000")]
-            answer = await connection.request("PUT", "/a", headers, [bytes(1_000_000)] * 8)
+            answer = await connection.request(
+                "PUT", "/a", fields_of(headers), [bytes(1_000_000)] * 8
+            )
             assert (answer.status, bytes(await answer.read(10) or b"")) == (413, b"much")
             assert not connection.reusable
             await connection.aclose()
@@ -280,7 +313,7 @@ async def test_whether_a_cut_is_seen(framing: bytes, delimited: bool) -> None:
     async with serving(answer=b"HTTP/1.1 200 OK\r\n" + framing + b"\r\nok") as server:
         connections = pool(server)
         async with connections.connection(server.origin) as connection:
-            answer = await connection.request("GET", "/a", [("Host", "x")])
+            answer = await connection.request("GET", "/a", b"Host: x\r\n")
         assert answer.delimited is delimited
 
 
@@ -324,16 +357,55 @@ async def test_what_does_not_arrive_has_no_more_patience_than_any_other(
         connection = Connection(Line(left), PATIENCE)  # type: ignore[arg-type]
         began = trio.current_time()
         with pytest.raises(NoAnswer, match="ReadTimeout"):
-            await connection.request("PUT", "/a", [("Host", "x"), ("Content-Length", "1")], [b"x"])
+            await connection.request("PUT", "/a", b"Host: x\r\nContent-Length: 1\r\n", [b"x"])
         assert trio.current_time() - began == pytest.approx(patience)
 
 
-async def test_a_header_that_http_cannot_say() -> None:
+async def test_a_slow_line_is_served_while_it_moves(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Each piece has the patience of one; a line that stops in between is given up."""
+
+    @attrs.define
+    class Line:
+        pace: list[float]
+        unacknowledged: int = 0
+
+        async def pause(self) -> None:
+            await trio.sleep(self.pace.pop(0) if len(self.pace) > 1 else self.pace[0])
+
+        async def send_parts(self, parts: object) -> None:
+            await self.pause()
+
+        async def receive_some(self, size: int) -> bytes:
+            return b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n"
+
+        async def receive_into(self, buffer: memoryview) -> int:
+            await self.pause()
+            return 1
+
+    async def exchange(pace: list[float]) -> float:
+        began = trio.current_time()
+        connection = Connection(Line(pace), PATIENCE)  # type: ignore[arg-type]
+        answer = await connection.request("PUT", "/a", b"Host: x\r\n", [bytes(8 * PIECE - 100)])
+        assert await answer.read(10) == bytes(10)
+        return trio.current_time() - began
+
+    assert await exchange([3.0]) == pytest.approx((8 + 10) * 3.0)
+    began = trio.current_time()
+    with pytest.raises(NoAnswer, match="WriteTimeout"):
+        await exchange([3.0, 3.0, math.inf])
+    assert trio.current_time() - began == pytest.approx(3.0 + 3.0 + 5.0)
+    began = trio.current_time()
+    with pytest.raises(NoAnswer, match="ReadTimeout"):
+        await exchange([3.0] * 10 + [math.inf])
+    assert trio.current_time() - began == pytest.approx(10 * 3.0 + 5.0)
+
+
+async def test_a_target_that_http_cannot_say() -> None:
     async with serving() as server:
         connections = pool(server)
         async with connections.connection(server.origin) as connection:
             with pytest.raises(NoAnswer, match="LocalProtocolError"):
-                await connection.request("GET", "/a", [("Host", "x"), ("X", "a\r\nEvil: 1")])
-            with pytest.raises(NoAnswer, match="LocalProtocolError"):
-                await connection.request("GET", "/a b", [("Host", "x")])
+                await connection.request("GET", "/a b", b"Host: x\r\n")
         assert server.requests == []

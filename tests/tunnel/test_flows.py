@@ -73,6 +73,7 @@ async def test_each_end_opens_what_the_other_seals(autojump_clock: MockClock) ->
             assert plain(await target.reader.receive()) == pdv
             assert source.outstanding
             assert source.take_progress(target.progress()) is False
+            assert target.progress().slots == 0  # it came in line
             assert not source.outstanding
         assert caller.statistics().writer.chunks == callee.statistics().reader.chunks == 1
         nursery.cancel_scope.cancel()

@@ -88,6 +88,18 @@ async def test_what_waits_for_a_put_goes_together(autojump_clock: MockClock) -> 
         assert len(b.stored()) == 3
 
 
+async def test_before_anything_is_stored_each_chunk_goes_by_itself(
+    autojump_clock: MockClock,
+) -> None:
+    async with bench() as b:
+        b.store.delay, b.store.random.random = 0.1, lambda: 1.0
+        b.put(*[SMALL] * (MOST_PUTS + 3))
+        await trio.sleep(0.05)
+        assert b.store.in_flight == MOST_PUTS
+        await trio.sleep(1)
+        assert list(map(len, b.stored())) == [1] * MOST_PUTS + [3]
+
+
 async def test_a_bundle_is_a_part_of_the_window(autojump_clock: MockClock) -> None:
     async with bench() as b:
         await learned(b, 0.01)

@@ -3,13 +3,14 @@
 import math
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import attrs
 import pytest
 import trio
 from trio.testing import MockClock
 
-from relay.dicom.pdu import PDV, AAbort, AReleaseRP, AReleaseRQ, Atom
+from relay.dicom.pdu import PDV, AAbort, AReleaseRP, AReleaseRQ, Atom, Buffer
 from relay.errors import ChunkError, LocalProtocolError, SignallingError
 from relay.signalling.messages import Announce, Direction, FlowProgress, InLine
 from relay.tunnel import bundle, records
@@ -17,7 +18,7 @@ from relay.tunnel import reader as reader_module
 from relay.tunnel.allowance import IN_LINE_WINDOW, Allowance, InLineAllowance
 from relay.tunnel.chunks import TARGET_SIZE, Chunk
 from relay.tunnel.inbox import MAXIMUM_DELETES, MOST_FETCHES
-from relay.tunnel.reader import CREDIT, OPENED_AHEAD, CloudReader
+from relay.tunnel.reader import CREDIT, OPENED_AHEAD, OPENED_TOGETHER, CloudReader
 from relay.tunnel.records import MAXIMUM_NOTE, Note, Record
 from relay.tunnel.seal import ChunkOpener, ChunkSealer
 from tests.tunnel.fakes import BLOCK, Network, Store, plain
@@ -155,6 +156,31 @@ async def test_objects_are_deleted_once_opened(autojump_clock: MockClock) -> Non
         assert b.store.objects == {}
 
 
+async def test_what_the_bridge_deletes_is_told_once_opened(autojump_clock: MockClock) -> None:
+    async with bench() as b:
+        b.reader.announced(attrs.evolve(b.bundled([pdv(0)], [pdv(1)]), delete=()))
+        b.slots += 3  # there may be gaps
+        b.reader.announced(b.in_line(pdv(2)))
+        await b.settle()
+        b.store.stalled = trio.Event()
+        b.reader.announced(attrs.evolve(b.stored(pdv(3)), delete=()))
+        await b.settle()
+        assert (b.reader.slots, b.store.deletes) == (1, 0)
+        b.store.stalled.set()
+        await b.settle()
+        assert (b.reader.slots, b.store.deletes) == (5, 0)
+        assert [plain(await b.reader.receive()) for _ in range(4)] == [pdv(n) for n in range(4)]
+
+
+async def test_a_slot_behind_its_turn_is_not_taken(autojump_clock: MockClock) -> None:
+    """What lies there may have been deleted with the later one."""
+    async with bench() as b:
+        early, late = b.stored(pdv(0)), b.stored(pdv(1))
+        b.reader.announced(attrs.evolve(early, slot=late.slot))
+        with pytest.raises(ChunkError, match="slot 0 is used out of turn"):
+            b.reader.announced(attrs.evolve(late, slot=early.slot))
+
+
 async def test_a_delete_that_fails_hurts_nobody(autojump_clock: MockClock) -> None:
     async with bench() as b:
         b.store.refuse = lambda request: request.method == "DELETE"
@@ -255,6 +281,58 @@ async def test_a_bundle_is_opened_chunk_by_chunk(autojump_clock: MockClock) -> N
         assert (progress.received, progress.opened) == (4, 4)
         assert b.store.objects == {}
         assert (b.store.gets, b.store.deletes) == (1, 1)
+
+
+async def test_small_chunks_of_a_bundle_are_opened_together(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hops: list[int] = []
+    open_all = reader_module._open_all
+
+    def counted(opener: ChunkOpener, first: int, sealed: list[Buffer]) -> Any:
+        hops.append(len(sealed))
+        return open_all(opener, first, sealed)
+
+    monkeypatch.setattr(reader_module, "_open_all", counted)
+    block = PDV(1, False, True, bytes(OPENED_TOGETHER // 4))
+    large = PDV(1, False, True, bytes(OPENED_TOGETHER + 2))
+    async with bench() as b:
+        b.reader.announced(b.bundled(*[[block]] * 4, [large], [block]))
+        for expected in (block, block, block, block, large, block):
+            assert plain(await b.reader.receive()) == expected
+        assert hops == [3, 1, 1, 1]  # each takes some bytes more than its fragment
+
+
+async def test_what_is_before_a_chunk_that_does_not_open_is_given(
+    autojump_clock: MockClock,
+) -> None:
+    async with bench(opening=False) as b:
+        message = b.bundled([pdv(0)], [pdv(1)], [pdv(2)], [pdv(3)])
+        content = bytearray(b.store.objects[message.get[0][1]])
+        content[len(content) // 2 + 40] ^= 1  # in the third
+        b.store.objects[message.get[0][1]] = bytes(content)
+        b.reader.announced(message)
+        with pytest.RaisesGroup(
+            pytest.RaisesExc(ChunkError, match="chunk 2 does not open"), flatten_subgroups=True
+        ):
+            await b.reader.run(ChunkOpener(*KEYS))
+        assert [plain(await b.reader.receive()) for _ in range(2)] == [pdv(0), pdv(1)]
+        assert b.reader.progress().opened == 2
+
+
+async def test_what_is_behind_the_final_chunk_in_its_bundle_is_not_opened(
+    autojump_clock: MockClock,
+) -> None:
+    async with bench() as b:
+        ending = b.bundled([pdv(0)])
+        b.sealer = ChunkSealer(*KEYS)
+        first = b.sealer.seal(chunk((pdv(0),), False))
+        last = b.sealer.seal(chunk((AReleaseRP(),), True))
+        content = b"".join(bundle.join([first, last, first]))
+        b.store.objects[ending.get[0][1]] = content
+        b.reader.announced(attrs.evolve(ending, count=3, size=len(content)))
+        assert plain(await b.reader.receive()) == pdv(0)
+        assert plain(await b.reader.receive()) == AReleaseRP()
 
 
 @pytest.mark.parametrize("last", [0, 1, 2])

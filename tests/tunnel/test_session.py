@@ -32,8 +32,11 @@ from relay.signalling.messages import (
     Withdraw,
 )
 from relay.tunnel import pulse, reader, session, writer
+from relay.tunnel import window as window_law
 from relay.tunnel.allowance import IN_LINE_WINDOW, Allowance, InLineAllowance
 from relay.tunnel.chunks import TARGET_SIZE
+from relay.tunnel.flows import WARM
+from relay.tunnel.handshake import Purpose
 from relay.tunnel.inbox import MAXIMUM_DELETES, MOST_FETCHES
 from relay.tunnel.outbox import MOST_PUTS
 from relay.tunnel.reader import OPENED_AHEAD
@@ -289,7 +292,35 @@ async def test_one_wait_for_slots_in_a_session(autojump_clock: MockClock) -> Non
 # --- backpressure --------------------------------------------------------------------------------
 
 
-async def test_a_frozen_reader_holds_the_writer(autojump_clock: MockClock) -> None:
+async def test_many_go_and_come_in_one_call(autojump_clock: MockClock) -> None:
+    said = [PDV(1, True, True, b"c."), PDV(1, False, True, b"data")] * 100
+    async with established() as pair:
+        await pair.caller.send_all(said)
+        got: list[Atom] = []
+        calls = 0
+        while len(got) < len(said):
+            got += await pair.callee.receive_some()
+            calls += 1
+        assert got == said
+        assert calls == pair.caller.statistics().writer.chunks == 1
+        await pair.caller.send_all(said[:1], end_of_message=False)  # its data set follows
+        await pair.caller.send_all(said[1:2])
+        assert list(await pair.callee.receive_some()) == said[:2]
+        await pair.caller.send(AReleaseRQ())
+        assert list(await pair.callee.receive_some()) == [AReleaseRQ()]
+        await pair.callee.send(AReleaseRP())
+        assert list(await pair.caller.receive_some()) == [AReleaseRP()]
+        with pytest.raises(LocalProtocolError):
+            await pair.caller.receive_some()
+        with pytest.raises(LocalProtocolError):
+            await pair.callee.send_all(said)
+
+
+async def test_a_frozen_reader_holds_the_writer(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # What the window learns before the reader freezes is tests/tunnel/test_window.py's concern.
+    monkeypatch.setattr(window_law, "MAXIMUM_WINDOW", BASE)
     sent = 0
 
     async with established() as pair:
@@ -734,6 +765,33 @@ async def test_before_its_first_word_a_lost_tunnel_is_a_rejection(
     async with tunnel(timeouts=TunnelTimeouts(resume_window=5)) as pair:
         pair.network.cut(pair.network.caller)
         assert await pair.caller.receive() == AWAY
+
+
+@pytest.mark.parametrize("purpose", [Purpose.ASSOCIATION, Purpose.DELIVERY])
+async def test_what_needs_no_keys_is_done_before_there_are_any(
+    purpose: Purpose, autojump_clock: MockClock
+) -> None:
+    network, store = Network(), Store()
+    async with running(network), near_end(network, store, purpose=purpose):
+        await trio.sleep(1)
+        said = [type(message) for message in network.passed]
+        assert said.count(Open) == 1
+        assert Answer not in said
+        assert network.caller.requests == 1  # for slots
+        assert store.warmed == (WARM if purpose is Purpose.DELIVERY else 0)
+
+
+async def test_the_first_word_is_not_said_with_every_other(autojump_clock: MockClock) -> None:
+    network = Network()
+    async with running(network), near_end(network) as caller:
+        for _ in range(20):
+            caller._pulse.want()
+            await trio.sleep(0.01)
+        said = [type(message) for message in network.passed]
+        assert said.count(Progress) > 10
+        assert said.count(Open) == 1
+        await trio.sleep(5)
+        assert [type(message) for message in network.passed].count(Open) > 1
 
 
 async def test_a_pause_within_the_window_is_nothing(autojump_clock: MockClock) -> None:

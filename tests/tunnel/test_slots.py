@@ -60,6 +60,35 @@ async def test_slots_come_in_order_and_are_asked_for_ahead(autojump_clock: MockC
         nursery.cancel_scope.cancel()
 
 
+async def test_the_first_are_asked_for_early(autojump_clock: MockClock) -> None:
+    bridge = Bridge()
+    supply = SlotSupply(bridge.request, SESSION, 20)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(supply.ask_early)
+        await trio.sleep(0.05)
+        nursery.start_soon(supply.run)
+        await trio.sleep(1)
+        assert bridge.asked == [(0, SLOT_BATCH)]
+        assert [(await supply.take()).number for _ in range(SLOT_BATCH)] == list(range(SLOT_BATCH))
+        await trio.sleep(1)
+        assert bridge.asked == [(0, SLOT_BATCH), (SLOT_BATCH, SLOT_BATCH)]
+        await supply.ask_early()  # too late to be early
+        assert len(bridge.asked) == 2
+        nursery.cancel_scope.cancel()
+
+
+async def test_what_is_refused_early_is_asked_for_again(autojump_clock: MockClock) -> None:
+    bridge = Bridge()
+    bridge.failures = 1
+    supply = SlotSupply(bridge.request, SESSION, 20)
+    await supply.ask_early()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(supply.run)
+        assert (await supply.take()).number == 0
+        nursery.cancel_scope.cancel()
+    assert supply.failures == 0
+
+
 async def test_a_lost_connection_is_waited_for(autojump_clock: MockClock) -> None:
     bridge = Bridge()
     bridge.failures = 5

@@ -249,6 +249,23 @@ async def test_ahead_of_time() -> None:
         assert (statistics.gets, statistics.bytes_got, statistics.failures) == (1, 6, 2)
 
 
+async def test_who_has_spoken_to_a_store_may_have_connections_ready() -> None:
+    async def handler(exchange: Exchange) -> None:
+        await exchange.answer(200, b"sealed")
+
+    async with serve(handler) as server, client_of(server) as client:
+        await client.warm(2)  # with which?
+        get = request("GET", f"{server.origin}/a")
+        begun: list[bool] = []
+        assert await client.get_ahead(get, 6, lambda: begun.append(True)) == b"sealed"
+        assert begun == [True]
+        await client.warm(3)
+        async with trio.open_nursery() as nursery:
+            for _ in range(3):
+                nursery.start_soon(client.get, get, 6)
+        assert len({exchange.stream for exchange in server.seen}) == 3
+
+
 async def test_ahead_of_time_an_object_without_a_length_is_not_taken() -> None:
     """One that is cut would look whole."""
 
@@ -304,7 +321,8 @@ async def test_who_waits_ahead_of_time_takes_no_turn_from_who_does_not() -> None
                     nursery.start_soon(client.get_ahead, ahead, 10)
                 while len(server.seen) < AHEAD_PER_STORE:
                     await trio.sleep(0.01)
-                assert await client.get_ahead(ahead, 10) is None
+                with pytest.raises(trio.WouldBlock):
+                    await client.get_ahead(ahead, 10)
                 await client.put(request("PUT", f"{server.origin}/a"), b"data")
                 assert await client.get(request("GET", f"{server.origin}/a"), 4) == b"data"
                 nursery.cancel_scope.cancel()
@@ -481,6 +499,14 @@ async def test_a_signer_may_not_frame_the_request(name: str) -> None:
             await client.put(request("PUT", f"{server.origin}/a", (name, "1")), b"x")
         with pytest.raises(ProviderError, match="signed for 'GET'"):
             await client.put(request("GET", f"{server.origin}/a"), b"x")
+        assert server.seen == []
+
+
+async def test_a_signer_may_not_say_what_http_cannot() -> None:
+    async with serve(MemoryStore()) as server, client_of(server) as client:
+        for header in (("x-a", "b\r\nevil: 1"), ("x\r\nevil", "1"), ("x-a", "\xe4")):
+            with pytest.raises(ProviderError, match="LocalProtocolError"):
+                await client.get(request("GET", f"{server.origin}/a", header), 1)
         assert server.seen == []
 
 

@@ -10,6 +10,7 @@ import trio
 
 from relay.tunnel.connections import NoAnswer, Patience, ProxyRefused
 from relay.tunnel.guard import Guard
+from relay.tunnel.heads import fields_of
 from relay.tunnel.origin import Origin
 from relay.tunnel.via import MAXIMUM_WORDS, directly, through
 from tests.tunnel.fakes import Names
@@ -72,7 +73,7 @@ async def test_http_is_asked_of_the_proxy_itself() -> None:
     ok = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
     async with proxy(ok) as (where, asked):
         connection = await through(f"http://user:pass@{where}", context(), PATIENCE)(HTTP)
-        answer = await connection.request("GET", "/a?s=1", [("Host", HTTP.authority)])
+        answer = await connection.request("GET", "/a?s=1", fields_of([("Host", HTTP.authority)]))
         assert bytes(await answer.read(2) or b"") == b"ok"
         await connection.aclose()
     assert asked[0].startswith(b"GET http://store.example:9000/a?s=1 HTTP/1.1\r\n")

@@ -29,6 +29,7 @@ from relay.tunnel.seal import ChunkOpener, ChunkSealer
 from relay.tunnel.slots import SlotSupply
 from relay.tunnel.window import BASE, Budget
 from relay.tunnel.writer import FINAL_RESERVE, FLUSH_AFTER, CloudWriter, Throttle
+from relay.workers import Workers
 from tests.tunnel.fakes import BLOCK, Network, Store, merged
 
 SESSION = bytes(16)
@@ -109,6 +110,7 @@ async def bench(
         session=SESSION,
         transmit=transmit,
         outbox=outbox,
+        workers=Workers(1),
         changed=changed,
         resume_window=20,
         throttle=throttle,

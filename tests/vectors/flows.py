@@ -298,14 +298,20 @@ def flows() -> None:
 
     # Sealed with the right key: what a writer that breaks the protocol could send.
     refused("-unknown-version", [forged(0, ECHO, version=2)], 0)
-    shuffled = zstd.compress(shuffle(body))
+    shuffled = zstd.compress(bytes(shuffle(body)))
     for name, compression, filter_, payload, remark in [
         ("unknown-compression", 2, 0, body, "The body is there as it is."),
         ("unknown-compression-of-zstd", 2, 0, plain, "The body is a zstd frame."),
         ("unknown-filter", 1, 2, plain, "It would be valid with filter 0."),
         ("unknown-filter-of-shuffle", 1, 2, shuffled, "It would be valid with filter 1."),
         ("filter-without-compression", 0, 1, body, "It would be valid with filter 0."),
-        ("filter-without-compression-shuffled", 0, 1, shuffle(body), "Shuffled, not compressed."),
+        (
+            "filter-without-compression-shuffled",
+            0,
+            1,
+            bytes(shuffle(body)),
+            "Shuffled, not compressed.",
+        ),
     ]:
         one = forged(1, STORE, compression=compression, filter_=filter_, payload=payload)
         refused(f"-{name}", [sealed[0], one], 1, remark)
