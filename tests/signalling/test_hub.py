@@ -160,7 +160,9 @@ async def test_the_directory_is_sent_whole_and_then_what_changes(
     async with running_bridge() as bridge:
         a = await bridge.router("a")
         await trio.sleep(0.1)
-        assert a.directories == [Directory(True, ((a.public, "hospital a", b"", False),), *NONE)]
+        (first,) = a.directories
+        ((*row, _),) = first.routers  # of itself no Router asks whether it is connected
+        assert (first.whole, row) == (True, [a.public, "hospital a", b""])
         assert a.listings == [Listing(True, ((a.public, "hospital a", ()),))]
         b = await bridge.router("c")
         bridge.registry.granted_by[b.public] = [(a.public, "PACS", ("echo",))]
