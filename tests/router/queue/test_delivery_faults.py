@@ -196,6 +196,7 @@ async def test_a_long_session_notes_what_it_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ledger, "TOLD", 2)
+    monkeypatch.setattr(ledger, "GATHERING", 0.0)  # each result is noted as it comes
     monkeypatch.setattr(delivery, "FORGET_AT_LEAST", 1)
 
     async def script(far: Far) -> None:
