@@ -169,12 +169,20 @@ class Lingering:
                     kept.place.free()
 
     def _make_way(self, claim: Claim) -> None:
-        """A call waits: one that lingers in a place that it could have gives that up."""
-        for kept in self._kept:
-            if kept.place is not None and self._places.frees(kept.place, claim):
-                self._kept.remove(kept)
-                kept.scope.cancel()
-                return
+        """A call waits: one that lingers in a place that it could have gives that up.
+
+        If it lingers since the call was looked at, and is of its kind, it goes to the call itself.
+        """
+        able = [
+            kept
+            for kept in self._kept
+            if kept.place is not None and self._places.frees(kept.place, claim)
+        ]
+        if able:
+            kept = next((one for one in able if one.kind == claim.proposal), able[0])
+            self._kept.remove(kept)
+            self._goes_to_who_is_next(kept)
+            kept.scope.cancel()
 
     def end_all(self) -> None:
         """The Router stops: what lingers is released, and nothing lingers any more."""

@@ -295,6 +295,27 @@ async def test_who_waits_for_its_place_has_it_once_it_is_released(
     assert len(owner.lingering) == 1
 
 
+@pytest.mark.parametrize(("second", "taken_over"), [(CT, True), (MR, False)])
+async def test_who_looked_before_it_lingered(
+    second: str, taken_over: bool, hospital: Hospital, autojump_clock: MockClock
+) -> None:
+    """A call looks for what lingers, finds nothing, and waits: by then the other one lingers.
+
+    Of the same kind it goes to the call; of another it is released, and the call has the place.
+    """
+    owner = hospital.owner
+    hospital.start(proposal(CT), echo_rq(), name="CT")
+    await trio.sleep(1)
+    assert len(owner.lingering) == 1
+    place = await owner.places.take(owner.claim(proposal(second)), 5, trio.sleep_forever)
+    assert (place.kept is not None) is taken_over
+    assert releases(hospital.heard[0]) == (0 if taken_over else 1)
+    place.free()  # what came with it goes back to who kept it, and is released
+    await trio.sleep(1)
+    assert releases(hospital.heard[0]) == 1
+    assert (len(owner.places), len(owner.lingering)) == (0, 0)
+
+
 @pytest.mark.parametrize(("second", "devices"), [(CT, 1), (MR, 2)])
 async def test_who_waits_while_it_is_in_use(
     second: str, devices: int, hospital: Hospital, autojump_clock: MockClock

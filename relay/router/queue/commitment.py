@@ -88,6 +88,7 @@ class Commitments:
         self._news = trio.Event()
         self._busy: set[tuple[Stage, str]] = set()  # destinations, and devices that are told
         self._begun: dict[tuple[Stage, str], float] = {}  # when each was last, by trio's clock
+        self._ended: set[tuple[Stage, str]] = set()  # since the rows were read
 
     # --- the device that asks ---------------------------------------------------------------------
 
@@ -168,10 +169,14 @@ class Commitments:
     async def _begin(self, nursery: trio.Nursery, now: float) -> None:
         while await self._table.expire(now) == PAGE:
             pass
+        self._ended.clear()
         due = await self._table.due(now, now - DEADLINE, PAGE)
         for transaction in sorted(due, key=lambda one: self._begun.get(_lane(one), -inf)):
             lane = _lane(transaction)
-            if lane not in self._busy and len(self._busy) < AT_ONCE:
+            # Of one that has ended meanwhile the row may be older than its end: it was carried, and
+            # is looked at again, since its end is news.
+            free = lane not in self._busy and lane not in self._ended
+            if free and len(self._busy) < AT_ONCE:
                 self._busy.add(lane)
                 self._begun[lane] = trio.current_time()
                 nursery.start_soon(self._carry, transaction)
@@ -186,6 +191,7 @@ class Commitments:
             await self._postpone(transaction)
         finally:
             self._busy.discard(_lane(transaction))
+            self._ended.add(_lane(transaction))
             self._news.set()
 
     async def _postpone(self, transaction: Transaction) -> None:

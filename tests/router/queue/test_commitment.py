@@ -503,3 +503,32 @@ async def test_what_falls_due_while_it_is_looked_for_is_found(
     await accept(world, asked(world, ONE))
     async with running(world):
         await until(lambda: len(begun) >= 3)
+
+
+async def test_rows_that_were_read_before_it_ended_do_not_begin_it_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What ends while the rows are read is in them as it was before: the device is asked once."""
+    commitments = commitments_of(world)
+    due = transactions.TransactionTable.due
+    reads = 0
+
+    async def stale(
+        table: transactions.TransactionTable, now: float, overdue: float, limit: int
+    ) -> list[Transaction]:
+        nonlocal reads
+        reads += 1
+        found = await due(table, now, overdue, limit)
+        if reads == 2:
+            assert [one.uid for one in found] == [TRANSACTION]
+            await until(lambda: not commitments._busy)
+        return found
+
+    monkeypatch.setattr(transactions.TransactionTable, "due", stale)
+    world.pacs.status = lambda command: Status.NOT_AUTHORIZED
+    world.stands = True
+    await accept(world, asked(world, ONE))
+    async with trio.open_nursery() as nursery:
+        await commitments._begin(nursery, NOW)
+        await commitments._begin(nursery, NOW)
+    assert len(world.pacs.heard) == 1
