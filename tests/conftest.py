@@ -21,6 +21,26 @@ hypothesis.settings.register_profile("relay", deadline=None, derandomize=IN_CI, 
 hypothesis.settings.load_profile("relay")
 
 
+# The files that take longest, a quarter of a minute and more each: they begin first, since whoever
+# begins one last is waited for alone.
+LONGEST = (
+    "tests/providers/test_s3_transfer.py",
+    "tests/faults/test_queue_kills.py",
+    "tests/faults/test_queue_links.py",
+    "tests/interop/test_moves.py",
+    "tests/cli/demo/test_command.py",
+    "tests/interop/test_two_hospitals.py",
+    "tests/hospital_networks/test_mistakes.py",
+    "tests/hospital_networks/test_networks.py",
+    "tests/faults/test_queue_full.py",
+    "tests/interop/test_tls.py",
+    "tests/faults/test_endurance.py",
+    "tests/faults/test_sessions.py",
+    "tests/interop/test_commitment.py",
+    "tests/interop/test_endings.py",
+)
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--all", action="store_true", help="run every check at its stated full size")
 
@@ -31,11 +51,17 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    items.sort(key=_turn)
     if os.environ.get("RELAY_TEST_FULL") == "1":
         return
     kept = [item for item in items if item.get_closest_marker("full") is None]
     config.hook.pytest_deselected(items=[item for item in items if item not in set(kept)])
     items[:] = kept
+
+
+def _turn(item: pytest.Item) -> int:
+    file = item.nodeid.partition("::")[0]
+    return LONGEST.index(file) if file in LONGEST else len(LONGEST)
 
 
 @pytest.hookimpl(wrapper=True)
