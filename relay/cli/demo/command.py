@@ -327,13 +327,12 @@ class _Story:
         return left
 
     def to_try(self) -> Iterator[str]:
-        """Commands for a person, while everything runs."""
+        """Commands for a person in any other terminal, while everything runs."""
+        # Where this Relay is installed need not be on that terminal's PATH.
+        relay = Path(sys.executable).parent / "relay"
         north = self._north.configuration
-        yield f"relay status --config {north}"
-        yield f"relay echo {ARCHIVE} --config {north}"
-        yield f"relay find {ARCHIVE} --config {north}"
-        yield f"relay queue list --config {north}"
-        yield f"relay doctor --config {north}"
+        for command in ("status", f"echo {ARCHIVE}", f"find {ARCHIVE}", "queue list", "doctor"):
+            yield f"{relay} {command} --config {north}"
 
     # --- how --------------------------------------------------------------------------------------
 
