@@ -13,6 +13,7 @@ from relay.errors import AssociationAborted, RemoteProtocolError
 from relay.router.direction import Verdict
 from relay.router.passthrough import join
 from relay.router.side import Passing, Side
+from relay.signalling.messages import MAXIMUM_IN_LINE
 from tests.router.fakes import FakeAssociation, acceptance, command, data, proposal, store_rq
 from tests.router.gathering import GatheringFake
 
@@ -84,6 +85,32 @@ async def test_a_tunnel_is_told_which_of_it_is_worth_compressing() -> None:
         await far.got(3)
     assert [len(pdvs) for pdvs, _ in far.calls] == [1, 1, 1]
     assert far.compressible == [False, True, False]
+
+
+async def test_what_has_ended_shares_a_chunk_with_much_that_has_begun_behind_it() -> None:
+    """A pending C-GET-RSP, and an object that comes with it: cut between two reads of that, it
+    would be there a round trip later."""
+    pending, rq = command(STORE, store_rq(1)), command(STORE, store_rq(2))
+    fragments = [PDV(STORE, False, is_last, bytes(MAXIMUM_IN_LINE)) for is_last in (False, True)]
+    judge = Judge()
+    judge.says[1] = Verdict((rq,), ends=False)
+    async with passage(judge) as (near, far):
+        near.say(pending, rq, fragments[0])
+        await far.got(3)
+        near.say(fragments[1])
+        await far.got(4)
+    assert far.calls == [([pending, rq, fragments[0]], False), ([fragments[1]], True)]
+
+
+async def test_what_has_ended_does_not_wait_for_little_that_has_begun_behind_it() -> None:
+    """A query's answers go on, though the last of a read is not whole."""
+    pending, rq = command(STORE, store_rq(1)), command(STORE, store_rq(2))
+    judge = Judge()
+    judge.says[1] = Verdict((rq,), ends=False)
+    async with passage(judge) as (near, far):
+        near.say(pending, rq)
+        await far.got(2)
+    assert far.calls == [([pending, rq], True)]
 
 
 async def test_a_device_is_told_whether_more_follows() -> None:
