@@ -25,6 +25,8 @@ Buffer = bytes | bytearray | memoryview
 
 # What is read from the kernel, and handed to it, at once. Larger gains nothing more.
 WIRE_PIECE: Final = 256 * 1024
+# What is encrypted before it is handed to the kernel: each connection keeps buffers of that size.
+SEALED_PIECE: Final = 64 * 1024
 # The plaintext of one TLS record at most (RFC 8446 §5.1).
 RECORD: Final = 16 * 1024
 # The same for a connection that is to take little memory.
@@ -242,11 +244,11 @@ class TLSStream(trio.abc.Stream):
         waiting = 0
         for part in parts:
             with memoryview(part).cast("B") as view:
-                for at in range(0, len(view), WIRE_PIECE):
-                    piece = view[at : at + WIRE_PIECE]
+                for at in range(0, len(view), SEALED_PIECE):
+                    piece = view[at : at + SEALED_PIECE]
                     self._encrypt(piece)
                     waiting += len(piece)
-                    if waiting >= WIRE_PIECE:
+                    if waiting >= SEALED_PIECE:
                         await self._flush()
                         waiting = 0
         await self._flush()

@@ -96,6 +96,7 @@ ROOMS = {
     "providers": Room(("relay.providers", "relay.providers.*"), ("relay.values", "relay.workers")),
     "database": Room(("relay.database",), ("relay.workers",), ("apsw", "trio", "structlog")),
     "workers": Room(("relay.workers",), (), ("trio", "outcome")),
+    "memory": Room(("relay.memory",), (), ()),
     "byte stream": Room(("relay.byte_stream",), (), ("trio",)),
     "websocket": Room(("relay.websocket",), (), ("trio", "wsproto")),
     "spool": Room(

@@ -10,6 +10,7 @@ import trio
 from relay import log as logging
 from relay.bridge.app import run_bridge
 from relay.config import BridgeConfig, Config, LogFormat, RouterConfig
+from relay.memory import share_memory
 from relay.router import device_tls
 from relay.router.app import run_router
 from relay.router.queue.settings import QueueSettings
@@ -28,6 +29,7 @@ def run(config: Config) -> None:
         config.log_format is LogFormat.AUTO and sys.stderr.isatty()
     )
     logging.configure(level=config.log_level.value, json=not text)
+    share_memory()
     trio.run(until_signalled, lambda stopping: _serve(config, stopping))
 
 

@@ -1,19 +1,21 @@
 """What all sessions of one Router share."""
 
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import attrs
 
-from relay.tunnel.window import Budget
+from relay.tunnel.window import WRITING_BUDGET, Budget
 from relay.workers import Workers
 
 # In-line bytes on the way to one session, and to one Router in all (DESIGN §5): what the hub keeps
 # for a socket that does not read.
 IN_LINE_WINDOW = 64 * 1024
 IN_LINE_WINDOW_IN_ALL = 8 * 1024 * 1024
-# Threads that seal and open. It is work for processors: more would only wait for each other.
-MAXIMUM_THREADS = 4
+# Threads that seal and open. It is work for processors: more than there are would only wait for
+# each other, and each keeps some MiB (relay.tunnel.compression).
+MAXIMUM_THREADS = min(4, os.cpu_count() or 1)
 
 
 class InLineAllowance:
@@ -40,7 +42,7 @@ class Allowance:
     """
 
     in_line: InLineAllowance = attrs.field(factory=InLineAllowance)
-    writing: Budget = attrs.field(factory=Budget)
+    writing: Budget = attrs.field(factory=lambda: Budget(WRITING_BUDGET))
     reading: Budget = attrs.field(factory=Budget)
     workers: Workers = attrs.field(factory=lambda: Workers(MAXIMUM_THREADS))
 

@@ -52,12 +52,14 @@ class Flows:
         self._slots = SlotSupply(client.request, port.session, resume_window)
         self._objects = objects
         self._bulk = bulk
+        writes_bulk = bulk and writes is Direction.CALLER_TO_CALLEE
         self._outbox = Outbox(
             slots=self._slots,
             objects=objects,
             budget=allowance.writing,
             resume_window=resume_window,
             changed=changed,
+            bulk=writes_bulk,
         )
         self.writer = CloudWriter(
             session=port.session,
@@ -67,7 +69,7 @@ class Flows:
             changed=changed,
             resume_window=resume_window,
             throttle=throttle,
-            bulk=bulk and writes is Direction.CALLER_TO_CALLEE,
+            bulk=writes_bulk,
         )
         self.reader = CloudReader(
             session=port.session,

@@ -179,6 +179,12 @@ class TunnelAssociation:
             self._writer.end(FAR_END)
         await self._writer.send(record, compressible=compressible, end_of_message=end_of_message)
 
+    async def wait_room(self) -> None:
+        """Return when `send` would not wait, or would raise."""
+        if self._reader.finished:
+            self._writer.end(FAR_END)
+        await self._writer.wait_room()
+
     async def send_all(
         self, pdvs: Sequence[PDV], *, compressible: bool = False, end_of_message: bool = True
     ) -> None:

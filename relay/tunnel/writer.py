@@ -177,10 +177,15 @@ class CloudWriter:
             self._cut = True
         self._changed.unpark_all()
 
-    async def _may_send(self) -> None:
-        await trio.lowlevel.checkpoint()
+    async def wait_room(self) -> None:
+        """Return when `send` would not wait, or would raise: what it is to take need not be in
+        memory before."""
         while self._full and not (self._over or self.closing):
             await self._changed.park()
+
+    async def _may_send(self) -> None:
+        await trio.lowlevel.checkpoint()
+        await self.wait_room()
         if self._over or self._abort is not None:
             raise AssociationAborted(
                 AbortSource.SERVICE_PROVIDER,

@@ -22,7 +22,7 @@ from relay.tunnel.outbox import (
     Outbox,
 )
 from relay.tunnel.slots import SlotSupply
-from relay.tunnel.window import BASE, Budget
+from relay.tunnel.window import BASE, FIRST, Budget
 from tests.tunnel.fakes import Network, Store
 
 SESSION = bytes(16)
@@ -53,7 +53,7 @@ class Bench:
 
 
 @asynccontextmanager
-async def bench() -> AsyncIterator[Bench]:
+async def bench(*, bulk: bool = False) -> AsyncIterator[Bench]:
     store, network, changed = Store(), Network(), ParkingLot()
     outbox = Outbox(
         slots=SlotSupply(network.caller.request, SESSION, 20),
@@ -61,6 +61,7 @@ async def bench() -> AsyncIterator[Bench]:
         budget=Budget(),
         resume_window=20,
         changed=changed,
+        bulk=bulk,
     )
     async with trio.open_nursery() as nursery:
         nursery.start_soon(outbox.run)
@@ -108,6 +109,18 @@ async def test_a_bundle_is_a_part_of_the_window(autojump_clock: MockClock) -> No
         limit = BASE // BUNDLES_IN_WINDOW
         assert all(sum(sizes) <= limit for sizes in b.stored())
         assert sorted(map(len, b.stored())) == [1] * 7
+
+
+async def test_the_first_window_goes_over_all_connections(autojump_clock: MockClock) -> None:
+    async with bench(bulk=True) as b:
+        await learned(b, 0.2)
+        count = FIRST // len(LARGE)
+        b.put(*[LARGE] * count)
+        await trio.sleep(0.1)
+        assert b.store.in_flight == MOST_PUTS
+        await trio.sleep(2)
+        together = FIRST // MOST_PUTS // (bundle.OVERHEAD + len(LARGE))
+        assert max(map(len, b.stored())) == together > 1
 
 
 async def test_a_bundle_holds_so_many_chunks(autojump_clock: MockClock) -> None:

@@ -8,10 +8,13 @@ from relay.tunnel.window import (
     BASE,
     BUDGET,
     EPOCH,
+    FIRST,
     MAXIMUM_WINDOW,
+    OWN,
     PROBE_AFTER,
     SHORTEST_TIME,
     STEP,
+    WRITING_BUDGET,
     Budget,
     Departure,
     Window,
@@ -110,3 +113,62 @@ async def test_a_queue_of_its_own_does_not_feed_it(autojump_clock: MockClock) ->
     await drive(window, 20e6, 0.1, 20 * PROBE_AFTER)
     assert window.size <= 2.5 * 20e6 * (0.1 + CHUNK / 20e6) + STEP
     assert window.time == pytest.approx(0.1 + CHUNK / 20e6, rel=0.2)
+
+
+async def test_who_has_more_than_its_own_gives_it_back_where_others_come(
+    autojump_clock: MockClock,
+) -> None:
+    budget = Budget(WRITING_BUDGET)
+    window = Window(budget, bulk=True)
+    await drive(window, 100e6, 0.2, 5)
+    assert window.size == MAXIMUM_WINDOW
+    others = [Window(budget, bulk=True) for _ in range(9)]
+    assert [other.size for other in others] == [BASE] * 9
+    assert budget.left < 0
+    await drive(window, 100e6, 0.2, 1)
+    assert 0 <= budget.left < STEP
+    for one in (window, *others):
+        one.close()
+        one.close()
+    assert budget.left == WRITING_BUDGET
+
+
+async def test_where_many_objects_follow_it_begins_larger_and_keeps_that_until_it_knows_the_path(
+    autojump_clock: MockClock,
+) -> None:
+    budget = Budget()
+    window = Window(budget, bulk=True)
+    assert window.size == FIRST
+    first, rest = window.depart(), window.depart()
+    await trio.sleep(0.4)
+    window.arrive(first, 64 * 1024)  # one small chunk says nothing of what the path carries
+    assert window.size == FIRST
+    behind = window.depart()
+    window.arrive(rest, CHUNK)
+    assert window.size == FIRST
+    assert window.first
+    await trio.sleep(10)
+    window.arrive(behind, CHUNK)
+    assert window.size == BASE
+    assert not window.first
+    assert budget.left == BUDGET - OWN
+
+
+async def test_a_fast_path_need_not_wait_for_more_than_the_first(
+    autojump_clock: MockClock,
+) -> None:
+    window = Window(Budget(), bulk=True)
+    departures = [window.depart() for _ in range(FIRST // STEP)]
+    await trio.sleep(0.2)
+    for departure in departures:
+        window.arrive(departure, STEP)
+    assert window.size == 2 * FIRST
+
+
+async def test_many_that_begin_leave_each_other_a_share(autojump_clock: MockClock) -> None:
+    budget = Budget()
+    windows = [Window(budget, bulk=True) for _ in range(4)]
+    sizes = [window.size for window in windows]
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[1] > sizes[-1] > BASE
+    assert budget.left == BUDGET - 4 * OWN - sum(size - BASE for size in sizes) > 0

@@ -527,6 +527,26 @@ async def test_each_chunk_waits_for_the_throttle_in_order(autojump_clock: MockCl
         assert await b.opened() == [BLOCK, SMALL, BLOCK]
 
 
+async def test_room_is_there_once_what_is_cut_is_sealed(autojump_clock: MockClock) -> None:
+    gate = Gate()
+    async with bench(gate) as b:
+        b.grant()
+        await b.writer.wait_room()
+        for _ in range(2):
+            await b.settle()
+            await b.writer.send(BLOCK)
+        with trio.move_on_after(100) as scope:
+            await b.writer.wait_room()
+        assert scope.cancelled_caught
+        gate.open()
+        with trio.fail_after(10):
+            await b.writer.wait_room()
+            await b.writer.send(BLOCK)
+        b.writer.end("over")
+        with trio.fail_after(10):
+            await b.writer.wait_room()
+
+
 async def test_who_sends_waits_for_the_throttle(autojump_clock: MockClock) -> None:
     async with bench(Gate()) as b:
         b.grant()

@@ -242,6 +242,8 @@ class _Session:
                         await self._begin_item(far, context, item)
                     left -= len(segment)
                     await self._send_segment(far, context, item, segment, last=not left)
+                    if left:
+                        await far.wait_room()  # the next is not to wait in memory, 8 MiB of eight
         except ObjectDamaged as error:
             log.error("object damaged", item=item.id.hex(), why=str(error))
             self._ledger.damaged(item, str(error))
