@@ -19,6 +19,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import apsw
@@ -145,9 +146,13 @@ async def _keep(spool: Spool, todo: Iterator[Loaded]) -> None:
         )
         writer = await spool.objects.begin()
         await writer.write(data)
+
+        make = partial(item_of, batch, context, command, accepted=spool.clock())
+        if writer.whole and spool.custody.idle:
+            await spool.custody.finish(batch, writer, make, soon=False, then=lambda item: None)
+            continue
         with spool.custody.coming():
-            stored = await writer.finish(soon=False)
-            item = item_of(batch, context, command, stored, accepted=spool.clock())
+            item = await writer.finish_with(make, soon=False)
             handed = spool.custody.hand_in(batch, item)
         await spool.custody.wait(handed)
 
