@@ -240,6 +240,8 @@ def is_of(notation: str, value: object) -> bool:
     match name:
         case "plain":
             return is_plain(value, most)
+        case "single":
+            return is_plain(value, most) and "\\" not in str(value)
         case "positive":
             return type(value) is int and 1 <= value <= most
         case "ids":
@@ -345,7 +347,8 @@ NOTES = {
         "Knowledge",
         NOTE,
         "number 7, serial uint, lifetime uint(≤31622400), split positive(≤255), "
-        "window uint(≤65535), commitment uint(≤1), groups groups",
+        "window uint(≤65535), commitment uint(≤1), groups groups, issuer single(≤64), "
+        "character_set plain(≤128)",
     ),
 }
 

@@ -78,6 +78,25 @@ def device() -> None:
     help="What it takes, for other hospitals' queues, instead of a probe: JSON of SOP classes, each"
     " with a list of transfer syntaxes, or what `relay device test --json` says. `none`: probe it.",
 )
+@click.option(
+    "--federation/--no-federation", default=None, help="Let this hospital's federation ask it."
+)
+@click.option(
+    "--issuer",
+    metavar="ISSUER",
+    help="Issuer of Patient ID of all its patients; `none`: not one, or not known.",
+)
+@click.option(
+    "--character-set",
+    metavar="TERM",
+    help="The Specific Character Set of the queries that it understands: 'ISO_IR 100', or several"
+    " by backslash; `none`: the caller's own.",
+)
+@click.option(
+    "--get-via-move/--no-get-via-move",
+    default=None,
+    help="Ask it by C-MOVE what a C-GET asks of it, since it has no C-GET.",
+)
 @click.pass_obj
 def device_add(
     invocation: Invocation,
@@ -89,6 +108,8 @@ def device_add(
     any_address: bool | None,
     present_as: str | None,
     declares: str | None,
+    issuer: str | None,
+    character_set: str | None,
     **settings: Any,
 ) -> None:
     """Add the device AE_TITLE at HOST (PORT 104 unless given), or change it: what is not given
@@ -100,6 +121,8 @@ def device_add(
         "services": _published(services),
         "check_address": None if any_address is None else not any_address,
         "present_as": "" if present_as == "none" else present_as,
+        "issuer": "" if issuer == "none" else issuer,
+        "character_set": "" if character_set == "none" else character_set,
         "declares": _declared(declares),
     }
     process = control(invocation)
@@ -113,6 +136,8 @@ def device_add(
     if answer["services"]:
         title = both_titles(title, answer["published_as"])
         advice = f"published with {listed(answer['services'])}; try `relay device test {ae_title}`"
+    elif answer["federation"]:
+        advice = "not published: it may call out, and this hospital's federation asks it"
     else:
         advice = "not published: it may call out, and nobody sees it"
     say(f"{title} at {answer['host']}:{answer['port']}, {advice}")
@@ -185,12 +210,18 @@ def _published_as(d: dict[str, Any]) -> str:
     return str(d["published_as"]) if d["services"] else ""
 
 
+_WORTH_SAYING = (
+    *("move_via", "present_as", "tls", "tls_name", "linger", "split"),
+    *("federation", "issuer", "character_set", "get_via_move"),
+)
+
+
 def _besides(d: dict[str, Any]) -> list[str]:
     """What is set for it and is not as usual."""
     usual = Device(d["ae_title"], d["host"]).to_json()
     return [
         name.replace("_", " ") + ("" if d[name] is True else f" {d[name]}")
-        for name in ("move_via", "present_as", "tls", "tls_name", "linger", "split")
+        for name in _WORTH_SAYING
         if name in d and d[name] != usual[name]
     ] + (["declares what it takes"] if d.get("declares") else [])
 

@@ -17,10 +17,12 @@ import attrs
 import trio
 
 from relay.database import Database
+from relay.dicom import character_sets
 from relay.errors import Refused
 from relay.router import services
 from relay.router.entries import Entry, ae_title
 from relay.router.pairs import Pairs
+from relay.tunnel.notes import MAXIMUM_CHARACTER_SET, MAXIMUM_ISSUER
 
 DEFAULT_PORT = 104  # PS3.8 §9.1.2: the well-known port
 HIGHEST_PORT = 65535
@@ -99,6 +101,14 @@ class Device:
     split: int = attrs.field(default=1, kw_only=True)
     # What it takes, in a person's words instead of a probe's; nothing: it is probed.
     declares: Pairs = attrs.field(factory=Pairs, kw_only=True)
+    # Whether this hospital's federation asks it.
+    federation: bool = attrs.field(default=False, kw_only=True)
+    # Whose its Patient IDs are, where it has nobody else's: Issuer of Patient ID (0010,0021).
+    issuer: str = attrs.field(default="", kw_only=True)
+    # In which Specific Character Set (0008,0005) it understands what it is asked; empty: any.
+    character_set: str = attrs.field(default="", kw_only=True)
+    # Whether what a C-GET asks of it is asked by a C-MOVE: it has no C-GET.
+    get_via_move: bool = attrs.field(default=False, kw_only=True)
 
     @classmethod
     def from_json(cls, entry: dict[str, Any]) -> "Device":
@@ -134,6 +144,10 @@ class Device:
             linger=device.seconds("linger", 0, LONGEST_LINGER, may_be_zero=True),
             split=device.whole("split", 1, 1, HIGHEST_SPLIT),
             declares=_declares(device.fields.get("declares")),
+            federation=device.flag("federation", False),
+            issuer=_issuer(device.line("issuer", MAXIMUM_ISSUER)),
+            character_set=_character_set(device.line("character_set", MAXIMUM_CHARACTER_SET)),
+            get_via_move=device.flag("get_via_move", False),
         )
 
     @property
@@ -260,6 +274,7 @@ def _size(device: Device) -> int:
 
 # The table's columns, in the order in which rows are read and written.
 _COLUMNS = [field.name for field in attrs.fields(Device)]
+_FLAGS = [field.name for field in attrs.fields(Device) if field.type is bool]
 
 
 def _read(connection: apsw.Connection) -> list[Device]:
@@ -268,7 +283,7 @@ def _read(connection: apsw.Connection) -> list[Device]:
         entry = dict(zip(_COLUMNS, row, strict=True))
         entry["services"] = frozenset(entry["services"].split())
         entry["move_via"] = MoveVia(entry["move_via"])
-        for flag in ("check_address", "user_identity", "tls"):
+        for flag in _FLAGS:
             entry[flag] = bool(entry[flag])
         entry["declares"] = Pairs.from_json(json.loads(entry["declares"] or "null"))
         devices.append(Device(**entry))
@@ -309,6 +324,19 @@ def _declares(value: object) -> Pairs:
         return Pairs.from_json(value)
     except Refused as error:
         raise Refused(error.status, f"device: declares: {error}") from None
+
+
+def _issuer(text: str) -> str:
+    if "\\" in text:
+        raise Refused(400, "device: issuer is one value: without a backslash")
+    return text
+
+
+def _character_set(text: str) -> str:
+    problem = character_sets.problem(text)
+    if problem:
+        raise Refused(400, f"device: character_set: {problem}")
+    return "\\".join(character_sets.values(text))
 
 
 def _host(text: str) -> str:

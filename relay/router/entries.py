@@ -42,6 +42,20 @@ class Entry:
             raise self._refused(f"{name} is missing, or no text")
         return value
 
+    def line(self, name: str, at_most: int) -> str:
+        """The text under `name`, of printable ASCII characters, without the spaces around it.
+
+        Empty if there is none.
+        """
+        value = self.fields.get(name, "")
+        if (
+            not isinstance(value, str)
+            or len(value) > at_most
+            or not (value.isascii() and value.isprintable())
+        ):
+            raise self._refused(f"{name} is a text of up to {at_most} printable ASCII characters")
+        return value.strip(" ")
+
     def texts(self, name: str) -> list[str]:
         """The list of texts under `name`; empty if there is none."""
         return self._list(name, str, "texts")

@@ -148,6 +148,22 @@ MIGRATIONS = (
         PRIMARY KEY (device, seen)
     ) STRICT, WITHOUT ROWID;
     """,
+    """
+    ALTER TABLE device ADD COLUMN federation INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE device ADD COLUMN issuer TEXT NOT NULL DEFAULT '';
+    ALTER TABLE device ADD COLUMN character_set TEXT NOT NULL DEFAULT '';
+    ALTER TABLE device ADD COLUMN get_via_move INTEGER NOT NULL DEFAULT 0;
+    """,
+    """
+    -- Who may use DICOMweb; `digest` is SHA-256 of the token. As which device it calls: '' is the
+    -- Router itself.
+    CREATE TABLE token (
+        name TEXT PRIMARY KEY,
+        digest BLOB NOT NULL UNIQUE,
+        device TEXT NOT NULL,
+        created INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    """,
 )
 
 

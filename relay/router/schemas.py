@@ -2,6 +2,7 @@
 
 from relay.router.devices import MoveVia
 from relay.router.directory import Standing
+from relay.router.federation.overview import Reach
 from relay.router.live import Side
 from relay.router.queue.destinations import Mixed, Mode
 from relay.spool.items import Priority
@@ -18,6 +19,7 @@ from relay.web.operations import (
 )
 
 SECONDS: Schema = {"type": "number"}
+_SECONDS_OR_NULL: Schema = {"type": ["number", "null"]}
 # Transfer syntaxes by SOP class.
 _TAKEN: Schema = {"type": "object", "additionalProperties": listed(TEXT)}
 DEVICE = record(
@@ -39,6 +41,10 @@ DEVICE = record(
     linger=SECONDS,
     split=COUNT,
     declares=_TAKEN,
+    federation=FLAG,
+    issuer=TEXT,
+    character_set=TEXT,
+    get_via_move=FLAG,
 )
 # `refusal`: why the Bridge does not publish it.
 DEVICE_SHOWN = record(**DEVICE["properties"], refusal=TEXT_OR_NULL)
@@ -87,6 +93,21 @@ TITLE = record(
     signed=FLAG,
     connected=FLAG,
     claimed_by=TEXT_OR_NULL,
+)
+# `hospital`: whose it is, also for our own; `local`: its AE title here, null where it has none;
+# `federation`: whether this hospital's asks it. Times are Unix seconds, those of `last_seen` and
+# `last_error` when the federation asked it last; `transfer_syntaxes`: those that it is known to
+# take.
+TITLE_SHOWN = record(
+    **TITLE["properties"],
+    hospital=TEXT,
+    local=TEXT_OR_NULL,
+    federation=FLAG,
+    state={"enum": [reach.value for reach in Reach]},
+    last_seen=_SECONDS_OR_NULL,
+    last_error=TEXT_OR_NULL,
+    last_error_at=_SECONDS_OR_NULL,
+    transfer_syntaxes=listed(TEXT),
 )
 PEER = record(
     fingerprint=TEXT,

@@ -43,6 +43,9 @@ MAXIMUM_ABORT = 255  # source and reason of an A-ABORT have a byte each (PS3.8 �
 MAXIMUM_LIFETIME = 366 * 86400
 MAXIMUM_SPLIT = 255  # associations at once, far more than a PACS takes from one peer
 MAXIMUM_WINDOW = 0xFFFF  # operations invoked: 2 bytes, 0 is without a limit (PS3.7 §D.3.3.3)
+MAXIMUM_ISSUER = 64  # (0010,0021) is LO: 64 characters (PS3.5 §6.2)
+# All values of (0008,0005) with their backslashes: seven of the longest terms.
+MAXIMUM_CHARACTER_SET = 128
 # Of one device. The standard has some 200 storage SOP classes and 50 transfer syntaxes; the rest is
 # for private ones. All pairs together bound what a reader makes of a note of one-digit UIDs.
 MAXIMUM_SOP_CLASSES = 512
@@ -269,7 +272,9 @@ class Knowledge(Packed):
     """Far to near: what the device takes. `lifetime` is in seconds from when it is received.
 
     `split` associations at once, `window` operations in each; `commitment` is 1 where it answers
-    Storage Commitment.
+    Storage Commitment. `issuer` is the Issuer of Patient ID (0010,0021) of all its patients, and
+    `character_set` the Specific Character Set (0008,0005) of the queries that it understands;
+    empty: its owner says nothing of it.
     """
 
     WHAT = "knowledge"
@@ -282,6 +287,13 @@ class Knowledge(Packed):
     commitment: int = bounded(lambda v: _is_unsigned(v, 1), converter=int)
     groups: tuple[Group, ...] = bounded(
         _is_groups, converter=lambda groups: tuple(Group(*map(tuple, group)) for group in groups)
+    )
+    # Never made to fit: another issuer or character set would be meant.
+    issuer: str = bounded(
+        lambda v: _is_plain(v, MAXIMUM_ISSUER) and "\\" not in v, default="", repr=False
+    )
+    character_set: str = bounded(
+        lambda v: _is_plain(v, MAXIMUM_CHARACTER_SET), default="", repr=False
     )
 
 

@@ -39,6 +39,7 @@ DEVICE = {
     "port": 104,
     "published_as": "PACS",
     "services": ["store", "query"],
+    "federation": False,
     "maximum_associations": 16,
 }
 GRANT = {

@@ -66,13 +66,18 @@ def test_the_published_title_is_shown(router: FakeProcess) -> None:
     assert "PACS" not in ws
 
 
-def test_a_device_that_is_not_published_says_so(router: FakeProcess) -> None:
+@pytest.mark.parametrize(
+    ("federation", "words"), [(False, "nobody sees it"), (True, "this hospital's federation asks")]
+)
+def test_a_device_that_is_not_published_says_so(
+    federation: bool, words: str, router: FakeProcess
+) -> None:
     router.will("GET", "/v1/devices", [])
-    router.will(
-        "POST", "/v1/devices", DEVICE | {"ae_title": "CT1", "host": "10.0.0.3", "services": []}
-    )
+    device = {"ae_title": "CT1", "host": "10.0.0.3", "services": [], "federation": federation}
+    router.will("POST", "/v1/devices", DEVICE | device)
     result = router.relay("device", "add", "CT1", "10.0.0.3")
     assert "CT1 at 10.0.0.3:104, not published" in result.stdout
+    assert words in result.stdout
     assert "device test" not in result.stdout
     assert "services" not in router.asked[-1][2]
 
@@ -94,13 +99,45 @@ def test_what_is_not_as_usual_is_listed(router: FakeProcess) -> None:
         "linger": 5.0,
         "split": 3,
         "declares": {"1.2": ["1.3"]},
+        "federation": True,
+        "issuer": "NORTH",
+        "character_set": "ISO_IR 192",
+        "get_via_move": True,
     }
     router.will("GET", "/v1/devices", [usual, other])
     _, first, second = router.relay("device", "list").stdout.splitlines()
     assert first.rstrip().endswith("-")
     assert second.rstrip().endswith(
-        "move via router, present as OUT, tls, linger 5.0, split 3, declares what it takes"
+        "move via router, present as OUT, tls, linger 5.0, split 3, federation, issuer NORTH,"
+        " character set ISO_IR 192, get via move, declares what it takes"
     )
+
+
+def test_what_the_federation_is_told_of_a_device(router: FakeProcess) -> None:
+    router.will("GET", "/v1/devices", [])
+    router.will("POST", "/v1/devices", DEVICE, status=201)
+    router.relay(
+        *("device", "add", "PACS", "10.0.0.2", "--federation", "--issuer", "NORTH"),
+        *("--character-set", "\\ISO 2022 IR 87", "--get-via-move"),
+    )
+    told = {
+        "federation": True,
+        "issuer": "NORTH",
+        "character_set": "\\ISO 2022 IR 87",
+        "get_via_move": True,
+    }
+    assert router.asked[-1][2] == {"ae_title": "PACS", "host": "10.0.0.2"} | told
+    router.will("GET", "/v1/devices", [DEVICE | told])
+    router.relay(
+        *("device", "add", "PACS", "10.0.0.2", "--no-federation", "--issuer", "none"),
+        *("--character-set", "none", "--no-get-via-move"),
+    )
+    assert router.asked[-1][2] == DEVICE | {
+        "federation": False,
+        "issuer": "",
+        "character_set": "",
+        "get_via_move": False,
+    }
 
 
 TAKEN = {"1.2.840.10008.5.1.4.1.1.2": ["1.2.840.10008.1.2"]}

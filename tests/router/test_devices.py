@@ -45,6 +45,16 @@ def test_a_device_as_a_person_describes_it() -> None:
         ({"split": 9}, "split"),
         ({"declares": []}, "device: declares: is no object"),
         ({"declares": {"1.2.840.10008.1.1": ["1.2"]}}, "declares: .* is not of Storage"),
+        ({"federation": "yes"}, "federation is true or false"),
+        ({"get_via_move": 1}, "get_via_move is true or false"),
+        ({"issuer": "N" * 65}, "issuer is a text of up to 64"),
+        ({"issuer": "NORTH\\SOUTH"}, "device: issuer is one value"),
+        ({"issuer": "NORTH\n"}, "issuer is a text of up to 64"),
+        ({"issuer": "Süd"}, "issuer is a text of up to 64"),
+        ({"issuer": 5}, "issuer is a text of up to 64"),
+        ({"character_set": "UTF-8"}, "device: character_set: no defined term of DICOM: 'UTF-8'"),
+        ({"character_set": "ISO_IR 100" + " " * 128}, "character_set is a text of up to 128"),
+        ({"character_set": ["ISO_IR 100"]}, "character_set is a text of up to 128"),
         ({"colour": "red"}, "unknown field 'colour'"),
     ],
 )
@@ -86,6 +96,38 @@ async def test_what_is_declared_is_kept(tmp_path: Path) -> None:
         assert list(await DeviceTable.load(database)) == [device]
         assert await table.put(Device.from_json(PACS | {"declares": {}}))
         assert list(await DeviceTable.load(database)) == [Device.from_json(PACS)]
+
+
+async def test_what_the_federation_is_told_is_kept(tmp_path: Path) -> None:
+    told = {
+        "federation": True,
+        "issuer": " NORTH&1.2.3&ISO ",
+        "character_set": " ISO 2022 IR 6\\ISO 2022 IR 87 ",
+        "get_via_move": True,
+    }
+    device = Device.from_json(PACS | told)
+    assert (device.federation, device.get_via_move) == (True, True)
+    assert device.issuer == "NORTH&1.2.3&ISO"
+    assert device.character_set == "ISO 2022 IR 6\\ISO 2022 IR 87"
+    assert Device.from_json(device.to_json()) == device
+    async with open_database(tmp_path / "db", MIGRATIONS) as database:
+        table = await DeviceTable.load(database)
+        assert await table.put(device)
+        assert list(await DeviceTable.load(database)) == [device]
+
+
+async def test_a_device_of_before_is_as_usual(tmp_path: Path) -> None:
+    """Nothing of it was said, and nothing is changed by that."""
+    async with open_database(tmp_path / "db", MIGRATIONS[:3]) as database:
+        await database.run(
+            lambda c: c.execute(
+                "INSERT INTO device (ae_title, published, host, port, services,"
+                " maximum_associations, answer_wait, resume_window, check_address, user_identity)"
+                " VALUES ('PACS', 'PACS', 'h', 104, '', 16, 25, 20, 1, 0)"
+            )
+        )
+    async with open_database(tmp_path / "db", MIGRATIONS) as database:
+        assert list(await DeviceTable.load(database)) == [Device("PACS", "h")]
 
 
 async def test_the_table_has_an_end(tmp_path: Path) -> None:

@@ -135,6 +135,7 @@ def test_rows_have_names() -> None:
     knowledge = decode(encode(Knowledge(1, 1, 1, 1, True, [(["1.2"], ["1.3"])])))
     assert knowledge.groups == (Group(("1.2",), ("1.3",)),)
     assert knowledge.commitment == 1
+    assert (knowledge.issuer, knowledge.character_set) == ("", "")
 
 
 def longest() -> list[Message]:
@@ -210,6 +211,9 @@ def test_more_than_a_note_holds_is_not_sent() -> None:
         (Knowledge(1, 1, 1, 1, 2, ()), "commitment"),
         (Knowledge(1, 1, 1, 1, 0, [((), ("1",))]), "groups"),
         (Knowledge(1, 1, 1, 1, 0, [(("1.x",), ("1",))]), "groups"),
+        (Knowledge(1, 1, 1, 1, 0, (), "Süd"), "issuer"),
+        (Knowledge(1, 1, 1, 1, 0, (), "A\\B"), "issuer"),
+        (Knowledge(1, 1, 1, 1, 0, (), "", "\n"), "character_set"),
     ],
     ids=str,
 )

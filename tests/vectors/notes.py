@@ -25,6 +25,8 @@ KNOWLEDGE = notes.Knowledge(
         ),
         (("1.2.840.10008.5.1.4.1.1.7",), ("1.2.840.10008.1.2",)),
     ),
+    issuer="NORTH",
+    character_set="ISO 2022 IR 6\\ISO 2022 IR 87",
 )
 
 GOOD: dict[str, Message] = {
@@ -56,6 +58,7 @@ GOOD: dict[str, Message] = {
     ),
     "knowledge-of-512-groups": notes.Knowledge(1, 1, 1, 1, 1, ((("1",), ("2",)),) * 512),
     "knowledge-uid-of-64": notes.Knowledge(1, 1, 1, 1, 1, ((("1." * 32,), ("0" * 64,)),)),
+    "knowledge-of-longest-texts": notes.Knowledge(0, 0, 1, 1, 0, (), "~" * 64, "\\" * 128),
 }
 
 # What each differs from by one thing, as plain values.
@@ -65,7 +68,7 @@ ANSWERS_ = [3, [[IDS[0], 0, 0, ""]]]
 RESULT_ = [4, IDS[0], 0, 0, ""]
 FORGET_ = [5, IDS]
 ENDED_ = [6, 0, 2, 0, ""]
-KNOWLEDGE_ = [7, 1, 86_400, 1, 1, 0, [[["1.2"], ["1.2.3"]]]]
+KNOWLEDGE_ = [7, 1, 86_400, 1, 1, 0, [[["1.2"], ["1.2.3"]]], "NORTH", "ISO_IR 100"]
 CLASSES = [f"1.{n}" for n in range(512)]
 SYNTAXES = [f"2.{n}" for n in range(64)]
 
@@ -140,6 +143,19 @@ REFUSED: dict[str, object] = {
     "knowledge-uid-with-other-digit": of([["1.٢"], ["2"]]),
     "knowledge-uid-bin": of([[b"1.2"], ["2"]]),
     "knowledge-uids-str": of(["1.2", ["2"]]),
+    "knowledge-without-texts": KNOWLEDGE_[:-2],
+    "knowledge-without-character-set": KNOWLEDGE_[:-1],
+    "knowledge-field-more": [*KNOWLEDGE_, ""],
+    "knowledge-issuer-of-65": changed(KNOWLEDGE_, 7, "~" * 65),
+    "knowledge-issuer-of-two": changed(KNOWLEDGE_, 7, "NORTH\\SOUTH"),
+    "knowledge-issuer-with-newline": changed(KNOWLEDGE_, 7, "NORTH\n"),
+    "knowledge-issuer-beyond-ascii": changed(KNOWLEDGE_, 7, "Süd"),
+    "knowledge-issuer-bin": changed(KNOWLEDGE_, 7, b"NORTH"),
+    "knowledge-issuer-nil": changed(KNOWLEDGE_, 7, None),
+    "knowledge-character-set-of-129": changed(KNOWLEDGE_, 8, "~" * 129),
+    "knowledge-character-set-with-del": changed(KNOWLEDGE_, 8, "\x7f"),
+    "knowledge-character-set-beyond-ascii": changed(KNOWLEDGE_, 8, "é"),
+    "knowledge-character-set-array": changed(KNOWLEDGE_, 8, ["ISO_IR 100"]),
 }
 
 

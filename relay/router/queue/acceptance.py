@@ -203,6 +203,14 @@ class Acceptance:
             if title == called and self.known(node, called, calling, now) is not None
         )
 
+    def transfer_syntaxes(self, node: Node, called: str, now: int) -> frozenset[str]:
+        """All in which `called` is known to take something, of whichever caller."""
+        found: frozenset[str] = frozenset()
+        for calling in self.callers(node, called, now):
+            held = self._held[called, calling]
+            found |= {syntax for sop_class, syntax in held.pairs if held.takes(sop_class, syntax)}
+        return found
+
     def unknown(self, called: str) -> dict[str, str]:
         """Why it could not be learned what `called` takes, by calling title; for people."""
         return {calling: str(why) for (title, calling), why in self._why.items() if title == called}

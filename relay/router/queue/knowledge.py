@@ -98,6 +98,10 @@ class Own:
         return unix_time() - self.made
 
 
+# Nothing is known: to be held for no time at all.
+NOTHING = Own(serial=0, made=0, basis="", window=1, commitment=False, pairs=Pairs())
+
+
 @attrs.define(slots=True, eq=False)
 class _Tried:
     """The last probe of this run of the Router: when it ended by trio's clock, and why in vain."""
@@ -142,12 +146,27 @@ class OwnKnowledge:
                     raise
                 return known
 
+    async def at_hand(self, call: IncomingCall) -> Own:
+        """What is known of `call`'s device without asking it anything, which may be nothing."""
+        device = call.device
+        if device.declares:
+            return await self._declared(device, call.seen)
+        return await self.known(device, call.seen) or NOTHING
+
     async def known(self, device: Device, seen: str) -> Own | None:
         """What was found out of `device` as it is now, and may be held still."""
         own = await self._database.run(lambda c: _read(c, device.ae_title, seen))
         if own is None or own.basis != basis(device) or not 0 <= own.age < LIFETIME:
             return None
         return own
+
+    async def transfer_syntaxes(self, device: Device) -> frozenset[str]:
+        """All in which `device` takes something, of whichever caller, as far as is known."""
+        pairs = [device.declares]
+        if not device.declares:
+            found = await self._database.run(lambda c: _read_all(c, device.ae_title))
+            pairs = [own.pairs for own in found if own.basis == basis(device)]
+        return frozenset[str]().union(*(s for some in pairs for s in some.taken.values()))
 
     def told(self, call: IncomingCall, own: Own) -> None:
         """The caller has been answered with this."""
@@ -254,15 +273,23 @@ def _asking(call: IncomingCall) -> _Asking:
     return call.device.ae_title, call.seen, call.received.caller, call.request.calling
 
 
+_SELECT = (
+    "SELECT serial, made, basis, window, commitment, pairs FROM knowledge_own WHERE device = ?"
+)
+
+
 def _read(connection: apsw.Connection, device: str, seen: str) -> Own | None:
-    for row in connection.execute(
-        "SELECT serial, made, basis, window, commitment, pairs FROM knowledge_own"
-        " WHERE device = ? AND seen = ?",
-        (device, seen),
-    ):
-        serial, made, found_by, window, commitment, pairs = row
-        return Own(serial, made, found_by, window, bool(commitment), Pairs.unpack(pairs))
+    for row in connection.execute(f"{_SELECT} AND seen = ?", (device, seen)):
+        return _own(*row)
     return None
+
+
+def _read_all(connection: apsw.Connection, device: str) -> list[Own]:
+    return [_own(*row) for row in connection.execute(_SELECT, (device,))]
+
+
+def _own(serial: int, made: int, found_by: str, window: int, commitment: int, pairs: bytes) -> Own:
+    return Own(serial, made, found_by, window, bool(commitment), Pairs.unpack(pairs))
 
 
 def _write(connection: apsw.Connection, device: str, seen: str, own: Own) -> None:

@@ -3,7 +3,8 @@
     opening -> found out (relay.router.queue.knowledge) -> Knowledge, A-RELEASE-RP
 
 PROTOCOL.md §10.4. Whoever may not store is refused before (relay.router.incoming). The others are
-told what of it they are granted, or A-ASSOCIATE-RJ where nothing is known in time.
+told what of it they are granted, or A-ASSOCIATE-RJ where nothing is known in time. Who asks for a
+description only is told what is at hand, and the device hears nothing of it.
 """
 
 import attrs
@@ -44,7 +45,7 @@ async def serve_knowledge(
                 try:
                     outcome = await finding.outcome()
                     await _say(near, node, call, outcome)
-                    if isinstance(outcome, Own):
+                    if isinstance(outcome, Own) and not call.asks_description:
                         knowledge.told(call, outcome)
                 except AssociationAborted as error:
                     log.info("asker left", association=call.number, why=str(error))
@@ -67,11 +68,16 @@ class _Finding:
 
     async def run(self) -> None:
         try:
-            self._outcome = await self._knowledge.find(self._node, self._call)
+            self._outcome = await self._find()
         except AssociationRejected as error:
             self._outcome = error
         finally:
             self._done.set()
+
+    async def _find(self) -> Own:
+        if self._call.asks_description:
+            return await self._knowledge.at_hand(self._call)
+        return await self._knowledge.find(self._node, self._call)
 
     async def outcome(self) -> Own | AssociationRejected:
         """What was found out, or is known already, or why nothing is."""
@@ -105,6 +111,8 @@ async def _say(
         window=outcome.window,
         commitment=outcome.commitment and Service.COMMIT in services,
         groups=pairs.groups(),
+        issuer=device.issuer,
+        character_set=device.character_set,
     )
     await near.send(notes.encode(said))
     await near.send(AReleaseRP())

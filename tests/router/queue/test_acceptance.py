@@ -37,6 +37,20 @@ async def test_what_is_unknown_is_none(world: World) -> None:
     assert len(world.owner.asked) == 2
 
 
+async def test_transfer_syntaxes_are_those_for_any_caller(world: World) -> None:
+    def syntaxes(after: int = 0) -> frozenset[str]:
+        return world.held.transfer_syntaxes(world.node, "PACS", unix_time() + after)
+
+    assert syntaxes() == frozenset()
+    world.owner.says = knowledge(1, pairs=Pairs.of([(CT, JPEG), (MR, JPEG), (CT, IMPLICIT)]))
+    held = await world.learn()
+    assert held is not None
+    assert syntaxes() == {JPEG, IMPLICIT}
+    assert syntaxes(held.expires - unix_time()) == frozenset()
+    await world.held.refuse("PACS", "WS", (CT, IMPLICIT))
+    assert syntaxes() == {JPEG}
+
+
 async def test_what_has_expired_is_not_known(world: World) -> None:
     held = await world.learn()
     assert held is not None

@@ -4,17 +4,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 import trio
 
-from relay.dicom import pdu
+from relay.dicom import pdu, uids
 from relay.dicom.pdu import AAbort, AAssociateRQ, AReleaseRP
 from relay.dicom.rejection import LOCAL_LIMIT_EXCEEDED
 from relay.errors import AssociationAborted, AssociationRejected, RelayError, RemoteProtocolError
 from relay.router.devices import Device
 from relay.router.pairs import Pairs
 from relay.router.queue import telling
-from relay.router.queue.asking import ask
+from relay.router.queue.asking import ask, describe
 from relay.tunnel import notes
 from relay.tunnel.handshake import Purpose
 from relay.tunnel.notes import Forget, Knowledge
@@ -43,6 +44,47 @@ async def test_it_asks_in_the_name_of_the_caller(tmp_path: Path, monkeypatch: An
     assert [(r.called, r.calling) for _, r in calls] == [("PACS", "NORTH_CT1"), ("PACS", "RELAY_A")]
     assert all(isinstance(r, AAssociateRQ) and len(r.contexts) == 1 for _, r in calls)
     assert len(pdu.encode(calls[0][1])) < 1024
+
+
+async def test_a_description_is_asked_for_by_what_is_proposed(
+    tmp_path: Path, monkeypatch: Any
+) -> None:
+    calls = []
+    said = attrs.evolve(SAID, issuer="SOUTH", character_set="ISO_IR 192")
+
+    async def say(near: Any, node: Any, call: Any, outcome: object) -> None:
+        calls.append(call)
+        await near.send(notes.encode(said))
+        await near.send(AReleaseRP())
+
+    monkeypatch.setattr(telling, "_say", say)
+    async with knowing(tmp_path, [(CT, IMPLICIT)], "query") as it:
+        await it.both.a.put_device(Device("CT1", "127.0.0.1", published="NORTH_CT1"))
+        assert await describe(it.both.a, "PACS", "NORTH_CT1", 10) == said
+        assert await describe(it.both.a, "PACS", "RELAY_A", 10) == said
+    assert [call.request.calling for call in calls] == ["NORTH_CT1", "RELAY_A"]
+    assert [call.received.purpose for call in calls] == [Purpose.KNOWLEDGE] * 2
+    assert [context.abstract_syntax for call in calls for context in call.request.contexts] == [
+        uids.STUDY_ROOT_FIND
+    ] * 2
+
+
+async def test_a_character_set_that_is_not_known_is_not_said(
+    tmp_path: Path, monkeypatch: Any
+) -> None:
+    async def say(near: Any, node: Any, call: Any, outcome: object) -> None:
+        await near.send(notes.encode(attrs.evolve(SAID, issuer="SOUTH", character_set="ISO_IR 9")))
+        await near.send(AReleaseRP())
+
+    monkeypatch.setattr(telling, "_say", say)
+    async with knowing(tmp_path, [(CT, IMPLICIT)]) as it:
+        assert await describe(it.both.a, "PACS", "WS", 10) == attrs.evolve(SAID, issuer="SOUTH")
+
+
+async def test_who_is_granted_nothing_to_be_described(tmp_path: Path) -> None:
+    async with knowing(tmp_path, [(CT, IMPLICIT)], "echo") as it:
+        with pytest.raises(AssociationRejected, match="ask PACS --services query,retrieve`"):
+            await describe(it.both.a, "PACS", "WS", 10)
 
 
 @pytest.mark.parametrize(

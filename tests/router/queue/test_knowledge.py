@@ -75,6 +75,22 @@ async def test_each_calling_title_has_an_answer_of_its_own(tmp_path: Path) -> No
         assert it.device.calling == ["WS"] * ASSOCIATIONS + ["WS2"] * ASSOCIATIONS
 
 
+async def test_transfer_syntaxes_are_those_for_any_caller(tmp_path: Path) -> None:
+    async with knowing(tmp_path, [(CT, IMPLICIT)]) as it:
+        await it.both.a.put_device(Device("WS2", "127.0.0.1"))
+        known, pacs = it.b.knowledge, it.both.pacs
+        assert await known.transfer_syntaxes(pacs) == frozenset()
+        await told(it)
+        it.device.pairs = {(MR, JPEG)}
+        await told(it, "WS2")
+        assert await known.transfer_syntaxes(pacs) == {IMPLICIT, JPEG}
+        # Of another machine of that name nothing is known; what is declared, is.
+        moved = attrs.evolve(pacs, host="192.0.2.9")
+        assert await known.transfer_syntaxes(moved) == frozenset()
+        declared = attrs.evolve(moved, declares=Pairs.of([(CT, JPEG)]))
+        assert await known.transfer_syntaxes(declared) == {JPEG}
+
+
 async def test_who_asks_again_was_refused_something(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

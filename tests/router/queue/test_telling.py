@@ -7,11 +7,14 @@ import trio
 
 from relay.dicom import pdu
 from relay.dicom.pdu import AAssociateRQ
-from relay.errors import Refusal
+from relay.errors import AssociationRejected, Refusal
+from relay.router.devices import Device
+from relay.router.grants import Grant
 from relay.router.node import unix_time
 from relay.router.opening import serve_opening
 from relay.router.pairs import Pairs
-from relay.router.queue import telling
+from relay.router.queue import knowledge, telling
+from relay.router.queue.asking import describe
 from relay.router.queue.knowledge import LIFETIME
 from relay.signalling import messages
 from relay.tunnel.handshake import Purpose
@@ -72,6 +75,61 @@ async def test_only_who_may_store_is_told(tmp_path: Path) -> None:
         it.both.b.moves.ask(it.both.a.identity.public, "PACS")
         assert await refused(it) is Refusal.NOT_GRANTED
         assert not it.device.calling
+
+
+@pytest.mark.parametrize("service", ["query", "retrieve", "store"])
+async def test_a_description_asks_no_device(tmp_path: Path, service: str) -> None:
+    async with knowing(tmp_path, TAKEN, service) as it:
+        await change_device(it, issuer="SOUTH", character_set="ISO_IR 100", split=2)
+        for _ in range(2):
+            said = await describe(it.both.a, "PACS", "WS", 10)
+            assert (said.issuer, said.character_set, said.split) == ("SOUTH", "ISO_IR 100", 2)
+            assert (said.serial, said.lifetime, said.groups) == (0, 0, ())
+        assert not it.device.calling
+
+
+async def test_a_description_has_what_is_known(tmp_path: Path) -> None:
+    async with knowing(tmp_path, TAKEN) as it:
+        await change_device(it, issuer="SOUTH")
+        held = await told(it)
+        said = await describe(it.both.a, "PACS", "WS", 10)
+        assert (said.serial, said.issuer) == (held.serial, "SOUTH")
+        assert Pairs.of_groups(said.groups) == Pairs.of(TAKEN)
+        assert 0 <= LIFETIME - said.lifetime <= 5
+        assert it.probes == 1
+
+
+async def test_whoever_was_told_a_description_was_refused_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has no answer yet that would be asked for again, and brings about no probe."""
+    monkeypatch.setattr(knowledge, "AGAIN", 0)
+    async with knowing(tmp_path, TAKEN) as it:
+        await it.both.a.put_device(Device("WS2", "127.0.0.1"))
+        await change_device(it, present_as="OUTSIDE")
+        first = await told(it)
+        await describe(it.both.a, "PACS", "WS2", 10)
+        assert (await told(it, "WS2")).serial == first.serial
+        assert it.probes == 1
+
+
+async def test_what_is_declared_is_described_to_who_may_store(tmp_path: Path) -> None:
+    async with knowing(tmp_path, TAKEN, "query", published=["store"]) as it:
+        await change_device(it, declares=Pairs.of(TAKEN))
+        assert (await describe(it.both.a, "PACS", "WS", 10)).groups == ()
+        b, peer = it.both.b, it.both.a.identity.public
+        await b.add_grant(Grant(peer, "PACS", frozenset({"store"})))
+        said = await describe(it.both.a, "PACS", "WS", 10)
+        assert Pairs.of_groups(said.groups) == Pairs.of(TAKEN)
+        assert not it.device.calling
+
+
+async def test_who_has_only_what_a_device_asked_for_is_told_nothing(tmp_path: Path) -> None:
+    """A C-STORE under a C-MOVE is granted by nobody."""
+    async with knowing(tmp_path, TAKEN, "echo") as it:
+        it.both.b.moves.ask(it.both.a.identity.public, "PACS")
+        with pytest.raises(AssociationRejected, match="grant ask PACS"):
+            await describe(it.both.a, "PACS", "WS", 10)
 
 
 async def test_a_slow_device_is_told_of_the_next_time(
