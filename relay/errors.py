@@ -6,6 +6,7 @@
     ├── RemoteProtocolError         the peer's bytes are wrong; carries the A-ABORT to answer with
     ├── AssociationRejected         an A-ASSOCIATE-RJ, to send or received
     ├── AssociationAborted          an A-ABORT or a lost connection
+    │   └── PeerSilent              ... our own A-ABORT, since the peer said nothing in time
     ├── IdentityError               a signature, fingerprint, contact or invitation does not hold
     ├── TunnelError                 the encrypted conversation between two Routers
     │   ├── HandshakeError          an opening or answer is refused; carries the refusal to answer
@@ -13,6 +14,7 @@
     │   └── SessionEnded            the session is over: revoked, unknown, or silent too long
     ├── SignallingError             the WebSocket to the Bridge
     ├── Refused                     the Bridge or Router says no to a person; carries a status
+    ├── SourceFailed                a device that the federation asks; carries the outcome
     ├── ProviderError               the object store
     │   └── ObjectMissing           ... has no such object
     ├── DatabaseError               SQLite, or a schema newer than this program
@@ -27,7 +29,7 @@ Messages name what is wrong, where, and what to do. They never hold patient data
 import socket
 import ssl
 from collections.abc import Iterator
-from enum import IntEnum
+from enum import Enum, IntEnum
 from typing import TypeVar
 
 E = TypeVar("E", bound=BaseException)
@@ -98,6 +100,10 @@ class AssociationAborted(RelayError):
         self.reason = reason
 
 
+class PeerSilent(AssociationAborted):
+    """We have aborted the association: what the peer was to say did not come in time."""
+
+
 class IdentityError(RelayError):
     """A signature, fingerprint, contact string or invitation does not hold."""
 
@@ -147,6 +153,30 @@ class Refused(RelayError):
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
         self.status = status
+
+
+class Outcome(Enum):
+    """How the part of one device in an operation of the federation ended (DESIGN §7)."""
+
+    COMPLETE = "complete"
+    UNREACHABLE = "unreachable"  # it, its Router, or the way there, for now
+    SLOW = "slow"  # no word of it in time
+    REFUSED = "refused"  # it says no, or fails
+    CAPPED = "capped"  # it has more than is taken of one device
+    UNABLE = "unable"  # it cannot be asked that: the characters, or the issuer, are not its own
+    NOT_GRANTED = "not granted"  # its hospital does not let this caller use it
+    CANCELLED = "cancelled"  # by whoever asked
+
+
+class SourceFailed(RelayError):
+    """A device that the federation asks does not answer as it should; `outcome` is how.
+
+    The words are for people, and name no device: who catches it knows which.
+    """
+
+    def __init__(self, message: str, outcome: Outcome) -> None:
+        super().__init__(message)
+        self.outcome = outcome
 
 
 class ProviderError(RelayError):

@@ -2,13 +2,13 @@
 
 Each operation sends its request and waits for what answers it, within a deadline of its own. What
 comes back is a status, whatever it is; an exception means that the association is over:
-`AssociationRejected`, `AssociationAborted` (the peer's A-ABORT, a lost connection, a deadline), or
-`RemoteProtocolError` after our A-ABORT for what the peer did wrong.
+`AssociationRejected`, `AssociationAborted` (the peer's A-ABORT, a lost connection), `PeerSilent`
+after a deadline, or `RemoteProtocolError` after our A-ABORT for what the peer did wrong.
 
 At the end stands `respond_to_echo`, the Router's own C-ECHO provider.
 """
 
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import NoReturn
 
@@ -47,6 +47,7 @@ from relay.errors import (
     AbortSource,
     AssociationAborted,
     LocalProtocolError,
+    PeerSilent,
     RemoteProtocolError,
 )
 
@@ -77,10 +78,14 @@ MAXIMUM_IDENTIFIER = 1024 * 1024
 
 @attrs.frozen(slots=True)
 class FindAnswer:
-    """One C-FIND-RSP. The final one has no identifier, and a status that is not pending."""
+    """One C-FIND-RSP. The final one has no identifier, and a status that is not pending.
+
+    `comment` is its Error Comment (0000,0902), of a failure; most devices send none.
+    """
 
     status: int
     identifier: bytes | None = attrs.field(default=None, repr=False)  # may name a patient
+    comment: str = attrs.field(default="", repr=False)  # what a device says, it alone knows
 
     @property
     def pending(self) -> bool:
@@ -119,7 +124,7 @@ async def echo(
     """C-ECHO; the status of its response (PS3.7 §9.1.5)."""
     command = request(CommandField.C_ECHO_RQ, message_id, VERIFICATION)
     await _send(association, context, command)
-    status, _ = await _response(association, context, command, deadline)
+    status, _, _ = await _response(association, context, command, deadline)
     return status
 
 
@@ -139,7 +144,7 @@ async def store(
     """
     command = request(CommandField.C_STORE_RQ, message_id, sop_class, sop_instance)
     await _send(association, context, command, data_set)
-    status, _ = await _response(association, context, command, deadline)
+    status, _, _ = await _response(association, context, command, deadline)
     return status
 
 
@@ -151,15 +156,15 @@ async def find(
     message_id: int = 1,
     maximum: int | None = None,
     deadline: float = FIND_DEADLINE,
-) -> AsyncIterator[FindAnswer]:
+) -> AsyncGenerator[FindAnswer, None]:
     """C-FIND; its answers as they come, the final one last (PS3.7 §9.1.2).
 
     After `maximum` identifiers the operation is cancelled and further ones are dropped. Call
     `cancel` at any time and go on: the peer may send more before its final answer. Whoever leaves
-    the loop earlier can only close the association.
+    the loop earlier can only close the association. `deadline` is for each word, also of ours.
     """
     command = request(CommandField.C_FIND_RQ, message_id, context.abstract_syntax)
-    await _send(association, context, command, identifier)
+    await _send_within(deadline, association, context, command, identifier)
     count = 0
     while True:
         item = FindAnswer(*await _response(association, context, command, deadline))
@@ -170,7 +175,8 @@ async def find(
         if maximum is None or count <= maximum:
             yield item
         if count == maximum:
-            await cancel(association, context, message_id=message_id)
+            stop = request(CommandField.C_CANCEL_RQ, message_id)
+            await _send_within(deadline, association, context, stop)
 
 
 async def report_event(
@@ -199,7 +205,7 @@ async def report_event(
         extra={Tag.EVENT_TYPE_ID: event_type},
     )
     await _send(association, context, command, data_set)
-    status, _ = await _response(association, context, command, deadline)
+    status, _, _ = await _response(association, context, command, deadline)
     return status
 
 
@@ -284,6 +290,23 @@ async def _send(
         await _last_words(association, error)
 
 
+async def _send_within(
+    deadline: float,
+    association: Association,
+    context: AcceptedContext,
+    command: CommandSet,
+    data_set: Buffer | None = None,
+) -> None:
+    """As `_send`. A peer that does not take it in `deadline` seconds is aborted: PeerSilent."""
+    with trio.move_on_after(deadline):
+        await _send(association, context, command, data_set)
+        return
+    await association.abort()
+    raise PeerSilent(
+        AbortSource.SERVICE_USER, AbortReason.NOT_SPECIFIED, f"it took nothing for {deadline:g} s"
+    )
+
+
 async def _last_words(association: Association, error: AssociationAborted) -> NoReturn:
     """Raise the A-ABORT that the peer sent before it closed, if there is one to read."""
     with trio.move_on_after(ABORT_LIMIT):
@@ -297,8 +320,8 @@ async def _last_words(association: Association, error: AssociationAborted) -> No
 
 async def _response(
     association: Association, context: AcceptedContext, asked: CommandSet, deadline: float
-) -> tuple[int, bytes | None]:
-    """The status of the next response to `asked`, and its data set."""
+) -> tuple[int, bytes | None, str]:
+    """The status of the next response to `asked`, its data set, and its Error Comment."""
     reader = CommandReader({context.id})
     command: CommandSet | None = None
     data_set = bytearray()
@@ -317,7 +340,8 @@ async def _response(
             or command.message_id_responded_to != asked.message_id
         ):
             raise RemoteProtocolError(f"command field {command.command_field:04X}H out of turn")
-        return command.status, bytes(data_set) if command.has_data_set else None
+        comment = command.text(Tag.ERROR_COMMENT) or ""
+        return command.status, bytes(data_set) if command.has_data_set else None, comment
 
 
 # --- atoms ------------------------------------------------------------------------------------
@@ -325,11 +349,11 @@ async def _response(
 
 async def receive(association: Association, deadline: float, what: str) -> Atom:
     """The next atom. After `deadline` seconds without one the association is aborted, and
-    `AssociationAborted` says that there was no `what`."""
+    `PeerSilent` says that there was no `what`."""
     with trio.move_on_after(deadline):
         return await association.receive()
     await association.abort()
-    raise AssociationAborted(
+    raise PeerSilent(
         AbortSource.SERVICE_USER, AbortReason.NOT_SPECIFIED, f"no {what} within {deadline:g} s"
     )
 

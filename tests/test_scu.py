@@ -9,6 +9,7 @@ import trio.testing
 
 from relay import scu
 from relay.association import TCPAssociation
+from relay.dicom import uids
 from relay.dicom.dimse import (
     CommandField,
     CommandReader,
@@ -28,8 +29,14 @@ from relay.dicom.pdu import (
     AReleaseRP,
     AReleaseRQ,
 )
-from relay.errors import AssociationAborted, AssociationRejected, RemoteProtocolError
+from relay.errors import (
+    AssociationAborted,
+    AssociationRejected,
+    PeerSilent,
+    RemoteProtocolError,
+)
 from tests.association_pairs import CT_IMAGE_STORAGE, REQUEST, VERIFICATION, accept_all, pair
+from tests.router.fakes import FakeAssociation
 
 INSTANCE = "1.2.3.4.5"
 
@@ -139,7 +146,7 @@ async def test_abort_instead_of_an_answer() -> None:
 
 async def test_no_answer_at_all(autojump_clock: trio.testing.MockClock) -> None:
     requestor, acceptor = pair()
-    with pytest.raises(AssociationAborted, match="no answer to A-ASSOCIATE-RQ within 8 s"):
+    with pytest.raises(PeerSilent, match="no answer to A-ASSOCIATE-RQ within 8 s"):
         await scu.negotiate(requestor, REQUEST, deadline=8)
     await acceptor.receive()
     assert await acceptor.receive() == AAbort(0, 0)
@@ -192,7 +199,7 @@ async def test_no_response(autojump_clock: trio.testing.MockClock) -> None:
         assert await provider.association.receive() == AAbort(0, 0)
 
     async with against(script) as (association, verification, _):
-        with pytest.raises(AssociationAborted, match="no response within 5 s"):
+        with pytest.raises(PeerSilent, match="no response within 5 s"):
             await scu.echo(association, verification, deadline=5)
 
 
@@ -353,6 +360,17 @@ async def test_find_gives_every_answer_and_the_final_status(count: int) -> None:
     assert answers[-1] == scu.FindAnswer(0x0000)
 
 
+async def test_a_failed_find_brings_its_error_comment() -> None:
+    async def script(provider: Provider) -> None:
+        command, _ = await provider.message()
+        extra: dict[int, int | str | bytes] = {Tag.ERROR_COMMENT: "the disk is full"}
+        await provider.send(response_to(command, 0xA700, extra=extra))
+
+    async with against(script) as (association, context, _):
+        (answer,) = [answer async for answer in scu.find(association, context, b"query")]
+    assert answer == scu.FindAnswer(0xA700, None, "the disk is full")
+
+
 async def cancellable(provider: Provider) -> None:
     """One more answer than asked for, then cancelled."""
     command, _ = await provider.message()
@@ -370,6 +388,29 @@ async def test_find_stops_at_its_maximum() -> None:
         answers = [a async for a in scu.find(association, context, b"query", maximum=2)]
     assert [a.identifier for a in answers] == [b"first ", b"second", None]
     assert answers[-1].status == 0xFE00
+
+
+@pytest.mark.parametrize("maximum", [None, 1])
+async def test_find_does_not_wait_for_who_takes_nothing(
+    autojump_clock: trio.testing.MockClock, maximum: int | None
+) -> None:
+    association = FakeAssociation()
+    context = AcceptedContext(1, uids.STUDY_ROOT_FIND, uids.IMPLICIT_VR_LITTLE_ENDIAN)
+    association.deaf = maximum is None
+    asked = request(CommandField.C_FIND_RQ, 1, uids.STUDY_ROOT_FIND)
+    if maximum is not None:
+        pending = response_to(asked, Status.PENDING, has_data_set=True)
+        association.say(PDV(1, True, True, pending.encode()), PDV(1, False, True, b"answer"))
+
+    async def ask() -> None:
+        async for _ in scu.find(association, context, b"key", maximum=maximum, deadline=8):
+            association.deaf = True
+
+    start = trio.current_time()
+    with pytest.raises(PeerSilent, match="took nothing for 8 s"):
+        await ask()
+    assert trio.current_time() - start == pytest.approx(8)
+    assert association.aborts
 
 
 async def test_find_is_cancelled_by_its_caller() -> None:

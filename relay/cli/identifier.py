@@ -44,6 +44,12 @@ _DEFAULT_KEYS: dict[str | None, Sequence[str]] = {
 }
 
 
+def is_key(word: str) -> bool:
+    """Whether `word` is a `KEY` or `KEY=VALUE`, and no AE title: these have no DICOM keywords."""
+    keyword, equals, _ = word.partition("=")
+    return bool(equals) or tag_for_keyword(keyword.partition(".")[0]) is not None
+
+
 def build(keys: Iterable[str], level: str | None) -> Dataset:
     """The identifier for these `KEY` and `KEY=VALUE`; the level's usual keys if no KEY is alone.
 

@@ -1,7 +1,9 @@
 """`relay echo` and `relay find`: ask a device as a DICOM service class user."""
 
 import statistics
+from collections.abc import Sequence
 
+import attrs
 import click
 import trio
 from pydicom.dataset import Dataset
@@ -10,6 +12,7 @@ from relay import scu
 from relay.cli import identifier
 from relay.cli.associate import associate, status_in_words
 from relay.cli.context import Command, Failure, Invocation, json_option
+from relay.cli.control import Control
 from relay.cli.output import print_json, print_table, say
 from relay.dicom.status import Status
 from relay.dicom.uids import (
@@ -29,6 +32,13 @@ MODELS = {
 
 # As many rows as a person reads; a query without a narrowing key could bring a whole archive.
 DEFAULT_LIMIT = 100
+
+# Merged answers come when the slowest device has ended, or its time has: ten minutes, by
+# LONGEST_SEARCH of relay.router.federation.site, and what it waits in line before.
+FEDERATION_DEADLINE = 900.0
+
+# What its Error Comment begins with where devices are missing (relay.router.federation.find).
+INCOMPLETE = "incomplete: "
 
 
 @click.command(cls=Command)
@@ -69,8 +79,7 @@ async def _echo(invocation: Invocation, ae_title: str, count: int) -> list[float
 
 
 @click.command(cls=Command)
-@click.argument("ae_title")
-@click.argument("keys", nargs=-1, metavar="[KEY[=VALUE]]...")
+@click.argument("words", nargs=-1, metavar="[AE_TITLE] [KEY[=VALUE]]...")
 @click.option(
     "--level",
     type=click.Choice(["patient", "study", "series", "image"], case_sensitive=False),
@@ -83,42 +92,91 @@ async def _echo(invocation: Invocation, ae_title: str, count: int) -> list[float
 @click.pass_obj
 def find(
     invocation: Invocation,
-    ae_title: str,
-    keys: tuple[str, ...],
+    words: tuple[str, ...],
     level: str,
     model: str,
     limit: int,
     as_json: bool,
 ) -> None:
-    """C-FIND on the device AE_TITLE. A KEY is a DICOM keyword, such as PatientID=123*; a KEY alone
-    is asked for. Inside a sequence: ScheduledProcedureStepSequence.Modality=CT."""
+    """C-FIND on the device AE_TITLE, or without one on the federation: all devices that this
+    hospital may ask. A KEY is a DICOM keyword, such as PatientID=123*; a KEY alone is asked for.
+    Inside a sequence: ScheduledProcedureStepSequence.Modality=CT."""
+    named = bool(words) and not identifier.is_key(words[0])
+    keys = words[1:] if named else words
     try:
         query = identifier.build(keys, None if model == "worklist" else level.upper())
     except ValueError as error:
         raise click.UsageError(str(error)) from error
-    answers, status = trio.run(_find, invocation, ae_title, MODELS[model], query, limit)
+    if not words:
+        raise click.UsageError("name a device, or a KEY for all of them, such as PatientID=123")
+    if not named and model == "worklist":
+        raise click.UsageError("a worklist is one device's: name it, `relay find AE_TITLE ...`")
+    ae_title = words[0] if named else _federation(invocation)
+    found = trio.run(_find, invocation, ae_title, MODELS[model], query, limit, not named)
+    _show(found, query, as_json)
+    if found.stopped:
+        click.echo(f"relay: stopped after {limit} answers; see --limit", err=True)
+    if found.status not in (Status.SUCCESS, Status.CANCEL):
+        raise Failure(found.why if named else _of_federation(found), 1)
+
+
+def _federation(invocation: Invocation) -> str:
+    """The AE title by which the running Router's federation is called."""
+    config = invocation.router()
+    title = Control(config, invocation.file).get("/v1/status")["federation"]
+    if not title:
+        raise Failure(
+            "this Router has no federation (`ae_title` of [router.federation] in relay.toml):"
+            " name a device, `relay find AE_TITLE ...`",
+            1,
+        )
+    return str(title)
+
+
+@attrs.frozen(slots=True)
+class _Found:
+    """What a C-FIND has brought. `stopped`: there are more; `comment` is the Error Comment."""
+
+    ae_title: str
+    matches: Sequence[Dataset]
+    stopped: bool
+    status: int
+    comment: str
+
+    @property
+    def why(self) -> str:
+        """A final status that is no success, in one line."""
+        said = f": {self.comment}" if self.comment else ""
+        return f"{self.ae_title} answered {status_in_words(self.status)}{said}"
+
+
+def _of_federation(found: _Found) -> str:
+    """Why its answer is not all that there is: its comment names devices, or says what is wrong."""
+    if not found.comment:
+        return found.why
+    if found.comment.startswith(INCOMPLETE):
+        return f"{found.comment}; `relay directory` says why"
+    return f"the federation refuses the query: {found.comment}"
+
+
+def _show(found: _Found, query: Dataset, as_json: bool) -> None:
     if as_json:
-        print_json([answer.to_json_dict() for answer in answers])
-    elif answers or status == Status.SUCCESS:
+        print_json([answer.to_json_dict() for answer in found.matches])
+    elif found.matches or found.status == Status.SUCCESS:
         columns = identifier.keywords(query)
         print_table(
             columns,
-            ([identifier.value(answer, column) for column in columns] for answer in answers),
+            ([identifier.value(match, column) for column in columns] for match in found.matches),
             empty="no match",
         )
-    if status == Status.CANCEL:
-        click.echo(f"relay: stopped after {limit} answers; see --limit", err=True)
-    elif status != Status.SUCCESS:
-        raise Failure(f"{ae_title} answered {status_in_words(status)}", 1)
 
 
 async def _find(
-    invocation: Invocation, ae_title: str, model: str, query: Dataset, limit: int
-) -> tuple[list[Dataset], int]:
-    """The matches, and the final status."""
+    invocation: Invocation, ae_title: str, model: str, query: Dataset, limit: int, all_of_them: bool
+) -> _Found:
+    """Ask, and gather no more than `limit` answers."""
     pairs = [(model, syntax) for syntax in (EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN)]
     matches: list[Dataset] = []
-    status: int = Status.SUCCESS
     async with associate(invocation, ae_title, pairs) as associated:
         usable = [pair for pair in pairs if pair in associated.contexts]
         if not usable:
@@ -128,9 +186,9 @@ async def _find(
             associated.association,
             associated.contexts[usable[0]],
             identifier.encode(query, implicit=implicit),
-            maximum=limit,
+            maximum=limit + 1,  # whether there are more is shown by one more
+            deadline=FEDERATION_DEADLINE if all_of_them else scu.FIND_DEADLINE,
         ):
             if answer.identifier is not None:
                 matches.append(identifier.decode(answer.identifier, implicit=implicit))
-            status = answer.status
-    return matches, status
+    return _Found(ae_title, matches[:limit], len(matches) > limit, answer.status, answer.comment)

@@ -1,80 +1,66 @@
 """The caller's side: a device of this hospital calls an AE title of another one.
 
-    A-ASSOCIATE-RQ -> who calls? -> who is called? -> opening to the owner's Router -> passthrough
-                                        queued? -> relay.router.queue.intake
+    A-ASSOCIATE-RQ -> who calls? -> who is called? -> relay.router.relaying
+                                        queued?           -> relay.router.queue.intake
+                                        all at once?      -> relay.router.federation
 
 What cannot be is rejected here with the numbers of DESIGN §11; the rest is the far device's word.
 What calls the Router itself is a C-ECHO, or what a device has only its Router to send to: objects
 of a C-MOVE, reports of a storage commitment.
 """
 
-from contextlib import AsyncExitStack
-
 import attrs
 import structlog
 
 from relay.association import TCPAssociation
-from relay.dicom.pdu import AAssociateAC, AAssociateRJ, AAssociateRQ
-from relay.dicom.rejection import (
-    CALLING_AE_TITLE_NOT_RECOGNIZED,
-    LOCAL_LIMIT_EXCEEDED,
-    in_words,
-    rejected,
-)
-from relay.errors import (
-    AbortSource,
-    AssociationAborted,
-    AssociationRejected,
-    RemoteProtocolError,
-    SignallingError,
-)
-from relay.router import contexts, moved, reports
-from relay.router.departure import Departure
+from relay.dicom.pdu import AAssociateRJ, AAssociateRQ
+from relay.dicom.rejection import CALLING_AE_TITLE_NOT_RECOGNIZED, rejected
+from relay.errors import AbortSource, AssociationRejected, RemoteProtocolError
+from relay.router import moved, reports, services
 from relay.router.devices import Device, addresses, plain_address
-from relay.router.guard import Guard
-from relay.router.live import Side, log_ending
+from relay.router.federation import serving
+from relay.router.federation.federation import Federation
+from relay.router.federation.registering import caller_entry
 from relay.router.node import Node
-from relay.router.outgoing import (
-    OutgoingCall,
-    as_network,
-    called_title,
-    live_entry,
-    prepare,
-    tunnel,
-)
-from relay.router.passthrough import Ending, How, join
-from relay.router.places import Claim, Place
+from relay.router.outgoing import as_network, called_title, prepare
 from relay.router.queue import intake
 from relay.router.queue.state import Queue
-from relay.router.refusals import ABORTED, DEVICE_BUSY, NO_DEVICE, NOTHING_GRANTED, explained
+from relay.router.refusals import NO_DEVICE
+from relay.router.relaying import Near, find_place, relay
+from relay.router.services import Service
 from relay.scu import respond_to_echo
 
 log = structlog.get_logger()
 
-# The command line on this machine: a person, or a script that sends a folder.
-LOCAL_ASSOCIATIONS = 16
-
 
 async def serve_device(
-    node: Node, near: TCPAssociation, *, queue: Queue | None = None, local: bool = False
+    node: Node,
+    near: TCPAssociation,
+    *,
+    queue: Queue | None = None,
+    federation: Federation | None = None,
+    local: bool = False,
 ) -> None:
     """Serve one association of a device, from its A-ASSOCIATE-RQ to its end.
 
-    `local`: it comes from this machine's own command line, over the Unix socket.
+    `local`: it comes from this machine's own command line, over the Unix socket. Without a `queue`
+    nothing is queued, and without a `federation` its AE title is one like any other.
     """
     request = await near.receive()
     if not isinstance(request, AAssociateRQ):
         return
     try:
         device = await _caller(node, near, request, local)
+        if federation is not None and request.called == federation.settings.ae_title:
+            if not (federation.settings.store_to and _only_stores(request)):
+                await _federate(federation, near, device, request)
+                return
+            # As if it had called that one itself.
+            request = attrs.evolve(request, called=federation.settings.store_to)
         if _calls_router(node, device, request):
             await _serve_router(node, near, device, request, queue)
-        else:
-            title = called_title(node, device, request)
-            if queue is not None and _is_queued(queue, device, request, title):
-                await _take_in(queue, near, device, request, title)
-            else:
-                await _relay(node, near, prepare(node, device, request, title), request)
+            return
+        await call_out(node, near, device, request, queue)
     except RemoteProtocolError as error:
         log.warning("association aborted", calling=request.calling, why=str(error))
         await near.abort(AbortSource.SERVICE_PROVIDER, error.abort_reason)
@@ -84,6 +70,40 @@ async def serve_device(
         )
         node.refusals.note(request.calling, request.called, str(error))
         await near.send(AAssociateRJ(error.result, error.source, error.reason))
+
+
+async def call_out(
+    node: Node, near: Near, device: Device | None, request: AAssociateRQ, queue: Queue | None
+) -> None:
+    """Serve a call of `device`, None being the Router itself, to another hospital's.
+
+    Raises AssociationRejected, and RemoteProtocolError for what the caller does wrong.
+    """
+    title = called_title(node, device, request)
+    if queue is not None and _is_queued(queue, device, request, title):
+        await _take_in(queue, near, device, request, title)
+    else:
+        await relay(node, near, prepare(node, device, request, title), request)
+
+
+def _only_stores(request: AAssociateRQ) -> bool:
+    """Whether it proposes Storage, and nothing that the federation itself would answer."""
+    asked = {services.service_of(context.abstract_syntax) for context in request.contexts}
+    return Service.STORE in asked and asked.isdisjoint({Service.QUERY, Service.RETRIEVE})
+
+
+async def _federate(
+    federation: Federation, near: TCPAssociation, device: Device | None, request: AAssociateRQ
+) -> None:
+    node = federation.node
+    entry = caller_entry(node, device, request.called)
+    with node.live.hold(entry):
+        place = await find_place(node, near, device)
+        if place is None:
+            return
+        with place:
+            node.refusals.forget(request.calling, request.called)
+            await serving.serve(federation, near, device, request)
 
 
 def _is_queued(queue: Queue, device: Device | None, request: AAssociateRQ, title: str) -> bool:
@@ -100,9 +120,9 @@ def _is_queued(queue: Queue, device: Device | None, request: AAssociateRQ, title
 
 
 async def _take_in(
-    queue: Queue, near: TCPAssociation, device: Device | None, said: AAssociateRQ, title: str
+    queue: Queue, near: Near, device: Device | None, said: AAssociateRQ, title: str
 ) -> None:
-    place = await _place(queue.node, near, device)
+    place = await find_place(queue.node, near, device)
     if place is None:
         return
     with place:
@@ -133,7 +153,7 @@ async def _serve_router(
     ):
         await respond_to_echo(near, request)
         return
-    place = await _place(node, near, device)
+    place = await find_place(node, near, device)
     if place is None:
         return
     with place:
@@ -182,85 +202,3 @@ async def _caller(
                 f"{request.calling!r} calls from {near.host}, which is not its host",
             )
     return device
-
-
-async def _place(
-    node: Node, near: TCPAssociation, device: Device | None, peer: str = ""
-) -> Place | None:
-    """A place for a call of `device` to `peer`, perhaps after a wait; None: the caller has left.
-
-    Raises AssociationRejected where there is none.
-    """
-    limits = device or Device(node.ae_title, "", maximum_associations=LOCAL_ASSOCIATIONS)
-    claim = Claim(
-        side=Side.CALLER,
-        device=limits.ae_title,
-        peer=peer,
-        maximum=limits.maximum_associations,
-    )
-    try:
-        return await node.places.take(claim, limits.place_wait, near.wait_indication)
-    except AssociationAborted as error:
-        log.info("association given up", calling=limits.ae_title, why=str(error))
-        return None
-
-
-async def _relay(node: Node, near: TCPAssociation, call: OutgoingCall, said: AAssociateRQ) -> None:
-    """`said` is the request as the device sent it: people here know its titles."""
-    request, device = call.request, call.device
-
-    def answered(answer: AAssociateAC) -> AAssociateAC:
-        node.refusals.forget(said.calling, said.called)
-        return contexts.with_rejections(answer, original=request, proposed=request)
-
-    entry = live_entry(node, call)
-    border = Departure(node.knowledge(), device, call.peer, call.title)
-    guard = Guard(request, None, border)
-    holder = entry.device  # where the call is for a C-MOVE, its response waits for our end
-    try:
-        with node.live.hold(entry), node.moves.storing(holder, call.title):
-            place = await _place(node, near, device, entry.peer)
-            if place is None:
-                return
-            async with AsyncExitStack() as stack:
-                stack.enter_context(place)
-                far = await stack.enter_async_context(tunnel(node, call))
-                ending = await join(
-                    near,
-                    far,
-                    guard,
-                    tunnel=far,
-                    answer_wait=call.limits(node).answer_wait,
-                    answered=answered,
-                )
-                if ending.how is How.REJECTED:
-                    ending = attrs.evolve(ending, why=_cause(call, ending, said.called))
-                    node.refusals.note(said.calling, said.called, ending.why)
-                elif ending.how is How.ABORTED and ending.by != "requestor":
-                    why = ending.why or f"by {said.called} of {call.route.peer.name}"
-                    node.refusals.note(said.calling, said.called, f"{ABORTED}: {why}")
-                log_ending(entry, ending)
-    except SignallingError as error:  # more sessions than one Router may hold
-        log.warning("association rejected", association=entry.number, why=str(error))
-        node.refusals.note(said.calling, said.called, str(error))
-        await near.send(LOCAL_LIMIT_EXCEEDED)
-    finally:
-        border.close()
-
-
-def _cause(call: OutgoingCall, ending: Ending, title: str) -> str:
-    """Why the far hospital does not take the call to `title`, and what can be done."""
-    name = call.route.peer.name
-    # A rejection that crossed the tunnel has no word of theirs.
-    if why := explained(ending.why, name, title, call.request.calling):
-        return f"{why}: try again later" if why.endswith(DEVICE_BUSY) else why
-    if ending.why:
-        return f"{title} of {name}: {ending.why}"
-    rejection = AAssociateRJ(*ending.numbers)
-    if rejection == CALLING_AE_TITLE_NOT_RECOGNIZED:
-        return (
-            f"{name} {NOTHING_GRANTED} {title} that this call needs: ask with"
-            f" `relay grant ask {title} --services …`; or {title} itself does not know the calling"
-            f" AE title {call.request.calling}"
-        )
-    return f"{title} of {name} answers: {in_words(rejection)}"

@@ -115,6 +115,8 @@ class Directory:
         self._news = trio.Event()
         # By owner and title.
         self._granted: dict[tuple[bytes, str], frozenset[str]] = {}
+        self.knows_grants = False  # since this process began
+        self.grants_told = 0  # how often the Bridge has said what is granted
         # What was known before the snapshot that is coming in and has not been shown again yet;
         # None: from an earlier run, which the database remembers only as a binding.
         self._earlier: dict[str, Publication | None] = dict.fromkeys(bindings)
@@ -231,6 +233,21 @@ class Directory:
         """
         owner = self._bound(title)
         return self._granted.get((owner, title), frozenset()) if owner else frozenset()
+
+    def granted_titles(self, service: str) -> Iterator[tuple[str, Peer, frozenset[str]]]:
+        """Each title of which `service` is granted us, with its owner and all that is.
+
+        By the Bridge's word, as `granted`; also what its owner's own word is not here for yet, or
+        whose Router is away. Not what is disputed, nor what is of a peer that is not trusted.
+        """
+        for (owner, title), words in sorted(self._granted.items()):
+            peer = self._peers.get(owner)
+            if service not in words or peer is None or not self._peers.trusted(owner):
+                continue
+            binding = self._bindings.get(title)
+            undisputed = binding is None or (binding.identity, binding.claimant) == (owner, None)
+            if undisputed and owner != self._own:
+                yield title, peer, words
 
     def permits(self, title: str, identity: bytes) -> bool:
         """Whether a call to `title` that went to `identity` may go on.
@@ -381,6 +398,8 @@ class Directory:
 
     def _take_granted(self, message: messages.Granted) -> None:
         self._granted = {(owner, title): frozenset(words) for owner, title, words in message.rows}
+        self.knows_grants = True
+        self.grants_told += 1
         if message.left_out:
             log.warning("the Bridge cannot say all that is granted", left_out=message.left_out)
 

@@ -6,7 +6,7 @@ refusal that the caller's Router is told.
 
 import attrs
 
-from relay.dicom import pdu
+from relay.dicom import pdu, uids
 from relay.dicom.pdu import AAssociateRQ
 from relay.errors import HandshakeError, Refusal, RemoteProtocolError
 from relay.identity import fingerprint
@@ -19,6 +19,9 @@ from relay.router.node import Network, Node, unix_time
 from relay.router.services import Service
 from relay.signalling import messages
 from relay.tunnel.handshake import Purpose, ReceivedOpening
+
+# Who may use a device in one of these ways may know what it is like.
+_DESCRIBED_TO = frozenset({Service.QUERY, Service.RETRIEVE, Service.STORE})
 
 
 @attrs.frozen(slots=True)
@@ -41,6 +44,11 @@ class IncomingCall:
     def number(self) -> str:
         """The association's, for the log and for people."""
         return number(self.received.session)
+
+    @property
+    def asks_description(self) -> bool:
+        """Whether this knowledge session asks for what is at hand only (PROTOCOL.md §10.4)."""
+        return _asks_description(self.received, self.request)
 
     def proposal(self) -> AAssociateRQ:
         """What the device is asked: the caller's request, less what is not granted."""
@@ -84,11 +92,20 @@ def _admitted(node: Node, network: Network, received: ReceivedOpening) -> Incomi
     implied = _implied(node, received.caller, device)
     if not permission.services and not implied:
         raise HandshakeError("nothing is granted to the caller", Refusal.NOT_GRANTED)
-    queued = received.purpose is not Purpose.ASSOCIATION
-    if queued and Service.STORE not in permission.services:  # nobody waits here for what is queued
+    if _asks_description(received, request):
+        if permission.services.isdisjoint(_DESCRIBED_TO):
+            raise HandshakeError("the caller may not ask for it", Refusal.NOT_GRANTED)
+    elif received.purpose is not Purpose.ASSOCIATION and Service.STORE not in permission.services:
+        # Nobody waits here for what is queued.
         raise HandshakeError("the caller may not store", Refusal.NOT_GRANTED)
     seen = _seen(node, network, received.caller, device, request.calling)
     return IncomingCall(received, device, request, seen, permission, implied)
+
+
+def _asks_description(received: ReceivedOpening, request: AAssociateRQ) -> bool:
+    return received.purpose is Purpose.KNOWLEDGE and {
+        context.abstract_syntax for context in request.contexts
+    } == {uids.STUDY_ROOT_FIND}
 
 
 def _implied(node: Node, caller: bytes, device: Device) -> frozenset[str]:

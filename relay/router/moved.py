@@ -5,7 +5,8 @@ Its associations then do not say which of the outstanding moves they are for; th
 does, by its Move Originator (0000,1030) and Message ID (0000,1031), which the Router has chosen so
 that they tell (DESIGN §4). So each possible destination is asked for an association, the holder is
 accepted what all of them accept, and the first C-STORE chooses; the others are released. As a rule
-there is one.
+there is one. It may also be this Router itself, which asks for a C-GET (relay.router.get_by_move),
+or, where its federation has asked, a device of this hospital (relay.router.own_destination).
 
 An object is never sent where it may not be meant: what cannot be told is refused (A700), and the
 holder reports it as a failed sub-operation.
@@ -30,7 +31,7 @@ from relay.dicom.pdu import (
     ContextResult,
     PresentationContextResult,
 )
-from relay.dicom.rejection import LOCAL_LIMIT_EXCEEDED
+from relay.dicom.rejection import LOCAL_LIMIT_EXCEEDED, TEMPORARY_CONGESTION, rejected
 from relay.errors import (
     AbortReason,
     AbortSource,
@@ -44,9 +45,12 @@ from relay.router.departure import Departure
 from relay.router.devices import Device
 from relay.router.guard import Guard
 from relay.router.live import LiveAssociation, log_ending
+from relay.router.moves import Receiver
 from relay.router.node import Node
 from relay.router.outgoing import OutgoingCall, live_entry, prepare, tunnel
+from relay.router.own_destination import OwnCall
 from relay.router.passthrough import Ending, join
+from relay.router.refusals import NOT_ENROLLED
 from relay.router.services import Service
 from relay.router.side import Tunnel
 from relay.scu import release
@@ -70,14 +74,15 @@ def is_wanted(node: Node, device: Device, request: AAssociateRQ) -> bool:
 async def serve(node: Node, near: TCPAssociation, device: Device, request: AAssociateRQ) -> None:
     """Serve the association of a holder to the end. Raises AssociationRejected."""
     proposed = contexts.granted(request, (), {Service.STORE})
+    if node.network is None:
+        raise rejected(TEMPORARY_CONGESTION, NOT_ENROLLED)
     calls = _prepare(node, device, proposed)
     entry = _entry(node, list(calls.values()))
     try:
         with node.live.hold(entry):
             async with AsyncExitStack() as stack:
                 tunnels = {
-                    title: await stack.enter_async_context(tunnel(node, call))
-                    for title, call in calls.items()
+                    title: await _open(node, call, proposed, stack) for title, call in calls.items()
                 }
                 ending = await _relay(node, near, device, request, proposed, tunnels)
                 log_ending(entry, ending)
@@ -126,11 +131,20 @@ async def _relay(
             return ending
 
 
-def _prepare(node: Node, device: Device, request: AAssociateRQ) -> dict[str, OutgoingCall]:
+_Call = OutgoingCall | OwnCall | Receiver
+
+
+def _prepare(node: Node, device: Device, request: AAssociateRQ) -> dict[str, _Call]:
     """A call to each destination that can be called; raises for the last if there is none."""
-    calls: dict[str, OutgoingCall] = {}
+    calls: dict[str, _Call] = {}
     refused: AssociationRejected | None = None
     for title in node.moves.destinations(device.ae_title):
+        if (receiver := node.moves.receiver(device.ae_title, title)) is not None:
+            calls[title] = receiver
+            continue
+        if (own := node.names.own(title)) is not None:
+            calls[title] = OwnCall(node, device, own)
+            continue
         try:
             calls[title] = prepare(node, device, request, title)
         except AssociationRejected as error:
@@ -142,8 +156,18 @@ def _prepare(node: Node, device: Device, request: AAssociateRQ) -> dict[str, Out
     return calls
 
 
-def _entry(node: Node, calls: list[OutgoingCall]) -> LiveAssociation:
-    entries = [live_entry(node, call) for call in calls]
+async def _open(node: Node, call: _Call, request: AAssociateRQ, stack: AsyncExitStack) -> Tunnel:
+    if isinstance(call, OutgoingCall):
+        return await stack.enter_async_context(tunnel(node, call))
+    if isinstance(call, OwnCall):
+        return await stack.enter_async_context(call.opened(request))
+    return stack.enter_context(call.associate(request))
+
+
+def _entry(node: Node, calls: list[_Call]) -> LiveAssociation:
+    entries = [
+        live_entry(node, call) if isinstance(call, OutgoingCall) else call.entry() for call in calls
+    ]
     first = entries[0]
     first.called = ", ".join(entry.called for entry in entries)
     permissions = [entry.still_permitted for entry in entries]
@@ -301,7 +325,9 @@ class MovedDeparture(Departure):
         originator = request.text(Tag.MOVE_ORIGINATOR_APPLICATION_ENTITY_TITLE) or ""
         message_id = request.number(Tag.MOVE_ORIGINATOR_MESSAGE_ID)
         elsewhere = not self._is_of_here(originator)
-        move = self._moves.find(self._holder, originator, message_id) if elsewhere else None
+        move = self._moves.find(self._holder, originator, message_id)
+        if move is not None and not elsewhere and move.seen_requestor != originator:
+            move = None  # else this Router has asked in that one's name
         destination: str | None = None
         if move is not None:
             destination = move.destination if move.via_router else None
@@ -316,7 +342,7 @@ class MovedDeparture(Departure):
                 else f"its destination {destination} is not the one of this association",
             )
             return Crossing(Status.OUT_OF_RESOURCES)
-        if move is None:
+        if move is None or move.receiver is not None:
             return Crossing(command=request)
         return Crossing(command=request.evolve(restored(move)))
 

@@ -17,11 +17,16 @@ has gone, so that such a move is kept for a while, and its Message ID is not soo
 
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from math import inf
+from typing import Protocol
 
 import attrs
 import trio
+
+from relay.dicom.pdu import AAssociateRQ, PresentationContext
+from relay.router.live import LiveAssociation
+from relay.router.side import Tunnel
 
 # Different destinations to which one holder may move at once by way of its Router: for each one an
 # association with the destination is opened before it is known which of them is meant.
@@ -46,6 +51,9 @@ MAXIMUM_KEPT = 131072
 # Failed instances that one response names: what an element with two bytes of length takes
 # (PS3.5 §7.1.2), at 64 characters each. The counters say how many there are.
 MAXIMUM_NAMED = 1000
+
+# SOP classes of one holder of which is remembered how it stores them: the standard has some 200.
+MAXIMUM_CLASSES = 1024
 
 # Message IDs that a Router chooses: the upper half, since devices count from 1.
 _FIRST_ID, _LAST_ID = 0x8000, 0xFFFE
@@ -110,12 +118,24 @@ class Kept:
             await self._changed.park()
 
 
+class Receiver(Protocol):
+    """Whoever takes the objects of a move in this Router itself (relay.router.get_by_move)."""
+
+    def entry(self) -> LiveAssociation:
+        """What the register keeps of an association with it."""
+
+    def associate(self, request: AAssociateRQ) -> AbstractContextManager[Tunnel]:
+        """An association with it, which was sent `request`, while the block lasts."""
+
+
 @attrs.define(slots=True, eq=False, kw_only=True)
 class HeldMove:
     """A C-MOVE that a peer's device asks `holder`, a device of ours, for.
 
     `seen_requestor` and `seen_message_id` are what the holder knows it by, and names as its Move
-    Originator; the others are those of the network.
+    Originator; the others are those of the network. With a `receiver` there is no network: this
+    Router has asked for itself, and `destination` is no AE title. Its federation asks in the name
+    of a device of ours; then `requestor` is by the name that `destination` knows.
     """
 
     holder: str
@@ -125,6 +145,7 @@ class HeldMove:
     seen_requestor: str
     seen_message_id: int
     via_router: bool = False
+    receiver: Receiver | None = attrs.field(default=None, repr=False)  # None: another hospital's
     storing: int = 0  # associations that store for it
     kept: Kept = attrs.field(factory=Kept)
     stored: bool = False  # its holder has answered: what it took is all it takes
@@ -141,6 +162,8 @@ class MoveRegister:
         self._last_id = _FIRST_ID + secrets.randbelow(_LAST_ID - _FIRST_ID + 1)
         # Holders that were seen to leave out the Move Originator: theirs go one by one.
         self._without_originator: set[str] = set()
+        # In which transfer syntaxes each holder has proposed to store each SOP class, every time.
+        self._stores_in: dict[str, dict[str, frozenset[str]]] = {}
         self._changed = trio.lowlevel.ParkingLot()
 
     def __len__(self) -> int:
@@ -184,9 +207,29 @@ class MoveRegister:
             if self._last_id not in used:
                 return self._last_id
 
+    def proposed(self, holder: str, contexts: Iterable[PresentationContext]) -> None:
+        """`holder` has proposed to store by way of this Router, for a move of the Router's own."""
+        now: dict[str, frozenset[str]] = {}
+        for context in contexts:
+            syntaxes = now.get(context.abstract_syntax, frozenset())
+            now[context.abstract_syntax] = syntaxes.union(context.transfer_syntaxes)
+        known = self._stores_in.setdefault(holder, {})
+        for sop_class, syntaxes in now.items():
+            if sop_class in known or len(known) < MAXIMUM_CLASSES:
+                known[sop_class] = known.get(sop_class, syntaxes) & syntaxes
+
+    def stores_in(self, holder: str, sop_class: str) -> frozenset[str]:
+        """The transfer syntaxes that `holder` has proposed for it each time; empty: not known."""
+        return self._stores_in.get(holder, {}).get(sop_class, frozenset())
+
     def destinations(self, holder: str) -> list[str]:
         """Where `holder` may be storing by way of its Router, the oldest move first."""
         return list(dict.fromkeys(m.destination for m in self._via_router(holder)))
+
+    def receiver(self, holder: str, destination: str) -> Receiver | None:
+        """Who takes what `holder` stores there in this Router itself."""
+        found = [m for m in self._held if (m.holder, m.destination) == (holder, destination)]
+        return found[0].receiver if found else None
 
     def find(self, holder: str, requestor: str, message_id: int | None) -> HeldMove | None:
         """The move of `holder` that it names by this Move Originator and Message ID.

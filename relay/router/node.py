@@ -89,6 +89,7 @@ class Node:
     spool: Spool | None = None
     listening: Sequence[tuple[str, int]] = ()
     network: Network | None = None
+    federation_title: str = ""  # by which devices here call all that there is (DESIGN §7)
     refusals: Refusals = attrs.field(factory=Refusals)
     device_tls: DeviceTLS = attrs.field(factory=DeviceTLS)
     places: Places = attrs.field(
@@ -214,9 +215,20 @@ class Node:
         self.live.recheck()
         return alias
 
+    def name_federation(self, title: str) -> None:
+        """Keep `title` for the federation. Raises Refused (409) if it is somebody's already."""
+        attrs.evolve(self._titles, federation=title).check_federation()
+        self.federation_title = title
+
     @property
     def _titles(self) -> Titles:
-        titles = Titles(self.ae_title, tuple(self.devices), self.aliases, None)
+        titles = Titles(
+            self.ae_title,
+            tuple(self.devices),
+            self.aliases,
+            None,
+            federation=self.federation_title,
+        )
         if self.network is None:
             return titles
         directory, hospital = self.network.directory, self.network.membership.name

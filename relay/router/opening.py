@@ -14,6 +14,7 @@ import structlog
 from relay.errors import HandshakeError, Refusal
 from relay.identity import fingerprint
 from relay.router import contexts
+from relay.router.get_by_move import answering_get
 from relay.router.incoming import IncomingCall, check
 from relay.router.live import log_ending, number
 from relay.router.node import Network, Node, unix_time
@@ -65,7 +66,7 @@ async def _serve_purpose(
 ) -> None:
     purpose = call.received.purpose
     if purpose is Purpose.ASSOCIATION:
-        await serve_reached(node, network, call, call.proposal(), partial(_join, call))
+        await serve_reached(node, network, call, call.proposal(), partial(_join, node, call))
     elif queue is None:
         raise HandshakeError(f"no {purpose.name.lower()} sessions here", Refusal.NOT_SPECIFIED)
     elif purpose is Purpose.KNOWLEDGE:
@@ -74,17 +75,18 @@ async def _serve_purpose(
         await serve_delivery(node, network, call, queue.spool.recorder)
 
 
-async def _join(call: IncomingCall, reached: Reached) -> None:
+async def _join(node: Node, call: IncomingCall, reached: Reached) -> None:
     """Relay the association to its end."""
-    near, device, proposed = reached.near, reached.device, reached.proposed
-    if device.answer is None:
-        await device.send(proposed)
-    ending = await join(
-        near,
-        device,
-        reached.guard,
-        tunnel=near,
-        answer_wait=call.device.answer_wait,
-        answered=partial(contexts.with_rejections, original=call.request, proposed=proposed),
-    )
+    near, proposed = reached.near, reached.proposed
+    async with answering_get(node, call.device, reached.device, proposed) as device:
+        if reached.device.answer is None:
+            await device.send(proposed)
+        ending = await join(
+            near,
+            device,
+            reached.guard,
+            tunnel=near,
+            answer_wait=call.device.answer_wait,
+            answered=partial(contexts.with_rejections, original=call.request, proposed=proposed),
+        )
     log_ending(reached.entry, ending)

@@ -16,7 +16,6 @@ import structlog
 from relay.association import TCPAssociation
 from relay.dicom.pdu import AAssociateRJ, AAssociateRQ
 from relay.dicom.rejection import (
-    CALLING_AE_TITLE_NOT_RECOGNIZED,
     LOCAL_LIMIT_EXCEEDED,
     TEMPORARY_CONGESTION,
 )
@@ -59,11 +58,12 @@ async def serve_reached(
 ) -> None:
     """Find a place, connect, answer, and `serve`. The association with the device may linger then.
 
-    Raises HandshakeError (BUSY) if the device cannot be reached.
+    Raises HandshakeError, BUSY if the device cannot be reached, NOT_GRANTED if nothing of what the
+    caller proposes is.
     """
     if not proposed.contexts:
-        await reject(network, call, CALLING_AE_TITLE_NOT_RECOGNIZED)
-        return
+        # As a refusal, so that the caller's Router can tell it from the device's own rejection.
+        raise HandshakeError("nothing of what it proposes is granted", Refusal.NOT_GRANTED)
     entry = live_entry(node, network, call)
     border = border_of(node, call)
     guard = Guard(proposed, call.permission.services, border, implied=call.implied)

@@ -39,7 +39,7 @@ def explained(cause: str, hospital: str, called: str, calling: str, services: st
     are those to ask for. Empty where it is no such word.
     """
     said = cause.rpartition(": ")[2]
-    if said == words(EndReason.NOT_GRANTED):
+    if is_not_granted(cause):
         return (
             f"{hospital} {NOTHING_GRANTED} {called}: ask with `relay grant ask {called}"
             f" --services {services}`"
@@ -57,6 +57,11 @@ def explained(cause: str, hospital: str, called: str, calling: str, services: st
     if said == words(Word.BUSY):
         return f"{called} of {hospital} {DEVICE_BUSY}"
     return ""
+
+
+def is_not_granted(cause: str) -> bool:
+    """Whether `cause` is the tunnel's, and ends with the word that nothing is granted."""
+    return cause.rpartition(": ")[2] == words(EndReason.NOT_GRANTED)
 
 
 @attrs.frozen(slots=True)

@@ -34,9 +34,11 @@ class Titles:
     aliases: AliasTable
     directory: Directory | None
     hospital: str = ""  # its name, known once it is enrolled
+    federation: str = ""  # by which devices here call all that there is; empty: nobody does
 
     def check_device(self, device: Device) -> None:
         """Raise Refused (409) if `device`, added or changed, had a title that is another's."""
+        self._check_not_federation(device.ae_title, device.published, device.present_as)
         self._check_local(device)
         self._check_published(device)
         self._check_presented(device)
@@ -44,6 +46,7 @@ class Titles:
     def check_alias(self, alias: Alias) -> None:
         """Raise Refused (409) if a title of `alias` is in use here, or hides another's."""
         local, published = alias.local, alias.published
+        self._check_not_federation(local, published)
         if local == self.own:
             raise _taken(local, "this Router's own AE title", _ANOTHER)
         for device in self.devices:
@@ -124,6 +127,29 @@ class Titles:
         if self._shown(title):
             raise _taken(title, "published by another hospital", advice)
 
+    def check_federation(self) -> None:
+        """Raise Refused (409) if the federation's own title is somebody's here already."""
+        title = self.federation
+        if not title:
+            return
+        advice = "give the federation another one, `ae_title` of [router.federation] in relay.toml"
+        if title == self.own:
+            raise _taken(title, "this Router's own AE title", advice)
+        for device in self.devices:
+            if title in (device.ae_title, device.published, device.present_as):
+                raise _taken(title, f"the device {device.ae_title}", advice)
+        if self.aliases.published_of(title) is not None or self.aliases.local_of(title) is not None:
+            raise _taken(title, "in an alias", advice)
+
+    def _check_not_federation(self, *titles: str) -> None:
+        # Also as published by another hospital: no federation asks another one (DESIGN §4).
+        if self.federation and self.federation in titles:
+            raise _taken(
+                self.federation,
+                "what this hospital's federation is called by",
+                "choose another title, or change `ae_title` of [router.federation] in relay.toml",
+            )
+
     def remedy(self, device: Device) -> str:
         """The command that gives `device` another title in the network."""
         title = shlex.quote(device.ae_title)
@@ -144,7 +170,7 @@ class Titles:
 
     def _free(self, title: str) -> bool:
         return (
-            title != self.own
+            title not in (self.own, self.federation)
             and all(title not in (d.ae_title, d.published, d.present_as) for d in self.devices)
             and self.aliases.published_of(title) is None
             and self.aliases.local_of(title) is None

@@ -12,7 +12,7 @@ import httpx
 import pytest
 import trio
 
-from relay import association, listener
+from relay import association, listener, scu
 from relay.association import TCPAssociation
 from relay.bridge.app import run_bridge
 from relay.dicom import uids
@@ -22,6 +22,10 @@ from relay.errors import AssociationAborted, RelayError
 from relay.invitation import Contact
 from relay.router import app, device_tls, membership
 from relay.router.app import CONTROL_SOCKET, DICOM_SOCKET, run_router
+from relay.router.federation.federation import Federation
+from relay.router.federation.opening import open_source
+from relay.router.federation.settings import FederationSettings
+from relay.router.federation.sources import Description
 from relay.router.network import Outside
 from relay.router.node import Node
 from relay.router.peers import Trust
@@ -31,6 +35,8 @@ from relay.spool.spool import open_spool
 from tests.certificates import Authority
 from tests.interop.peers import free_port
 from tests.router.fakes import CT, hospital, proposal, yes_to_all
+from tests.router.federation.catalogues import Catalogue, study
+from tests.router.federation.datasets import dataset, decoded, encoded
 
 
 @attrs.define
@@ -337,3 +343,115 @@ async def test_warnings_have_the_hospitals_name_before_the_bridge_is_there(tmp_p
             queue.warnings._webhook.post = posted.append  # type: ignore[union-attr, method-assign]
             queue.warn_failed("PACS", 1)
             assert posted[-1]["router"] == name
+
+
+async def grant_queries(a: Site, b: Site) -> None:
+    """A may query PACS in B too, whose patients have an issuer."""
+    [pacs] = await b("GET", "/devices")
+    fields = {key: value for key, value in pacs.items() if key in ("ae_title", "host", "port")}
+    services = ["echo", "store", "query"]
+    described = {"issuer": "SOUTH", "character_set": "ISO_IR 100"}
+    await b("POST", "/devices", fields | {"services": services} | described)
+    [peer] = await b("GET", "/peers")
+    granted = {"peer": peer["fingerprint"], "ae_title": "PACS", "services": services}
+    await b("POST", "/grants", granted)
+    await a.until("/directory", lambda rows: "query" in rows[0]["granted"])
+
+
+async def test_the_federation_asks_what_other_hospitals_grant(tmp_path: Path) -> None:
+    async with network(tmp_path) as (a, b):
+        await grant_queries(a, b)
+        [row] = await a("GET", "/directory")
+        assert (row["federation"], row["state"]) == (True, "unknown")
+        federation = Federation(a.node)
+        caller = a.node.devices.get("WS")
+        [source] = federation.sources.of(caller)
+        assert (source.title, source.hospital, source.retrieves) == ("PACS", "South", False)
+        assert await federation.sources.describe(source, caller) == Description(
+            "SOUTH", "ISO_IR 100"
+        )
+        find = uids.STUDY_ROOT_FIND
+        proposed = [(find, [uids.EXPLICIT_VR_LITTLE_ENDIAN])]
+        async with open_source(federation, caller, source, proposed) as opened:
+            [entry] = await b("GET", "/associations")
+            assert (entry["side"], entry["calling"]) == ("callee", "WS")
+            answers = [
+                answer.status
+                async for answer in scu.find(opened.association, opened.context(find), b"")
+            ]
+            assert answers == [0]
+        assert federation.states.to_json("PACS")["last_seen"]
+        await b.until("/associations", lambda rows: rows == [])
+        await b("DELETE", "/devices/PACS")
+        await a.until("/directory", lambda rows: rows == [])
+        assert federation.sources.of(caller) == []
+
+
+async def test_devices_call_it_by_its_title(tmp_path: Path) -> None:
+    settings = FederationSettings(ae_title="ALL")
+    async with router(tmp_path / "a", "RELAY_A", federation=settings) as a:
+        await a("POST", "/devices", {"ae_title": "WS", "host": "127.0.0.1"})
+        host, port = a.node.listening[0]
+        device = await association.connect(host, port)
+        rq = proposal(uids.VERIFICATION, called="ALL")
+        contexts = accepted_contexts(rq, await negotiate(device, rq))
+        assert await echo(device, contexts[1]) == 0
+        await release(device)
+        await device.aclose()
+        with pytest.raises(AssertionError, match="federation is called by"):
+            await a("POST", "/devices", {"ae_title": "ALL", "host": "127.0.0.1"})
+
+
+@pytest.mark.parametrize("title", ["", "WS"])
+async def test_without_a_title_of_its_own_there_is_none(tmp_path: Path, title: str) -> None:
+    async with router(tmp_path / "a", "RELAY_A") as a:
+        await a("POST", "/devices", {"ae_title": "WS", "host": "127.0.0.1"})
+    settings = FederationSettings(ae_title=title)
+    async with router(tmp_path / "a", "RELAY_A", federation=settings) as a:
+        host, port = a.node.listening[0]
+        device = await association.connect(host, port)
+        await device.send(proposal(uids.VERIFICATION, called=title or "FEDERATION"))
+        assert await device.receive() == AAssociateRJ(*((1, 1, 7) if title else (2, 3, 1)))
+        await device.aclose()
+        assert a.node.federation_title == ""
+
+
+async def test_a_query_of_the_federation_is_answered_by_both_hospitals(tmp_path: Path) -> None:
+    """Patient 7 of the same issuer, with a study in each and one in both; then B's PACS is off."""
+    shared, of_a, of_b = (study(uid, PatientID="7") for uid in ("1.1", "1.2", "1.3"))
+    ours, theirs = Catalogue([shared, of_a]), Catalogue([shared, of_b])
+    async with network(tmp_path) as (a, b), trio.open_nursery() as nursery:
+        await grant_queries(a, b)
+        for site, title, catalogue, more in (
+            (a, "VNA", ours, {"federation": True}),
+            (b, "PACS", theirs, {"services": ["echo", "store", "query"], "issuer": "SOUTH"}),
+        ):
+            listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+            nursery.start_soon(listener.serve, listeners, catalogue.serve)
+            port = listeners[0].socket.getsockname()[1]
+            where = {"ae_title": title, "host": "127.0.0.1", "port": port}
+            await site("POST", "/devices", where | more)
+        assert await query(a) == (["1.1", "1.2", "1.3"], 0)
+        assert ours.callings == theirs.callings == ["WS"]
+        await b("POST", "/devices", where | more | {"port": free_port()})
+        found, status = await query(a)
+        assert (found, status >> 12) == (["1.1", "1.2"], 0xC)
+        nursery.cancel_scope.cancel()
+
+
+async def query(site: Site) -> tuple[list[str], int]:
+    """The studies that WS finds at the federation, and the final status."""
+    host, port = site.node.listening[0]
+    device = await association.connect(host, port)
+    rq = proposal(uids.STUDY_ROOT_FIND, called="FEDERATION")
+    [context] = accepted_contexts(rq, await negotiate(device, rq)).values()
+    keys = dataset(QueryRetrieveLevel="STUDY", StudyInstanceUID="", PatientID="7")
+    found, status = [], -1
+    async for answer in scu.find(device, context, encoded(keys, context.transfer_syntax)):
+        if answer.identifier is not None:
+            read = decoded(answer.identifier, context.transfer_syntax)
+            found.append(str(read.StudyInstanceUID))
+        status = answer.status
+    await release(device)
+    await device.aclose()
+    return sorted(found), status

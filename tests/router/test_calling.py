@@ -1,5 +1,7 @@
 """The caller's side, and with it a whole way through: device, Router, tunnel, Router, device."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -19,12 +21,13 @@ from relay.dicom.negotiation import (
 )
 from relay.dicom.pdu import AAbort, AAssociateAC, AAssociateRJ, AAssociateRQ, Atom
 from relay.dicom.upperlayer import Role
-from relay.router import calling
+from relay.errors import AssociationAborted
 from relay.router.aliases import Alias
+from relay.router.calling import serve_device
 from relay.router.devices import Device
+from relay.router.federation.federation import Federation
+from relay.router.federation.settings import FederationSettings
 from relay.router.grants import Grant
-from relay.router.outgoing import prepare
-from relay.router.passthrough import Ending, How
 from relay.scu import echo, release, store
 from tests.router.fakes import (
     CT,
@@ -295,18 +298,105 @@ async def test_an_abort_that_the_device_did_not_ask_for_is_kept_for_people(tmp_p
         await device.aclose()
 
 
+# --- the federation -------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def calls_federation(
+    both: TwoHospitals, rq: AAssociateRQ, federation: Federation | None, *, local: bool = False
+) -> AsyncIterator[tuple[TCPAssociation, Atom]]:
+    """A device of A calls, and what it hears first."""
+    near, far = trio.testing.memory_stream_pair()
+    device = TCPAssociation(near, Role.REQUESTOR, host="127.0.0.1")
+    router = TCPAssociation(far, Role.ACCEPTOR, host="" if local else "127.0.0.1")
+
+    async def serve() -> None:
+        try:
+            with suppress(AssociationAborted):  # the listener logs it
+                await serve_device(both.a, router, federation=federation, local=local)
+        finally:
+            await router.aclose()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(serve)
+        await device.send(rq)
+        yield device, await device.receive()
+        await device.abort()
+        await device.aclose()
+
+
+@pytest.mark.parametrize("local", [False, True])
+async def test_a_device_calls_the_federation(tmp_path: Path, local: bool) -> None:
+    rq = proposal(uids.VERIFICATION, called="FEDERATION", calling="RELAY_A" if local else "WS")
+    async with two_hospitals(tmp_path, yes_to_all, "store") as both:
+        both.a.refusals.note(rq.calling, "FEDERATION", "it was off")
+        async with calls_federation(both, rq, Federation(both.a), local=local) as (device, answer):
+            assert isinstance(answer, AAssociateAC)
+            assert await echo(device, AcceptedContext(1, uids.VERIFICATION, IMPLICIT)) == 0
+            [entry] = both.a.live
+            assert (entry.calling, entry.called) == (rq.calling, "FEDERATION")
+            assert len(both.a.places._taken) == 1
+            assert not list(both.a.refusals)
+        assert not len(both.a.live)
+        assert not both.a.places._taken
+
+
+async def test_its_association_ends_when_the_device_is_removed(tmp_path: Path) -> None:
+    rq = proposal(uids.VERIFICATION, called="FEDERATION")
+    async with (
+        two_hospitals(tmp_path, yes_to_all, "store") as both,
+        calls_federation(both, rq, Federation(both.a)) as (device, _),
+    ):
+        with trio.fail_after(5):
+            await both.a.remove_device("WS")
+            assert isinstance(await device.receive(), AAbort)
+
+
 @pytest.mark.parametrize(
-    ("said", "words"),
+    ("calling", "title", "rejection"),
     [
-        ("callee offline", "Hospital RELAY_B's Router is not connected to the Bridge"),
-        ("not granted", "`relay grant ask NORTH_PACS --services …`"),
-        ("busy", "NORTH_PACS of Hospital RELAY_B is busy"),
+        ("STRANGER", "FEDERATION", AAssociateRJ(1, 1, 3)),
+        ("WS", "ALL", AAssociateRJ(1, 1, 7)),  # it is called by another title
+        ("WS", "", AAssociateRJ(1, 1, 7)),  # there is none
     ],
 )
-async def test_causes_are_in_the_words_of_this_hospital(
-    tmp_path: Path, said: str, words: str
+async def test_who_cannot_call_it(
+    tmp_path: Path, calling: str, title: str, rejection: AAssociateRJ
 ) -> None:
+    rq = proposal(uids.VERIFICATION, called="FEDERATION", calling=calling)
     async with two_hospitals(tmp_path, yes_to_all, "store") as both:
-        call = prepare(both.a, both.a.devices.get("WS"), proposal(CT), "PACS")
-        ending = Ending(How.REJECTED, "acceptor", f"ended by the Bridge: {said}", (2, 3, 1))
-        assert words in calling._cause(call, ending, "NORTH_PACS")
+        settings = FederationSettings(ae_title=title)
+        federation = Federation(both.a, settings) if title else None
+        async with calls_federation(both, rq, federation) as (_, answer):
+            assert answer == rejection
+
+
+async def test_its_callers_have_their_maximum_of_associations(tmp_path: Path) -> None:
+    rq = proposal(uids.VERIFICATION, called="FEDERATION")
+    async with two_hospitals(tmp_path, yes_to_all, "store") as both:
+        await both.a.put_device(Device("WS", "127.0.0.1", maximum_associations=1, place_wait=0))
+        federation = Federation(both.a)
+        async with (
+            calls_federation(both, rq, federation),
+            calls_federation(both, rq, federation) as (_, answer),
+        ):
+            assert answer == AAssociateRJ(2, 3, 2)
+
+
+@pytest.mark.parametrize("queries", [False, True])
+async def test_what_is_stored_to_it_goes_to_the_device_of_the_configuration(
+    tmp_path: Path, queries: bool
+) -> None:
+    """Not where queries go over the same association: those are for the federation itself."""
+    classes = [CT, uids.VERIFICATION, *([uids.STUDY_ROOT_FIND] if queries else [])]
+    rq = proposal(*classes, called="FEDERATION")
+    async with two_hospitals(tmp_path, yes_to_all, "store", "echo") as both:
+        await both.a.put_alias(Alias("NORTH_PACS", "PACS"))
+        federation = Federation(both.a, FederationSettings(store_to="NORTH_PACS"))
+        async with calls_federation(both, rq, federation) as (device, answer):
+            assert isinstance(answer, AAssociateAC)
+            assert answer.called == "FEDERATION"
+            assert len(both.b.live) == (not queries)
+            if not queries:
+                context = AcceptedContext(1, CT, IMPLICIT)
+                assert await store(device, context, CT, "1.2.3", bytes(1000)) == 0

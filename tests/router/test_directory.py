@@ -15,6 +15,7 @@ from relay.identity import Identity
 from relay.router import directory as module
 from relay.router.directory import Directory, Standing
 from relay.router.node import Node, unix_time
+from relay.router.peers import Trust
 from relay.signalling import messages
 from tests.router.fakes import hospital, listing, publication, router_row
 
@@ -379,3 +380,45 @@ async def test_names_cannot_move_a_terminals_cursor(tmp_path: Path) -> None:
         await directory.take(messages.Directory(True, (row,), (), (), ()))
         (peer,) = directory.peers_json()
         assert peer["name"].isprintable()
+
+
+async def test_what_is_granted_is_listed_by_service_with_whose_it_is(tmp_path: Path) -> None:
+    async with (
+        hospital(tmp_path / "me") as me,
+        hospital(tmp_path / "north") as north,
+        hospital(tmp_path / "east") as east,
+    ):
+        directory = me.joined().directory
+        assert not directory.knows_grants
+        published = [publication(north, title, "query") for title in ("B", "A", "OURS")]
+        await directory.take(listing(north, east, publications=published))
+        rows = tuple(
+            (owner.identity.public, title, services)
+            for owner, title, services in (
+                (north, "B", ("query", "retrieve")),
+                (north, "A", ("echo",)),
+                (north, "NOT_SHOWN_YET", ("query",)),
+                (east, "OURS", ("query",)),  # not its own to grant
+                (me, "SELF", ("query",)),
+            )
+        )
+        await directory.take(messages.Granted(rows, 0))
+        assert directory.knows_grants
+        assert sorted(
+            (title, peer.identity == north.identity.public, words)
+            for title, peer, words in directory.granted_titles("query")
+        ) == [("B", True, {"query", "retrieve"}), ("NOT_SHOWN_YET", True, {"query"})]
+
+
+async def test_nothing_of_a_peer_that_is_not_trusted_is_listed(tmp_path: Path) -> None:
+    async with (
+        hospital(tmp_path / "me", trust=Trust.CONTACTS) as me,
+        hospital(tmp_path / "north") as north,
+    ):
+        directory = me.joined().directory
+        await directory.take(listing(north, publications=[publication(north, "PACS", "query")]))
+        row = (north.identity.public, "PACS", ("query",))
+        await directory.take(messages.Granted((row,), 0))
+        assert list(directory.granted_titles("query")) == []
+        await me.verify_peer(north.contact)
+        assert [title for title, *_ in directory.granted_titles("query")] == ["PACS"]

@@ -30,12 +30,14 @@ from relay.dicom.pdu import (
     ContextResult,
     PresentationContextResult,
 )
-from relay.errors import AssociationAborted
+from relay.errors import AssociationAborted, AssociationRejected
+from relay.router import moved
 from relay.router import moves as moves_module
 from relay.router.border import Knowledge
 from relay.router.devices import Device, MoveVia
 from relay.router.moved import MovedDeparture, Only, Switch
 from relay.router.moves import ABANDONED_WAIT, SETTLE_WAIT, HeldMove, MoveRegister
+from relay.router.own_destination import OwnCall
 from relay.scu import release
 from tests.router.fakes import (
     CT,
@@ -345,6 +347,37 @@ async def test_what_a_device_of_this_hospital_has_asked_for_stays_in_it(
         assert holder.store("PACS", number) == (None, ["WS"])  # itself, as some holders do
 
 
+async def test_what_our_own_federation_has_asked_for_in_a_devices_name(tmp_path: Path) -> None:
+    async with holding(tmp_path, "WS", "WS2") as holder:
+        for title in ("WS", "CONSOLE", "PACS"):
+            await holder.border._names.devices.put(Device(title, "h"))
+        holder.hold("WS2", 0x8001)  # as WS
+        assert holder.store("CONSOLE", 0x8001) == REFUSED
+        assert holder.store("WS", 3) == REFUSED  # a move of its own, by mistake
+        assert holder.store("WS", 0x8001) == (None, ["WS2"])
+
+
+async def test_a_destination_in_the_hospital_itself_is_called_by_its_router(tmp_path: Path) -> None:
+    async with hospital(tmp_path) as node:
+        pacs = Device("PACS", "h", move_via=MoveVia.ROUTER)
+        await node.put_device(pacs)
+        await node.put_device(Device("CONSOLE", "h", published="NORTH_CONSOLE"))
+        move = HeldMove(
+            holder="PACS",
+            requestor="WS",
+            message_id=5,
+            destination="NORTH_CONSOLE",
+            seen_requestor="WS",
+            seen_message_id=0x8001,
+            via_router=True,
+        )
+        assert node.moves.hold(move)
+        [(title, call)] = moved._prepare(node, pacs, proposal(CT)).items()
+        assert title == "NORTH_CONSOLE"
+        assert isinstance(call, OwnCall)
+        assert (call.holder.ae_title, call.device.ae_title) == ("PACS", "CONSOLE")
+
+
 async def test_what_names_a_move_by_another_way_is_not_for_this_association(
     tmp_path: Path,
 ) -> None:
@@ -463,6 +496,12 @@ async def _happen(happenings: list[tuple[Going, int, str]], names: bool) -> None
                     assert pair.switch.choose(move.destination)
                 else:
                     assert not names, "what is named is known"
+
+
+async def test_without_a_network_there_is_nowhere_to_move_to(tmp_path: Path) -> None:
+    async with hospital(tmp_path, enrolled=False) as node:
+        with pytest.raises(AssociationRejected, match="not enrolled"):
+            await moved.serve(node, cast(Any, None), Device("PACS", "h"), proposal(CT))
 
 
 # --- a whole move ---------------------------------------------------------------------------------

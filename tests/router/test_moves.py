@@ -1,5 +1,7 @@
 """The register of C-MOVEs: what is let in, told apart, waited for, and forgotten."""
 
+from typing import Any, cast
+
 import pytest
 import trio
 import trio.testing
@@ -15,6 +17,7 @@ from relay.router.moves import (
     Kept,
     MoveRegister,
 )
+from tests.router.fakes import CT, IMPLICIT, JPEG, MR, proposal
 
 PEER, OTHER = b"p" * 32, b"o" * 32
 
@@ -348,3 +351,37 @@ async def test_an_abandoned_move_is_found_by_its_name_and_ends_at_once_if_it_is_
     moves.abandon(direct)
     assert moves.find("PACS", "WS", 0x8001) is via
     assert moves.find("PACS", "WS", 1) is None
+
+
+# --- what holders store in ------------------------------------------------------------------------
+
+
+def test_only_what_a_holder_proposes_each_time_is_known_of_it() -> None:
+    moves = MoveRegister()
+    assert moves.stores_in("PACS", CT) == frozenset()
+    moves.proposed("PACS", proposal(CT, CT, MR, transfer_syntaxes=[JPEG, IMPLICIT]).contexts)
+    moves.proposed("PACS", proposal(CT, transfer_syntaxes=[IMPLICIT]).contexts)
+    assert moves.stores_in("PACS", CT) == {IMPLICIT}
+    assert moves.stores_in("PACS", MR) == {JPEG, IMPLICIT}
+    assert moves.stores_in("OTHER", CT) == frozenset()
+
+
+def test_a_holder_is_not_remembered_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAXIMUM_CLASSES", 1)
+    moves = MoveRegister()
+    moves.proposed("PACS", proposal(CT, MR, transfer_syntaxes=[JPEG, IMPLICIT]).contexts)
+    moves.proposed("PACS", proposal(MR, CT, transfer_syntaxes=[JPEG]).contexts)
+    assert moves.stores_in("PACS", CT) == {JPEG}
+    assert moves.stores_in("PACS", MR) == frozenset()
+
+
+async def test_who_takes_objects_in_this_router_is_known_by_the_destination() -> None:
+    moves, receiver = MoveRegister(), cast(Any, object())
+    moves.hold(held("WS"))
+    mine = held("\\1", 2)
+    mine.receiver = receiver
+    moves.hold(mine)
+    assert moves.destinations("PACS") == ["WS", "\\1"]
+    assert moves.receiver("PACS", "\\1") is receiver
+    assert moves.receiver("PACS", "WS") is None
+    assert moves.receiver("OTHER", "\\1") is None

@@ -42,6 +42,9 @@ async def test_an_opening_is_served_once(tmp_path: Path) -> None:
 
 async def test_a_grant_that_covers_no_context_is_a_rejection(tmp_path: Path) -> None:
     async with granted(tmp_path) as both:
+        # Signed, so that it is not taken for the device's own word.
+        nothing = pdu.encode(proposal(uids.VERIFICATION))
+        assert await refusal(both, opening(both, nothing)) is Refusal.NOT_GRANTED
         device, answer = await both.call(proposal(uids.VERIFICATION))
         assert answer == AAssociateRJ(1, 1, 3)
         await device.aclose()

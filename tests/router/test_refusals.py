@@ -1,4 +1,4 @@
-from relay.router.refusals import DEVICE_BUSY, MAXIMUM_REFUSALS, Refusals, explained
+from relay.router.refusals import DEVICE_BUSY, MAXIMUM_REFUSALS, Refusals, explained, is_not_granted
 
 
 def test_the_newest_come_first_and_the_oldest_go() -> None:
@@ -28,3 +28,6 @@ def test_what_the_far_router_says_is_explained_with_what_can_be_done() -> None:
     ):
         assert words in explained(f"the far Router refuses: {said}", "South", "PACS", "CT")
     assert explained("no answer within 60 s", "South", "PACS", "CT") == ""
+    assert is_not_granted("the far Router refuses: not granted")
+    assert not is_not_granted("the far Router refuses: busy")
+    assert not is_not_granted("")

@@ -25,6 +25,9 @@ async def test_status_before_and_after_enrolment(tmp_path: Path) -> None:
         status = await call("GET", "/status")
         assert (status["enrolled"], status["connected"]) == (True, True)
         assert status["bridge"] == "https://bridge.example"
+        assert status["federation"] is None
+        call.node.name_federation("EVERYWHERE")
+        assert (await call("GET", "/status"))["federation"] == "EVERYWHERE"
         assert status["fingerprint"] == call.node.identity.fingerprint
 
 
@@ -154,6 +157,7 @@ async def test_peers_directory_and_grants(tmp_path: Path) -> None:
         )
         (row,) = await call("GET", "/directory")
         assert (row["ae_title"], row["services"], row["own"]) == ("FAR", ["echo", "store"], False)
+        assert (row["hospital"], row["federation"]) == (north.contact.name, False)
         (peer,) = await call("GET", "/peers")
         assert (peer["state"], peer["connected"]) == ("unverified", True)
         contact = {"contact": north.contact.to_string()}

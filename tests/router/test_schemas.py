@@ -7,11 +7,13 @@ from relay.router import schemas
 from relay.router.aliases import Alias
 from relay.router.asks import Ask
 from relay.router.devices import Device
+from relay.router.federation.overview import overview
 from relay.router.grants import Grant
 from relay.router.live import LiveAssociation, Side
 from relay.router.probe import Finding, Report
 from relay.router.refusals import Refusal
 from tests.router.fakes import hospital, listing, publication
+from tests.router.queue.parts import parts_of
 
 
 def same(answer: dict[str, Any], schema: Any) -> bool:
@@ -35,8 +37,10 @@ async def test_answers_are_as_described(tmp_path: Path) -> None:
         directory = me.joined().directory
         await directory.take(listing(north, publications=[publication(north, "PACS", "echo")]))
         (peer,), (title,) = directory.peers_json(), directory.to_json()
+        (shown,) = await overview(me, await parts_of(me), None)
         assert same(peer, schemas.PEER)
         assert same(title, schemas.TITLE)
+        assert same(shown, schemas.TITLE_SHOWN)
 
 
 def test_what_is_taken_is_read() -> None:

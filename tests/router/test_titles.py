@@ -148,3 +148,40 @@ async def test_a_free_title_is_suggested(tmp_path: Path) -> None:
         assert suggested("PACS") == "PACS_C"
         assert suggested("CT1", "市立病院") == "CT1_B"
         assert suggested("A_LONG_AE_TITLE.", "Universitätsklinikum") == "A_LONG__UNIVERSI"
+
+
+@pytest.mark.parametrize(
+    "entered",
+    [device("ALL"), device("CT", "ALL"), device("CT", present_as="ALL")],
+)
+async def test_the_federations_title_is_nobody_elses(tmp_path: Path, entered: Device) -> None:
+    async with hospital(tmp_path / "me") as me:
+        me.name_federation("ALL")
+        with pytest.raises(Refused, match="'ALL' is what this hospital's federation is called by"):
+            await me.put_device(entered)
+        for alias in (Alias("ALL", "PACS"), Alias("PACS_A", "ALL")):
+            with pytest.raises(Refused, match="'ALL' is what this hospital's federation is called"):
+                await me.put_alias(alias)
+
+
+@pytest.mark.parametrize(
+    ("title", "words"),
+    [
+        ("RELAY", "'RELAY' is this Router's own AE title: give the federation another"),
+        ("PACS", "'PACS' is the device PACS: give the federation another"),
+        ("PACS_B", "'PACS_B' is the device PACS"),
+        ("CALLER", "'CALLER' is the device WS"),
+        ("PACS_A", "'PACS_A' is in an alias"),
+    ],
+)
+async def test_a_title_that_somebody_has_is_not_the_federations(
+    tmp_path: Path, title: str, words: str
+) -> None:
+    async with hospital(tmp_path / "me") as me, hospital(tmp_path / "north") as north:
+        await with_titles(me, north)
+        with pytest.raises(Refused, match=words):
+            me.name_federation(title)
+        assert me.federation_title == ""
+        me.name_federation("")
+        me.name_federation("ALL")
+        assert me.federation_title == "ALL"

@@ -1,0 +1,242 @@
+"""Who holds the studies of a retrieve, and which instances of them: asked by UID, of each device.
+
+By the Study Root (PS3.4 §C.6.2): a UID is the same in all hospitals, a Patient ID is not.
+"""
+
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import aclosing, asynccontextmanager
+from math import inf
+
+import attrs
+import trio
+
+from relay import scu
+from relay.dicom import uids
+from relay.dicom.dimse import Status
+from relay.dicom.elements import STUDY_INSTANCE_UID, Encoding, encoding_of
+from relay.dicom.negotiation import AcceptedContext
+from relay.dicom.pdu import is_uid
+from relay.errors import Outcome, SourceFailed
+from relay.router.devices import Device
+from relay.router.federation.attributes import TRANSFER_SYNTAXES
+from relay.router.federation.federation import Federation
+from relay.router.federation.identifiers import Level
+from relay.router.federation.opening import Opened, open_source
+from relay.router.federation.outcomes import is_incomplete
+from relay.router.federation.sources import Source
+from relay.router.federation.targets import (
+    MAXIMUM_ASKED,
+    SERIES_INSTANCE_UID,
+    SOP_CLASS_UID,
+    SOP_INSTANCE_UID,
+    Target,
+    identifier,
+    read_text,
+)
+
+# Seconds that the others have to say whether they hold a part too, of a study of which an owner is
+# known: a hospital whose line is down is not to hold up each retrieve of what is elsewhere.
+OTHERS_WAIT = 5.0
+
+# Seconds for all that one device is asked here, whatever it says meanwhile: somebody waits for the
+# first object, and a device must not hold its place in line with an answer a minute.
+LONGEST_SURVEY = 600.0
+
+# What an instance is of: study, series, SOP class (empty where the device does not say).
+Holdings = dict[str, tuple[str, str, str]]
+
+_FIND = uids.STUDY_ROOT_FIND
+
+# Series of one study: real ones have some tens, and a few thousand after much post-processing.
+_MAXIMUM_SERIES = 10000
+
+
+async def owners_of(
+    federation: Federation,
+    caller: Device | None,
+    studies: Sequence[str],
+    troubles: dict[str, str],
+) -> dict[str, tuple[Source, ...]]:
+    """Who holds each of `studies`, in the order in which they are to be asked.
+
+    From what was found before, or else asked anew. Who could not be asked is noted in `troubles`.
+    """
+    sources = federation.sources.of(caller)
+    known = {study: federation.found.owners(caller, study) for study in studies}
+    titles = {study: set(owners.titles) for study, owners in known.items()}
+    all_titles = {source.title for source in sources}
+    unknown = [study for study, owners in known.items() if not owners.are_all_of(all_titles)]
+    if unknown:
+        others = [s for s in sources if any(s.title not in titles[study] for study in unknown)]
+        wait = OTHERS_WAIT if all(titles[study] for study in unknown) else inf
+        held, failed = await _ask_all(federation, caller, others, unknown, wait)
+        for title, found in held.items():
+            for study in found:
+                titles[study].add(title)
+        troubles.update(failed)
+        # Without those that were not granted just now: they may be within the hour.
+        asked = all_titles.intersection(source.title for source in federation.sources.of(caller))
+        for study in unknown:
+            if titles[study]:
+                federation.found.note(caller, study, titles[study], whole=not failed, asked=asked)
+    return {
+        study: tuple(source for source in sources if source.title in titles[study])
+        for study in studies
+    }
+
+
+async def _ask_all(
+    federation: Federation,
+    caller: Device | None,
+    sources: Iterable[Source],
+    studies: Sequence[str],
+    wait: float,
+) -> tuple[dict[str, set[str]], dict[str, str]]:
+    """Which of `studies` each holds, and why some did not say within `wait` seconds; by title."""
+    held: dict[str, set[str]] = {}
+    failed: dict[str, str] = {}
+
+    async def ask(source: Source) -> None:
+        failed[source.title] = f"no word of it within {wait:g} s"
+        try:
+            held[source.title] = await _studies_at(federation, caller, source, studies)
+        except SourceFailed as error:
+            if is_incomplete(error.outcome):
+                failed[source.title] = str(error)
+                return
+            federation.sources.not_granted(caller, source)
+        del failed[source.title]
+
+    with trio.move_on_after(wait):
+        async with trio.open_nursery() as nursery:
+            for source in sources:
+                nursery.start_soon(ask, source)
+    return held, failed
+
+
+async def _studies_at(
+    federation: Federation, caller: Device | None, source: Source, studies: Sequence[str]
+) -> set[str]:
+    held: set[str] = set()
+    async with _query(federation, caller, source) as query:
+        for at in range(0, len(studies), MAXIMUM_ASKED):
+            some = studies[at : at + MAXIMUM_ASKED]
+            keys: dict[int, str | bytes] = {STUDY_INSTANCE_UID: "\\".join(some)}
+            for (study,) in await query.find(Level.STUDY, keys, MAXIMUM_ASKED):
+                held.add(study)
+    return held.intersection(studies)
+
+
+async def holdings_of(
+    federation: Federation,
+    caller: Device | None,
+    source: Source,
+    targets: Iterable[Target],
+    maximum: int,
+) -> Holdings:
+    """Which instances of `targets`, each of one study, `source` holds. Raises SourceFailed.
+
+    CAPPED if they are more than `maximum`.
+    """
+    holdings: Holdings = {}
+    async with _query(federation, caller, source) as query:
+        for target in targets:
+            (study,) = target.studies
+            for series in target.series or await query.series(study):
+                for some in _some(target.instances):
+                    left = maximum - len(holdings)
+                    for uid, sop_class in await query.instances(study, series, some, left):
+                        holdings[uid] = study, series, sop_class
+    return holdings
+
+
+def _some(instances: Sequence[str]) -> list[str]:
+    """UIDs as keys that one query each can have; no UIDs: all that there are."""
+    return [
+        "\\".join(instances[at : at + MAXIMUM_ASKED])
+        for at in range(0, max(len(instances), 1), MAXIMUM_ASKED)
+    ]
+
+
+@attrs.frozen(slots=True)
+class _Query:
+    """C-FINDs over one association, one after the other."""
+
+    opened: Opened
+    context: AcceptedContext
+    encoding: Encoding
+    wait: float
+    until: float
+
+    async def find(
+        self, level: Level, keys: dict[int, str | bytes], maximum: int
+    ) -> list[tuple[str, ...]]:
+        """What is answered of `keys`, UIDs all of them, in their order.
+
+        Answers of another study, series or object than those that are asked for are left out.
+        Raises SourceFailed: CAPPED if there are more than `maximum`.
+        """
+        with trio.move_on_at(self.until):
+            return await self._find(level, keys, maximum)
+        raise SourceFailed(f"no final answer within {LONGEST_SURVEY:g} s", Outcome.SLOW)
+
+    async def _find(
+        self, level: Level, keys: dict[int, str | bytes], maximum: int
+    ) -> list[tuple[str, ...]]:
+        wanted = [str(value).split("\\") if value else [] for value in keys.values()]
+        found: list[tuple[str, ...]] = []
+        count = 0
+        asked = identifier(level, keys, self.encoding)
+        answers = scu.find(self.opened.association, self.context, asked, deadline=self.wait)
+        async with aclosing(answers):
+            async for answer in answers:
+                if not answer.pending:
+                    break
+                count += 1
+                if count > maximum:
+                    # Who has so much to say may not heed a C-CANCEL either: it is aborted.
+                    raise SourceFailed(
+                        "it has more than one retrieve is planned by", Outcome.CAPPED
+                    )
+                texts = tuple(self._uid(answer.identifier or b"", tag) for tag in keys)
+                pairs = zip(texts, wanted, strict=True)
+                if all(not text or not uids or text in uids for text, uids in pairs):
+                    found.append(texts)
+        if answer.status != Status.SUCCESS:
+            raise SourceFailed(f"its C-FIND ends with status {answer.status:04X}H", Outcome.REFUSED)
+        return found
+
+    async def series(self, study: str) -> list[str]:
+        """The series that there are of a study."""
+        keys: dict[int, str | bytes] = {STUDY_INSTANCE_UID: study, SERIES_INSTANCE_UID: ""}
+        found = await self.find(Level.SERIES, keys, _MAXIMUM_SERIES)
+        return list(dict.fromkeys(series for _, series in found if series))
+
+    async def instances(
+        self, study: str, series: str, some: str, maximum: int
+    ) -> list[tuple[str, str]]:
+        """The instances that there are of a series, each with its SOP class."""
+        keys: dict[int, str | bytes] = {
+            STUDY_INSTANCE_UID: study,
+            SERIES_INSTANCE_UID: series,
+            SOP_INSTANCE_UID: some,
+            SOP_CLASS_UID: "",
+        }
+        found = await self.find(Level.IMAGE, keys, maximum)
+        return [(uid, sop_class) for _, _, uid, sop_class in found if uid]
+
+    def _uid(self, answer: bytes, tag: int) -> str:
+        """A value, if it is a UID: what is no more than that may be as long as the answer."""
+        uid = read_text(answer, tag, self.encoding).strip(" \0")
+        return uid if is_uid(uid) else ""
+
+
+@asynccontextmanager
+async def _query(
+    federation: Federation, caller: Device | None, source: Source
+) -> AsyncIterator[_Query]:
+    async with open_source(federation, caller, source, [(_FIND, TRANSFER_SYNTAXES)]) as opened:
+        context = opened.context(_FIND)
+        encoding = encoding_of(context.transfer_syntax) or Encoding()
+        until = trio.current_time() + LONGEST_SURVEY
+        yield _Query(opened, context, encoding, federation.settings.site_wait, until)

@@ -1,0 +1,183 @@
+"""Whom the federation asks for a caller: devices of this hospital, and those that others grant it.
+
+A device whose Router is away is asked all the same: that it does not answer is what the caller has
+to be told. So is a network of which nothing is known yet, since nobody can say what is missing.
+What a peer's Router grants to some callers only is found out by asking, and remembered for a while.
+"""
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from typing import Final
+
+import attrs
+import structlog
+import trio
+
+from relay.errors import RelayError
+from relay.router.devices import Device
+from relay.router.directory import Directory
+from relay.router.federation.settings import FederationSettings
+from relay.router.node import Node
+from relay.router.queue import asking
+from relay.router.services import Service
+
+log = structlog.get_logger()
+
+# Seconds for which a device's description holds: issuers and character sets change with a PACS.
+DESCRIPTION_LIFE = 6 * 3600.0
+# ... and that there was none to be had: a Router that was away is back within minutes.
+FAILURE_LIFE = 60.0
+# Seconds for a description: a person waits for the query behind it.
+DESCRIPTION_WAIT = 5.0
+# Titles of other hospitals, each for some callers.
+MAXIMUM_DESCRIPTIONS = 4096
+
+# Seconds for which a device is not asked for a caller to whom it was not granted, unless the Bridge
+# says meanwhile that grants have changed. It does not say so of one more caller in a hospital that
+# has the grant already.
+NOT_GRANTED_LIFE = 60.0
+MAXIMUM_NOT_GRANTED = 16384
+
+# What stands for all other hospitals' devices as long as nobody has said which there are.
+NETWORK: Final = "the network"
+
+
+@attrs.frozen(slots=True)
+class Source:
+    """A device that can be asked. `device` is ours; None: another hospital's.
+
+    `title` is its name in this hospital, `published` the network's: for a device of ours which is
+    not published, its AE title. `hospital` is for people.
+    """
+
+    title: str
+    published: str
+    hospital: str
+    device: Device | None
+    retrieves: bool
+
+    @property
+    def known(self) -> bool:
+        """Whether it is a device, and not what stands for those that are not known yet."""
+        return bool(self.published)
+
+
+@attrs.frozen(slots=True)
+class Description:
+    """What a device's hospital says of it; empty: nothing."""
+
+    issuer: str = ""
+    character_set: str = ""
+
+
+@attrs.define(slots=True, eq=False)
+class _Described:
+    """What is remembered of one title for one caller."""
+
+    description: Description = Description()
+    until: float = 0.0
+    asking: trio.Lock = attrs.field(factory=trio.Lock)
+
+
+class Sources:
+    """The devices that there are, and what is known of them."""
+
+    def __init__(self, node: Node, settings: FederationSettings) -> None:
+        self._node = node
+        self._settings = settings
+        self._described: OrderedDict[tuple[str, str], _Described] = OrderedDict()
+        self._not_granted: OrderedDict[tuple[str, str], float] = OrderedDict()
+        self._grants_told = 0  # when those were not granted
+
+    def of(self, caller: Device | None) -> list[Source]:
+        """All that may be asked for `caller`; None is the Router itself. Ours first, by title."""
+        return [*self._own(caller), *self._peers(caller)]
+
+    def not_granted(self, caller: Device | None, source: Source) -> None:
+        """Its hospital does not grant `source` to this caller: leave it out for a while."""
+        self._forget_old_grants()
+        key = (self._calling(caller), source.published)
+        self._not_granted[key] = trio.current_time() + NOT_GRANTED_LIFE
+        self._not_granted.move_to_end(key)
+        if len(self._not_granted) > MAXIMUM_NOT_GRANTED:
+            self._not_granted.popitem(last=False)
+
+    async def describe(self, source: Source, caller: Device | None) -> Description:
+        """What `source` is like, by the word of its hospital; nothing if that does not come soon.
+
+        Takes DESCRIPTION_WAIT seconds at the most, and two more to end a session.
+        """
+        if source.device is not None:
+            return Description(source.device.issuer, source.device.character_set)
+        if not source.known:
+            return Description()
+        key = (self._calling(caller), source.published)
+        known = self._described.setdefault(key, _Described())
+        self._described.move_to_end(key)
+        if len(self._described) > MAXIMUM_DESCRIPTIONS:
+            self._described.popitem(last=False)
+        if trio.current_time() < known.until:
+            return known.description
+        with trio.move_on_after(DESCRIPTION_WAIT):
+            async with known.asking:
+                if trio.current_time() >= known.until:  # still, after a wait
+                    await self._ask(known, *key)
+        return known.description
+
+    async def _ask(self, known: _Described, calling: str, title: str) -> None:
+        # Also where this is given up: who waits for the same is not to wait as long again.
+        known.description, known.until = Description(), trio.current_time() + FAILURE_LIFE
+        try:
+            said = await asking.describe(self._node, title, calling, DESCRIPTION_WAIT)
+        except RelayError as error:
+            log.info("device not described", called=title, why=str(error))
+            return
+        known.description = Description(said.issuer, said.character_set)
+        known.until = trio.current_time() + DESCRIPTION_LIFE
+
+    # --- who there is -----------------------------------------------------------------------------
+
+    def _own(self, caller: Device | None) -> Iterator[Source]:
+        network = self._node.network
+        hospital = self._node.ae_title if network is None else network.membership.name
+        for device in self._node.devices:
+            if device.federation and (caller is None or device.ae_title != caller.ae_title):
+                yield Source(device.ae_title, device.published, hospital, device, True)
+
+    def _peers(self, caller: Device | None) -> Iterator[Source]:
+        network = self._node.network
+        if network is None:
+            return
+        if not network.directory.knows_grants:
+            yield Source(NETWORK, "", NETWORK, None, True)
+            return
+        self._forget_old_grants()
+        calling, now = self._calling(caller), trio.current_time()
+        yield from sorted(
+            (
+                source
+                for source in self._granted(network.directory)
+                if self._not_granted.get((calling, source.published), now) <= now
+            ),
+            key=lambda source: source.title,
+        )
+
+    def _forget_old_grants(self) -> None:
+        """What was not granted may be by now, once the Bridge has said anything new of grants."""
+        network = self._node.network
+        told = 0 if network is None else network.directory.grants_told
+        if told != self._grants_told:
+            self._grants_told = told
+            self._not_granted.clear()
+
+    def _granted(self, directory: Directory) -> Iterator[Source]:
+        """What is granted to this Router, for whichever of its callers."""
+        for published, peer, words in directory.granted_titles(Service.QUERY):
+            title = self._node.names.local(published)
+            # One that has no name here cannot be called by anybody here.
+            if title is not None and self._settings.ae_title not in (title, published):
+                yield Source(title, published, peer.name, None, Service.RETRIEVE in words)
+
+    def _calling(self, caller: Device | None) -> str:
+        """The published title that the network hears as calling AE title."""
+        return self._node.ae_title if caller is None else caller.published
