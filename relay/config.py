@@ -1,8 +1,9 @@
 """What `relay.toml` may say: every key, its type, its default and its reason, once.
 
 One file holds a `[bridge]` table or a `[router]` table (or both, on a machine that tries things
-out). The two classes below are the schema: reading here, `relay init` and `relay.toml.example`
-(relay.example) are all made from their fields, so a key cannot exist in one of them only.
+out), and what is below that ([router.federation] and [router.dicomweb], relay.config_tables). Their
+classes are the schema: reading here, `relay init` and `relay.toml.example` (relay.example) are all
+made from their fields, so a key cannot exist in one of them only.
 
 Devices, grants, peers and providers are not here: they live in the database, and change while the
 process runs.
@@ -11,11 +12,12 @@ process runs.
 from collections.abc import Mapping
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, ClassVar, get_type_hints
+from typing import Annotated, Any, ClassVar, get_type_hints
 
 import attrs
 
 from relay.bandwidth import BandwidthLimit
+from relay.config_tables import DicomwebConfig, FederationConfig
 from relay.values import (
     ADDRESSES,
     ADDRESSES_OR_NONE,
@@ -29,7 +31,7 @@ from relay.values import (
     URL,
     WEBHOOK,
     Address,
-    Kind,
+    Key,
     Secret,
     count,
     number,
@@ -83,23 +85,6 @@ class LogLevel(Enum):
     INFO = "info"
     WARNING = "warning"
     ERROR = "error"
-
-
-@attrs.frozen(slots=True)
-class Key:
-    """What a key of the schema takes, and how the documentation shows it.
-
-    `default` and `example` are TOML source; the example is the default where it is left out.
-    Neither `default` nor `required`: the value is None when it is not given.
-    """
-
-    kind: Kind
-    words: str
-    default: str | None = attrs.field(default=None, kw_only=True)
-    example: str = attrs.field(
-        default=attrs.Factory(lambda key: key.default or "", takes_self=True), kw_only=True
-    )
-    required: bool = attrs.field(default=False, kw_only=True)
 
 
 _DATA_DIR = Key(
@@ -376,6 +361,8 @@ class RouterConfig:
     grace_period: Annotated[float, _GRACE_PERIOD]
     log_level: Annotated[LogLevel, _LOG_LEVEL]
     log_format: Annotated[LogFormat, _LOG_FORMAT]
+    federation: FederationConfig
+    dicomweb: DicomwebConfig
 
 
 Config = BridgeConfig | RouterConfig
@@ -383,6 +370,28 @@ SCHEMA: Mapping[Mode, type[Config]] = {Mode.BRIDGE: BridgeConfig, Mode.ROUTER: R
 
 
 def keys(mode: Mode) -> dict[str, Key]:
-    """Every key that `mode` knows, in the order in which the example shows them."""
-    hints = get_type_hints(SCHEMA[mode], include_extras=True)
-    return {field.name: hints[field.name].__metadata__[0] for field in attrs.fields(SCHEMA[mode])}
+    """Every key of `mode`'s own table, in the order in which the example shows them."""
+    return keys_of(SCHEMA[mode])
+
+
+def keys_of(schema: type) -> dict[str, Key]:
+    """The same of any table's class."""
+    return {
+        name: hint.__metadata__[0]
+        for name, hint in _hints(schema).items()
+        if hasattr(hint, "__metadata__")
+    }
+
+
+def tables(mode: Mode) -> dict[str, type]:
+    """The classes of the tables below `mode`'s, by their names."""
+    return {
+        name: hint
+        for name, hint in _hints(SCHEMA[mode]).items()
+        if not hasattr(hint, "__metadata__")
+    }
+
+
+def _hints(schema: type) -> dict[str, Any]:
+    hints = get_type_hints(schema, include_extras=True)
+    return {field.name: hints[field.name] for field in attrs.fields(schema)}

@@ -2,7 +2,7 @@
 
 import difflib
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,10 @@ from relay.config import (
     DeviceCertificates,
     Mode,
     RouterConfig,
-    keys,
+    keys_of,
+    tables,
 )
+from relay.config_tables import DicomwebConfig
 from relay.errors import ConfigurationError
 from relay.values import Expectation, reason
 
@@ -94,11 +96,35 @@ def _parse(source: bytes, path: Path) -> dict[str, Any]:
 
 
 def _table(path: Path, mode: Mode, table: Mapping[str, Any]) -> Config:
-    known = keys(mode)
-    for name in table:
-        if name not in known:
+    below = tables(mode)
+    values = _values(path, mode.value, SCHEMA[mode], table, list(below))
+    for name, schema in below.items():
+        given = table.get(name, {})
+        if not isinstance(given, dict):
             raise ConfigurationError(
-                str(path), f"{mode.value}.{name}", f"unknown key{_did_you_mean(name, list(known))}"
+                str(path), f"{mode.value}.{name}", f"expected a table: [{mode.value}.{name}]"
+            )
+        values[name] = schema(**_values(path, f"{mode.value}.{name}", schema, given))
+    config = SCHEMA[mode](**values)
+    if isinstance(config, BridgeConfig):
+        _check_tls(path, config)
+    else:
+        _check_device_tls(path, config)
+        _check_federation(path, config)
+        _check_dicomweb(path, config.dicomweb)
+    return config
+
+
+def _values(
+    path: Path, where: str, schema: type, table: Mapping[str, Any], below: Sequence[str] = ()
+) -> dict[str, Any]:
+    """What `table`, which is at `where`, says for the keys of `schema`; `below` are not its own."""
+    known = keys_of(schema)
+    names = [*known, *below]
+    for name in table:
+        if name not in names:
+            raise ConfigurationError(
+                str(path), f"{where}.{name}", f"unknown key{_did_you_mean(name, names)}"
             )
     folder = path.absolute().parent
     values: dict[str, Any] = {}
@@ -108,7 +134,7 @@ def _table(path: Path, mode: Mode, table: Mapping[str, Any]) -> Config:
         elif key.default is not None:
             value = tomllib.loads(f"value = {key.default}")["value"]
         elif key.required:
-            raise ConfigurationError(str(path), f"{mode.value}.{name}", key.kind.expected)
+            raise ConfigurationError(str(path), f"{where}.{name}", key.kind.expected)
         else:
             values[name] = None
             continue
@@ -116,13 +142,8 @@ def _table(path: Path, mode: Mode, table: Mapping[str, Any]) -> Config:
             values[name] = key.kind.read(value, folder)
         except ValueError as error:
             expected = str(error) if isinstance(error, Expectation) else key.kind.expected
-            raise ConfigurationError(str(path), f"{mode.value}.{name}", expected) from error
-    config = SCHEMA[mode](**values)
-    if isinstance(config, BridgeConfig):
-        _check_tls(path, config)
-    else:
-        _check_device_tls(path, config)
-    return config
+            raise ConfigurationError(str(path), f"{where}.{name}", expected) from error
+    return values
 
 
 def _check_tls(path: Path, config: BridgeConfig) -> None:
@@ -155,6 +176,40 @@ def _check_device_tls(path: Path, config: RouterConfig) -> None:
             str(path),
             "router.device_ca_file",
             'expected a PEM file, because device_certificates is "required"',
+        )
+
+
+def _check_federation(path: Path, config: RouterConfig) -> None:
+    """That what is called by one AE title is one thing."""
+    title, store_to = config.federation.ae_title, config.federation.store_to
+    if title == config.ae_title:
+        raise ConfigurationError(
+            str(path),
+            "router.federation.ae_title",
+            "expected another AE title than the Router's own, `ae_title` of [router]",
+        )
+    if store_to and store_to in (title, config.ae_title):
+        raise ConfigurationError(
+            str(path), "router.federation.store_to", "expected the AE title of a device"
+        )
+
+
+def _check_dicomweb(path: Path, said: DicomwebConfig) -> None:
+    """What TLS cannot do without, and what must not be without a token."""
+    pair = {"certificate": said.certificate, "private_key": said.private_key}
+    for name, file in pair.items():
+        [other] = pair.keys() - {name}
+        if file is None and pair[other] is not None:
+            raise ConfigurationError(
+                str(path),
+                f"router.dicomweb.{name}",
+                f"expected a PEM file, because {other} is given",
+            )
+    if said.open and not all(address.is_loopback for address in said.listen):
+        raise ConfigurationError(
+            str(path),
+            "router.dicomweb.open",
+            "expected false, because others than this machine reach what `listen` names",
         )
 
 

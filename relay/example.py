@@ -2,30 +2,37 @@
 
 import json
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 
 from relay import config
 from relay.config import Mode
+from relay.values import Key
 
 # The width of comments, within the 100 columns of all files here.
 _WIDTH = 98
 
 
 def table(mode: Mode, values: Mapping[str, str] = MappingProxyType({})) -> str:
-    """A commented table with every key: those in `values` (TOML source) set, the others shown.
+    """A commented table and those below it, every key: those in `values` (TOML source) set, the
+    others shown.
 
     Required keys that `values` lacks stand with their example, since nothing starts without them.
     """
-    lines = [f"[{mode.value}]"]
-    for name, key in config.keys(mode).items():
-        lines.append("")
-        lines += textwrap.wrap(
+    lines = [f"[{mode.value}]", *_lines(config.keys(mode), values)]
+    for name, schema in config.tables(mode).items():
+        lines += ["", f"[{mode.value}.{name}]", *_lines(config.keys_of(schema), {})]
+    return "\n".join(lines) + "\n"
+
+
+def _lines(keys: Mapping[str, Key], values: Mapping[str, str]) -> Iterator[str]:
+    for name, key in keys.items():
+        yield ""
+        yield from textwrap.wrap(
             key.words, _WIDTH, initial_indent="# ", subsequent_indent="# ", break_on_hyphens=False
         )
         commented = "" if name in values or key.required else "#"
-        lines.append(f"{commented}{name} = {values.get(name, key.example)}")
-    return "\n".join(lines) + "\n"
+        yield f"{commented}{name} = {values.get(name, key.example)}"
 
 
 def text() -> str:

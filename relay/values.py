@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Callable
 from enum import Enum
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -25,6 +26,14 @@ class Address:
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine reaches it. A name is taken for one of others, but for one."""
+        try:
+            return ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
 
 
 @attrs.frozen(slots=True, repr=False)
@@ -61,6 +70,23 @@ class Kind:
 
     expected: str
     read: Callable[[Any, Path], Any]
+
+
+@attrs.frozen(slots=True)
+class Key:
+    """What a key of the schema takes, and how the documentation shows it.
+
+    `default` and `example` are TOML source; the example is the default where it is left out.
+    Neither `default` nor `required`: the value is None when it is not given.
+    """
+
+    kind: Kind
+    words: str
+    default: str | None = attrs.field(default=None, kw_only=True)
+    example: str = attrs.field(
+        default=attrs.Factory(lambda key: key.default or "", takes_self=True), kw_only=True
+    )
+    required: bool = attrs.field(default=False, kw_only=True)
 
 
 def number(least: float, most: float, unit: str) -> Kind:
@@ -176,6 +202,28 @@ def _origins(value: Any, folder: Path) -> tuple[str, ...]:
     return tuple(_url(row, folder) for row in value)
 
 
+def _pages(value: Any, folder: Path) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        raise ValueError
+    return tuple(_page(row) for row in value)
+
+
+def _page(value: Any) -> str:
+    """An origin as browsers serialise it (RFC 6454 §6.1): no path, no default port."""
+    origin = _text(value)
+    parts = urlsplit(origin)
+    default = {"http": 80, "https": 443}.get(parts.scheme)
+    if (
+        default is None
+        or not parts.hostname
+        or origin != f"{parts.scheme}://{parts.netloc}".lower()
+        or "@" in parts.netloc
+        or parts.port in (0, default)
+    ):
+        raise ValueError
+    return origin
+
+
 def _ae_title(value: Any, folder: Path) -> str:
     # PS3.5 Table 6.2-1: 16 characters of the default repertoire, no backslash, no control
     # characters, not spaces only; leading and trailing spaces do not count.
@@ -183,6 +231,10 @@ def _ae_title(value: Any, folder: Path) -> str:
     if not re.fullmatch(r"[ -\[\]-~]{1,16}", title):
         raise ValueError
     return title
+
+
+def _ae_title_or_none(value: Any, folder: Path) -> str:
+    return "" if value == "" else _ae_title(value, folder)
 
 
 def _secret(value: Any, folder: Path) -> Secret:
@@ -267,7 +319,16 @@ ADDRESSES_OR_NONE = Kind(
 )
 URL = Kind('expected an https URL without a path, such as "https://relay.example.org"', _url)
 ORIGINS = Kind('expected a list of https origins, such as ["https://store.example.org"]', _origins)
+PAGES = Kind(
+    "expected a list of origins in lower case, without a path or a default port, such as"
+    ' ["https://viewer.example.org"]',
+    _pages,
+)
 AE_TITLE = Kind("expected an AE title of 1 to 16 ASCII characters without a backslash", _ae_title)
+AE_TITLE_OR_NONE = Kind(
+    'expected an AE title of 1 to 16 ASCII characters without a backslash, or "" for none',
+    _ae_title_or_none,
+)
 SECRET = Kind("expected env:NAME or file:PATH", _secret)
 PROXY = Kind('expected "http://HOST:PORT", or env:NAME or file:PATH of one', _proxy)
 WEBHOOK = Kind("expected an http or https URL, or env:NAME or file:PATH of one", _webhook)

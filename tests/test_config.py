@@ -13,6 +13,7 @@ from relay.config import (
     keys,
 )
 from relay.config_file import load
+from relay.config_tables import Answers, DicomwebConfig, FederationConfig, OnIncomplete
 from relay.values import Address
 
 
@@ -49,6 +50,25 @@ def test_a_router_needs_nothing_said(tmp_path: Path) -> None:
         grace_period=30.0,
         log_level=LogLevel.INFO,
         log_format=LogFormat.AUTO,
+        federation=FederationConfig(
+            ae_title="FEDERATION",
+            answers=Answers.MERGED,
+            on_incomplete=OnIncomplete.FAILURE,
+            narrowing=True,
+            maximum_answers=5000,
+            queries=4,
+            retrieves=4,
+            site_wait=30.0,
+            store_to="",
+        ),
+        dicomweb=DicomwebConfig(
+            listen=(),
+            certificate=None,
+            private_key=None,
+            origins=(),
+            open=False,
+            maximum_requests=16,
+        ),
     )
 
 

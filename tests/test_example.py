@@ -34,9 +34,22 @@ def test_the_example_documents_every_key_and_parses_uncommented(tmp_path: Path, 
         assert key.words.endswith("."), f"{name} is not explained in sentences"
     for name in (
         *("fullchain.pem", "privkey.pem", "ca.pem"),
-        *("router.pem", "router-key.pem", "devices.pem", "spool.key"),
+        *(
+            "router.pem",
+            "router-key.pem",
+            "devices.pem",
+            "spool.key",
+            "dicomweb.pem",
+            "dicomweb-key.pem",
+        ),
     ):
         (tmp_path / name).touch()
+    for below, schema in config.tables(mode).items():
+        assert f"[{mode.value}.{below}]" in text
+        known = config.keys_of(schema)
+        lines = text[text.index(f"[{mode.value}.{below}]") :]
+        assert re.findall(r"(?m)^#?(\w+) = ", lines)[: len(known)] == list(known)
+        assert all(key.words.endswith(".") for key in known.values())
     uncommented = re.sub(r"(?m)^#(\w+ = )", r"\1", table).replace("/etc/relay", str(tmp_path))
     assert re.findall(r"(?m)^(\w+) = ", uncommented) == list(config.keys(mode))
     loaded = config_file.load(written(tmp_path, uncommented))

@@ -8,6 +8,7 @@ from relay.values import (
     ADDRESSES_OR_NONE,
     AE_TITLE,
     BANDWIDTH,
+    PAGES,
     PROXY,
     WEBHOOK,
     Address,
@@ -33,6 +34,12 @@ FOLDER = Path("/etc/relay")
         (ADDRESSES, "localhost:104", (Address("localhost", 104),)),
         (ADDRESSES_OR_NONE, [], ()),
         (ADDRESSES_OR_NONE, "localhost:2762", (Address("localhost", 2762),)),
+        (PAGES, [], ()),
+        (
+            PAGES,
+            ["http://localhost:3000", "https://[::1]"],
+            ("http://localhost:3000", "https://[::1]"),
+        ),
         (BANDWIDTH, [], UNLIMITED),
         (BANDWIDTH, ["sat 8 Mbit/s", "unlimited"], parse(["sat 8 Mbit/s", "unlimited"])),
         (WEBHOOK, "https://h/x?y=z", Secret("https://h/x?y=z")),
@@ -60,6 +67,16 @@ def test_what_is_read(kind: Kind, given: object, expected: object) -> None:
         (ADDRESSES, ":104"),
         (ADDRESSES, []),
         (ADDRESSES_OR_NONE, ["a", "b:104"]),
+        (PAGES, "https://a.example"),
+        (PAGES, ["https://A.example"]),
+        (PAGES, ["https://a.example/"]),
+        (PAGES, ["https://a.example:443"]),
+        (PAGES, ["https://a.example:99999"]),
+        (PAGES, ["https://u@a.example"]),
+        (PAGES, ["ftp://a.example"]),
+        (PAGES, ["*"]),
+        (PAGES, ["null"]),
+        (PAGES, [5]),
         (BANDWIDTH, "8 Mbit/s"),
         (BANDWIDTH, [8]),
         (BANDWIDTH, None),
@@ -114,3 +131,8 @@ def test_a_webhook_with_a_password_is_a_secret(monkeypatch: pytest.MonkeyPatch) 
 def test_reasons_are_the_systems_words() -> None:
     assert reason(FileNotFoundError(2, "No such file or directory")) == "No such file or directory"
     assert reason(ValueError("anything")) == "ValueError"
+
+
+def test_what_this_machine_alone_reaches() -> None:
+    assert all(Address(host, 80).is_loopback for host in ("127.0.0.1", "::1", "localhost"))
+    assert not any(Address(host, 80).is_loopback for host in ("0.0.0.0", "::", "h.example"))

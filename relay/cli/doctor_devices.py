@@ -67,7 +67,8 @@ async def _device(device: Device, config: RouterConfig, secured: DeviceTLS) -> F
     try:
         association = await secured.connect(device, TIMEOUTS)
     except AssociationAborted as error:
-        if device.services or isinstance(error.__cause__, socket.gaierror) or device.tls:
+        is_called = device.services or device.federation or device.tls
+        if is_called or isinstance(error.__cause__, socket.gaierror):
             return Finding(what, False, _no_connection(device, error))
         return Finding(f"device {device.ae_title} only calls out: {error}", True)
     try:

@@ -13,6 +13,8 @@ from relay.config import BridgeConfig, Config, LogFormat, RouterConfig
 from relay.memory import share_memory
 from relay.router import device_tls
 from relay.router.app import run_router
+from relay.router.dicomweb.settings import DicomwebSettings
+from relay.router.federation.settings import FederationSettings, Merging, OnIncomplete
 from relay.router.queue.settings import QueueSettings
 
 log = structlog.get_logger()
@@ -91,6 +93,8 @@ async def _serve(config: Config, stopping: trio.Event) -> None:
                 maximum_associations=config.maximum_associations,
                 grace_period=config.grace_period,
                 queue=queue_settings(config),
+                federation=federation_settings(config),
+                dicomweb=dicomweb_settings(config),
                 stopping=stopping,
             )
 
@@ -104,4 +108,33 @@ def queue_settings(config: RouterConfig) -> QueueSettings:
         bandwidth=config.bandwidth,
         warn_after=config.warn_after,
         webhook=config.webhook.reveal() if config.webhook else None,
+    )
+
+
+def federation_settings(config: RouterConfig) -> FederationSettings:
+    """What `config` says of the federation, as the Router takes it."""
+    said = config.federation
+    return FederationSettings(
+        ae_title=said.ae_title,
+        answers=Merging(said.answers.value),
+        on_incomplete=OnIncomplete(said.on_incomplete.value),
+        narrowing=said.narrowing,
+        maximum_answers=said.maximum_answers,
+        queries=said.queries,
+        retrieves=said.retrieves,
+        site_wait=said.site_wait,
+        store_to=said.store_to,
+    )
+
+
+def dicomweb_settings(config: RouterConfig) -> DicomwebSettings:
+    """What `config` says of DICOMweb, as the Router takes it."""
+    said = config.dicomweb
+    return DicomwebSettings(
+        listen=[(address.host, address.port) for address in said.listen],
+        certificate=said.certificate,
+        private_key=said.private_key,
+        origins=said.origins,
+        open=said.open,
+        maximum_requests=said.maximum_requests,
     )

@@ -5,9 +5,12 @@ The document at /v1/openapi.json is made from it. What is refused is answered wi
 and the status that the refusal carries.
 """
 
+from collections.abc import Sequence
+
 from starlette.applications import Starlette
 
 import relay
+from relay.router.federation.federation import Federation
 from relay.router.node import Node
 from relay.router.queue.api import queue_operations
 from relay.router.queue.state import Queue
@@ -30,7 +33,7 @@ from relay.router.schemas import (
     OBJECT,
     PEER,
     REFUSAL,
-    TITLE,
+    TITLE_SHOWN,
 )
 from relay.web.operations import (
     FLAG,
@@ -43,9 +46,18 @@ from relay.web.operations import (
 )
 
 
-def control_operations(node: Node, enrol: Enrol, queue: Queue) -> list[Operation]:
-    """All operations on `node` and `queue`; `enrol` is what an invitation is given to."""
-    do = Routes(node, enrol, queue)
+def control_operations(
+    node: Node,
+    enrol: Enrol,
+    queue: Queue,
+    more: Sequence[Operation] = (),
+    federation: Federation | None = None,
+) -> list[Operation]:
+    """All operations on `node` and `queue`; `enrol` is what an invitation is given to.
+
+    `more` are those of what else this Router serves. Without a `federation`, it is turned off.
+    """
+    do = Routes(node, enrol, queue, federation)
     rows = [
         Operation("GET", "/v1/status", do.status, "Who this Router is, how it fares.", OBJECT),
         Operation(
@@ -136,8 +148,8 @@ def control_operations(node: Node, enrol: Enrol, queue: Queue) -> list[Operation
             "GET",
             "/v1/directory",
             do.directory,
-            "All AE titles that are published.",
-            listed(TITLE),
+            "All AE titles that are published, and how those that the federation asks have fared.",
+            listed(TITLE_SHOWN),
             refusals=(409,),
         ),
         Operation(
@@ -225,10 +237,17 @@ def control_operations(node: Node, enrol: Enrol, queue: Queue) -> list[Operation
             listed(REFUSAL),
         ),
         *queue_operations(queue),
+        *more,
     ]
     return with_document("Relay Router", relay.__version__, rows)
 
 
-def make_app(node: Node, enrol: Enrol, queue: Queue) -> Starlette:
+def make_app(
+    node: Node,
+    enrol: Enrol,
+    queue: Queue,
+    more: Sequence[Operation] = (),
+    federation: Federation | None = None,
+) -> Starlette:
     """The ASGI app of the Unix socket."""
-    return rest_app(control_operations(node, enrol, queue))
+    return rest_app(control_operations(node, enrol, queue, more, federation))

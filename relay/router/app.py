@@ -18,17 +18,24 @@ import trio
 
 from relay import listener
 from relay.database import open_database
-from relay.errors import RelayError
+from relay.errors import Refused, RelayError
 from relay.identity import load_identity
 from relay.patience import Timeouts
 from relay.router import membership
 from relay.router.aliases import AliasTable
 from relay.router.api import make_app
 from relay.router.asks import AskTable
-from relay.router.calling import LOCAL_ASSOCIATIONS, serve_device
+from relay.router.calling import serve_device
 from relay.router.commitments import CommitmentTable
 from relay.router.device_tls import DeviceTLS
 from relay.router.devices import DeviceTable
+from relay.router.dicomweb.api import token_operations
+from relay.router.dicomweb.app import load_tls, run_dicomweb
+from relay.router.dicomweb.asked import Service
+from relay.router.dicomweb.settings import DicomwebSettings
+from relay.router.dicomweb.tokens import TokenTable
+from relay.router.federation.federation import Federation
+from relay.router.federation.settings import FederationSettings
 from relay.router.grants import GrantTable
 from relay.router.keyring import Keyring
 from relay.router.live import LiveRegister
@@ -46,6 +53,7 @@ from relay.router.queue.settings import QueueSettings
 from relay.router.queue.state import Queue
 from relay.router.queue.warnings import Warnings
 from relay.router.queue.webhook import Webhook
+from relay.router.relaying import LOCAL_ASSOCIATIONS
 from relay.router.schema import DATABASE_FILE, MIGRATIONS
 from relay.spool.spool import Spool, open_spool
 from relay.web.server import listen_tcp, listen_unix, serve_asgi
@@ -82,6 +90,8 @@ async def run_router(
     grace_period: float = DEFAULT_GRACE_PERIOD,
     timeouts: Timeouts | None = None,
     queue: QueueSettings | None = None,
+    federation: FederationSettings | None = None,
+    dicomweb: DicomwebSettings | None = None,
     stopping: trio.Event,
     task_status: trio.TaskStatus[Node] = trio.TASK_STATUS_IGNORED,
 ) -> None:
@@ -113,6 +123,9 @@ async def run_router(
         local = owned(listen_unix(data_dir / DICOM_SOCKET))
         sockets = [owned(opened) for opened in await listen_tcp(listen)]
         tls_sockets = [owned(opened) for opened in await listen_tcp(tls_listen)]
+        web = dicomweb or DicomwebSettings()
+        web_tls = load_tls(web)
+        web_sockets = [owned(opened) for opened in await listen_tcp(web.listen)]
         identity = load_identity(data_dir)
         database = await stack.enter_async_context(
             open_database(data_dir / DATABASE_FILE, MIGRATIONS)
@@ -138,6 +151,9 @@ async def run_router(
         delivery.commitments = commitments = Commitments(delivery)
         limits = listener.ServerLimits(associations=maximum_associations, grace=grace_period)
         node.listening = _names([*sockets, *tls_sockets])
+        together = _federation(node, federation or FederationSettings())
+        tokens = await TokenTable.load(database)
+        serve_calls = partial(serve_device, node, queue=delivery, federation=together)
         async with trio.open_nursery() as nursery:
             for task in (
                 spool.objects.run,
@@ -158,7 +174,7 @@ async def run_router(
                     partial(
                         serve,
                         [*map(_listener, sockets)],
-                        partial(serve_device, node, queue=delivery),
+                        serve_calls,
                         limits=limits,
                         tls_listeners=[*map(_listener, tls_sockets)],
                         ssl_context=node.device_tls.serving,
@@ -168,18 +184,38 @@ async def run_router(
                     partial(
                         serve,
                         [_listener(local)],
-                        partial(serve_device, node, queue=delivery, local=True),
+                        partial(serve_calls, local=True),
                         limits=attrs.evolve(limits, associations=LOCAL_ASSOCIATIONS),
                     )
                 )
                 await serving.start(
                     partial(
                         serve_asgi,
-                        make_app(node, network.enrol, delivery),
+                        make_app(
+                            node,
+                            network.enrol,
+                            delivery,
+                            token_operations(node, tokens),
+                            together,
+                        ),
                         [control],
                         stopping=stopping,
                     )
                 )
+                if web_sockets:
+                    # Each device alone can be asked also where there is no federation.
+                    asked = together or Federation(node, FederationSettings(ae_title=""))
+                    await serving.start(
+                        partial(
+                            run_dicomweb,
+                            Service(asked, delivery),
+                            tokens,
+                            web,
+                            web_sockets,
+                            ssl_context=web_tls,
+                            stopping=stopping,
+                        )
+                    )
                 log.info(
                     "Router listens",
                     ae_title=ae_title,
@@ -226,6 +262,17 @@ async def _queue(node: Node, spool: Spool, settings: QueueSettings, outside: Out
     )
     queue.couriers = Couriers(queue)
     return queue
+
+
+def _federation(node: Node, settings: FederationSettings) -> Federation | None:
+    """The federation, unless it is turned off, or its title is somebody's."""
+    try:
+        node.name_federation(settings.ae_title)
+    except Refused as error:
+        # The Router goes on: whoever has the title so far keeps it.
+        log.error("no federation", why=str(error))
+        return None
+    return Federation(node, settings) if settings.ae_title else None
 
 
 def _make_private(data_dir: Path) -> None:

@@ -21,6 +21,8 @@ from relay.router.apply import apply, as_published, parse_grant, put_grant
 from relay.router.asks import Ask
 from relay.router.devices import Device
 from relay.router.entries import Entry
+from relay.router.federation.federation import Federation
+from relay.router.federation.overview import overview
 from relay.router.grants import Grant, parse_calling
 from relay.router.node import Node, unix_time
 from relay.router.pairs import in_words
@@ -40,11 +42,15 @@ Enrol = Callable[[Invitation], Awaitable[bool]]
 
 @attrs.frozen(slots=True)
 class Routes:
-    """The routes over `node`; `enrol` is what an invitation is given to."""
+    """The routes over `node`; `enrol` is what an invitation is given to.
+
+    Without a `federation`, it is turned off.
+    """
 
     node: Node
     enrol: Enrol
     queue: Queue
+    federation: Federation | None = None
 
     async def status(self, request: Request) -> Response:
         node = self.node
@@ -52,6 +58,7 @@ class Routes:
             "version": relay.__version__,
             "mode": "router",
             "ae_title": node.ae_title,
+            "federation": node.federation_title or None,
             "fingerprint": node.identity.fingerprint,
             "listening": [{"host": host, "port": port} for host, port in node.listening],
             "devices": len(list(node.devices)),
@@ -150,9 +157,8 @@ class Routes:
     # --- the network --------------------------------------------------------------------------
 
     async def directory(self, request: Request) -> Response:
-        network = self.node.joined()
-        await look(network)
-        return JSONResponse(list(network.directory.to_json()))
+        await look(self.node.joined())
+        return JSONResponse(await overview(self.node, self.queue, self.federation))
 
     async def peers(self, request: Request) -> Response:
         network = self.node.joined()

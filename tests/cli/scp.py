@@ -11,7 +11,7 @@ import trio
 from relay import listener
 from relay.association import TCPAssociation
 from relay.cli.control import DICOM_SOCKET
-from relay.dicom.dimse import CommandField, CommandReader, CommandSet, response_to
+from relay.dicom.dimse import CommandField, CommandReader, CommandSet, Tag, response_to
 from relay.dicom.negotiation import answer
 from relay.dicom.pdu import (
     PDV,
@@ -34,6 +34,7 @@ class Device:
     statuses: dict[str, int] = attrs.Factory(dict)  # by SOP instance
     aborts_at: str = ""  # a SOP instance
     found: Sequence[bytes] = ()
+    comment: str = ""  # the Error Comment of a C-FIND's final response
     waits_for_cancel: bool = False
 
     requests: list[AAssociateRQ] = attrs.Factory(list)
@@ -89,7 +90,7 @@ class Device:
             for identifier in self.found:
                 await send(0xFF00, identifier)
             if not self.waits_for_cancel:
-                await send(self.status)
+                await send(self.status, comment=self.comment)
             self._find = send
         elif command.command_field == CommandField.C_CANCEL_RQ:
             await self._find(0xFE00)
@@ -103,8 +104,10 @@ async def _send(
     request: CommandSet,
     status: int,
     identifier: bytes | None = None,
+    comment: str = "",
 ) -> None:
-    response = response_to(request, status, has_data_set=identifier is not None)
+    extra: dict[int, int | str | bytes] = {Tag.ERROR_COMMENT: comment} if comment else {}
+    response = response_to(request, status, has_data_set=identifier is not None, extra=extra)
     await association.send(PDV(context_id, True, True, response.encode()))
     if identifier is not None:
         await association.send(PDV(context_id, False, True, identifier))

@@ -18,6 +18,21 @@ def test_a_key_alone_is_asked_for_and_nothing_else() -> None:
     assert identifier.keywords(query) == ["ModalitiesInStudy", "StudyInstanceUID"]
 
 
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [
+        ("PatientID", True),
+        ("PatientID=1", True),
+        ("NOTHING=1", True),
+        ("ScheduledProcedureStepSequence.Modality", True),
+        ("SOUTH_PACS", False),
+        ("A.B", False),
+    ],
+)
+def test_a_key_is_told_from_an_ae_title(word: str, expected: bool) -> None:
+    assert identifier.is_key(word) is expected
+
+
 def test_a_value_may_hold_an_equals_sign_and_wildcards_anywhere() -> None:
     query = identifier.build(["PatientName==DOE^*", "InstanceNumber=", "StudyID=?"], "IMAGE")
     assert query.PatientName == "=DOE^*"

@@ -10,11 +10,13 @@ from pathlib import Path
 import pytest
 import trio
 
-from relay import config, config_file
+from relay import config, config_file, config_tables
 from relay.bandwidth import parse
-from relay.cli.run import queue_settings, until_signalled
+from relay.cli.run import dicomweb_settings, federation_settings, queue_settings, until_signalled
 from relay.config import RouterConfig
 from relay.router import device_tls, peers
+from relay.router.dicomweb.settings import DicomwebSettings
+from relay.router.federation.settings import FederationSettings, Merging, OnIncomplete
 from relay.router.queue.settings import QueueSettings
 
 SERVER = textwrap.dedent(
@@ -100,6 +102,8 @@ def test_a_graceful_end_is_status_0() -> None:
         (config.TLSProfile, device_tls.Profile),
         (config.DeviceCertificates, device_tls.DeviceCertificates),
         (config.Trust, peers.Trust),
+        (config_tables.Answers, Merging),
+        (config_tables.OnIncomplete, OnIncomplete),
     ],
 )
 def test_what_relay_toml_may_say_is_what_the_router_knows(
@@ -142,4 +146,60 @@ def test_all_that_relay_toml_says_of_the_queue_reaches_it(tmp_path: Path) -> Non
         bandwidth=parse(["sat 20 Mbit/s"]),
         warn_after=60.0,
         webhook="https://example.org/hook",
+    )
+
+
+def test_all_that_relay_toml_says_of_the_federation_reaches_it(tmp_path: Path) -> None:
+    assert federation_settings(routers("[router]", tmp_path)) == FederationSettings()
+    said = routers(
+        """
+        [router.federation]
+        ae_title = "ALL"
+        answers = "streamed"
+        on_incomplete = "success"
+        narrowing = false
+        maximum_answers = 10
+        queries = 2
+        retrieves = 3
+        site_wait = 5
+        store_to = "NORTH_PACS"
+        """,
+        tmp_path,
+    )
+    assert federation_settings(said) == FederationSettings(
+        ae_title="ALL",
+        answers=Merging.STREAMED,
+        on_incomplete=OnIncomplete.SUCCESS,
+        narrowing=False,
+        maximum_answers=10,
+        queries=2,
+        retrieves=3,
+        site_wait=5.0,
+        store_to="NORTH_PACS",
+    )
+
+
+def test_all_that_relay_toml_says_of_dicomweb_reaches_it(tmp_path: Path) -> None:
+    nothing = dicomweb_settings(routers("[router]", tmp_path))
+    assert nothing == DicomwebSettings(listen=[], origins=())
+    (tmp_path / "a.pem").touch()
+    said = routers(
+        """
+        [router.dicomweb]
+        listen = "127.0.0.1:8443"
+        certificate = "a.pem"
+        private_key = "a.pem"
+        origins = ["https://viewer.example.org"]
+        open = true
+        maximum_requests = 2
+        """,
+        tmp_path,
+    )
+    assert dicomweb_settings(said) == DicomwebSettings(
+        listen=[("127.0.0.1", 8443)],
+        certificate=tmp_path / "a.pem",
+        private_key=tmp_path / "a.pem",
+        origins=("https://viewer.example.org",),
+        open=True,
+        maximum_requests=2,
     )

@@ -44,6 +44,7 @@ from tests.interop.processes import (
 )
 from tests.interop.pynetdicom_peers import (
     pynetdicom,
+    pynetdicom_archive,
     pynetdicom_asker,
     pynetdicom_holder,
     pynetdicom_scp,
@@ -73,6 +74,7 @@ __all__ = [
     "movescu",
     "orthanc",
     "pynetdicom",
+    "pynetdicom_archive",
     "pynetdicom_asker",
     "pynetdicom_holder",
     "pynetdicom_scp",

@@ -51,6 +51,13 @@ def pynetdicom_holder(
     return _acceptor("pynetdicom_holder.py", directory, ae_title, "--serve", str(serve), *options)
 
 
+def pynetdicom_archive(
+    directory: Path, *options: str, ae_title: str = "ARCHIVE"
+) -> AbstractAsyncContextManager[Peer]:
+    """The archive of pynetdicom_archive.py, whose C-FIND matches what it holds."""
+    return _acceptor("pynetdicom_archive.py", directory, ae_title, *options)
+
+
 def pynetdicom_tls_scp(
     directory: Path, *options: str, ae_title: str = "PYNETDICOM"
 ) -> AbstractAsyncContextManager[Peer]:

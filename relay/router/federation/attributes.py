@@ -30,6 +30,7 @@ MAXIMUM_DEPTH = 16
 _CACHED_VRS = 4096
 
 _PADDED_WITH_NUL = LONG_VRS - {b"UC", b"UR", b"UT"} | {b"UI"}
+_ENCAPSULATED = frozenset({b"OB", b"OW"})
 _LONGEST_SHORT = 0xFFFF  # what a length of two bytes can say
 _IMPLICIT = struct.Struct("<HHI")
 _EXPLICIT = struct.Struct("<HH2sH")
@@ -42,8 +43,9 @@ def read(
 ) -> dict[int, Attribute]:
     """The attributes at the top level, those in `wanted` (None: all), group lengths left out.
 
-    `transfer_syntax` is one of TRANSFER_SYNTAXES. Raises ValueError, which names no value, for
-    what is no data set in it.
+    Compressed pixel data, which only an icon in a sequence has here, is given as an empty value: no
+    defined length can say it. `transfer_syntax` is one of TRANSFER_SYNTAXES. Raises ValueError,
+    which names no value, for what is no data set in it.
     """
     reader = _Reader(encoded, transfer_syntax == IMPLICIT_VR_LITTLE_ENDIAN)
     try:
@@ -101,7 +103,10 @@ class _Reader:
             tag, vr, length = self._header()
             if tag == ITEM_END and end is None:
                 break
-            if vr == b"SQ" or length == UNDEFINED_LENGTH:
+            if length == UNDEFINED_LENGTH and vr in _ENCAPSULATED:
+                self._skip_fragments()
+                value = b""
+            elif vr == b"SQ" or length == UNDEFINED_LENGTH:
                 vr, value = b"SQ", self._sequence(vr, length, depth)
             else:
                 value = self._data[self._at : self._at + length]
@@ -157,6 +162,16 @@ class _Reader:
             found.append(write(self.level(inner, depth - 1), EXPLICIT_VR_LITTLE_ENDIAN))
         self._implicit = not explicit
         return sequence(found)
+
+    def _skip_fragments(self) -> None:
+        """Pass over compressed pixel data, as of an icon (PS3.5 §A.4)."""
+        while True:
+            tag, _, size = self._header()
+            if tag == SEQUENCE_END:
+                return
+            if tag != ITEM or size == UNDEFINED_LENGTH or self._at + size > len(self._data):
+                raise ValueError("something that is no fragment stands in pixel data")
+            self._at += size
 
 
 def _padded(vr: bytes, value: bytes) -> bytes:

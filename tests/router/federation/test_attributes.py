@@ -59,6 +59,23 @@ def test_reads_a_sequence_of_unknown_vr_as_implicit() -> None:
     assert list(items(found[0x0009_1010][1])) == [encoded(dataset(CodeValue="1"))]
 
 
+FRAGMENTS = b"\xfe\xff\0\xe0\0\0\0\0" + b"\xfe\xff\0\xe0\x04\0\0\0jpeg"
+ICON = b"\xe0\x7f\x10\0OB\0\0\xff\xff\xff\xff" + FRAGMENTS
+
+
+def test_compressed_pixel_data_of_an_icon_is_passed_over() -> None:
+    end = b"\xfe\xff\xdd\xe0\0\0\0\0"
+    rows = b"\x28\0\x10\0US\2\0\x40\0"
+    icons = b"\x88\0\0\2SQ\0\0" + struct.pack("<I", 8 + len(rows + ICON + end))
+    item = b"\xfe\xff\0\xe0" + struct.pack("<I", len(rows + ICON + end)) + rows + ICON + end
+    found = read(icons + item, EXPLICIT)
+    (icon,) = items(found[0x0088_0200][1])
+    assert read(icon, EXPLICIT) == {0x0028_0010: (b"US", b"\x40\0"), 0x7FE0_0010: (b"OB", b"")}
+    for wrong in (ICON, ICON[:-2], ICON + b"\xe0\x7f\x10\0\0\0\0\0"):
+        with pytest.raises(ValueError, match=r"fragment|middle|no VR"):
+            read(wrong, EXPLICIT)
+
+
 def test_keeps_what_is_wanted_and_no_group_lengths() -> None:
     group_length = struct.pack("<HH2sHI", 0x0008, 0x0000, b"UL", 4, 4711)
     found = read(group_length + encoded(answer()), EXPLICIT)
