@@ -133,6 +133,9 @@ async def the_federation_is_known_in_its_hospital_only(world: World) -> None:
 
 async def what_would_go_round_is_refused(world: World) -> None:
     router = world.net.routers["A"]
-    for title, port in (("LOOP", router.port), (FEDERATION, 104)):
-        with pytest.raises(NetworkError, match=title):
+    for title, port, why in (
+        ("LOOP", router.port, "is this Router itself"),
+        (FEDERATION, 104, "what this hospital's federation is called by"),
+    ):
+        with pytest.raises(NetworkError, match=why):
             await router.relay("device", "add", title, "127.0.0.1", str(port), "--federation")

@@ -14,7 +14,7 @@ from tests.tap import tap
 
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(900)]
 
-SMALL, FULL = 60, 3000
+SMALL, FULL = 60, 600
 
 WARNING = 0xB000
 

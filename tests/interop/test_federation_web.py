@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.interop, pytest.mark.timeout(900)]
 
 T = TypeVar("T")
 
-SMALL, FULL = 60, 3000
+SMALL, FULL = 60, 600
 
 ANYTHING = (("application/dicom", "*"),)
 
