@@ -19,11 +19,13 @@ from scripts.benchmark.document import (
     CONFIRMED,
     DOCUMENT,
     FAR,
+    FEDERATED,
     QUEUED,
     RESULTS,
     write_results,
     write_section,
 )
+from scripts.benchmark.federation import federation_table, measure_federation
 from scripts.benchmark.plot import PICTURE, draw
 from scripts.benchmark.profile import profiled
 from scripts.benchmark.queue import CELLS, measure_queue, queue_table
@@ -50,6 +52,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--profile", action="store_true", help="one more run, under py-spy")
     parser.add_argument("--queue", action="store_true", help="queued delivery alone")
     parser.add_argument("--wan", action="store_true", help="over distance alone")
+    parser.add_argument("--federation", action="store_true", help="the federation alone")
     parser.add_argument(
         "--cells",
         type=lambda text: text.split(","),
@@ -262,6 +265,8 @@ def main() -> int:
             results = trio.run(measure_wan, options, Path(directory))
         elif options.queue:
             results = trio.run(measure_queue, options, Path(directory))
+        elif options.federation:
+            results = trio.run(measure_federation, options, Path(directory))
         else:
             results = trio.run(measure, options, Path(directory))
     if options.wan:
@@ -270,6 +275,8 @@ def main() -> int:
         name, mark, text = "distance", FAR, wan_table(shown)
     elif options.queue:
         name, mark, text = "queue", QUEUED, queue_table(results)
+    elif options.federation:
+        name, mark, text = "federation", FEDERATED, federation_table(results)
     else:
         name, mark, text = "", CONFIRMED, table(results)
     print(text)

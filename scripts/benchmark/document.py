@@ -14,6 +14,7 @@ RESULTS = Path("docs/performance.json")
 CONFIRMED = "<!-- scripts/bench --profile --write -->"
 QUEUED = "<!-- scripts/bench --queue --all --write -->"
 FAR = "<!-- scripts/bench --wan --write -->"
+FEDERATED = "<!-- scripts/bench --federation --write -->"
 BRIDGE = "<!-- python -m scripts.benchmark.bridge_load --write -->"
 END = "<!-- end -->"
 

@@ -1,0 +1,53 @@
+"""How far the federation is behind its sites: round by round, and the median of that."""
+
+import pytest
+
+from scripts.benchmark.federation import (
+    TOGETHER,
+    Behind,
+    Round,
+    Timed,
+    behind_fastest,
+    behind_slowest,
+    medians,
+)
+from tests.interop.federated import FEDERATION
+
+
+def asked(sites: str, federation: Timed) -> Round:
+    """A round in which each site's answers came at "first-last", seconds."""
+    north, east, south = (Timed(*map(float, times.split("-"))) for times in sites.split())
+    return {
+        "NORTH": north,
+        "EAST": east,
+        "SOUTH": south,
+        TOGETHER: Timed(0.0, 100.0),
+        FEDERATION: federation,
+    }
+
+
+# Each site is once the fastest, and once the slowest.
+ROUNDS = [
+    asked("1-6 2-5 3-4", Timed(1.5, 7.0)),
+    asked("5-7 2-9 4-8", Timed(4.0, 12.0)),
+    asked("8-10 9-11 6-12", Timed(7.0, 14.0)),
+]
+
+
+def test_the_first_answer_is_behind_the_rounds_fastest_site() -> None:
+    assert behind_fastest(ROUNDS) == Behind(site=2.0, federation=4.0, difference=1.0)
+
+
+def test_the_last_answer_is_behind_the_rounds_slowest_site() -> None:
+    assert behind_slowest(ROUNDS) == Behind(site=9.0, federation=12.0, difference=2.0)
+
+
+def test_a_sites_own_times_are_medians_each_for_itself() -> None:
+    assert medians(ROUNDS, "EAST") == Timed(2.0, 9.0)
+    assert medians(ROUNDS, FEDERATION) == Timed(4.0, 12.0)
+
+
+def test_a_round_without_one_of_the_sites_is_no_round() -> None:
+    for behind in (behind_fastest, behind_slowest):
+        with pytest.raises(KeyError):
+            behind([{FEDERATION: Timed(1.0, 2.0)}])
