@@ -824,7 +824,7 @@ async def test_a_destination_that_does_not_answer_does_not_stand_in_the_way(
     async with hospitals(tmp_path, archive) as (both, first, _):
         pacs = both.b.devices.get("PACS")
         assert pacs is not None
-        await both.b.put_device(attrs.evolve(pacs, answer_wait=0.3))
+        await both.b.put_device(attrs.evolve(pacs, answer_wait=2))  # WS answers at once
         port = await both.listen(silent)
         await both.a.put_device(Device("WS2", "127.0.0.1", port, services=frozenset({"store"})))
         other, _ = await begin_move(both, "WS2")
