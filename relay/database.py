@@ -61,6 +61,13 @@ class Database:
         except apsw.Error as error:
             raise DatabaseError(f"{self.path}: {error}") from error
 
+    def start(self, call: Callable[[], None]) -> None:
+        """Have `call` made in the worker thread, in its turn, and do not wait: from any thread.
+
+        It is to `run_here` what it asks, and to raise nothing.
+        """
+        self._worker.start(call)
+
 
 @asynccontextmanager
 async def open_database(

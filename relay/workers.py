@@ -15,8 +15,8 @@ import trio
 
 T = TypeVar("T")
 
-# What a thread is asked to do, and the task that waits for it.
-_Work = tuple[Callable[[], Any], trio.lowlevel.Task]
+# What a thread is asked to do, and the task that waits for it, if one does.
+_Work = tuple[Callable[[], Any], trio.lowlevel.Task | None]
 
 
 class Workers:
@@ -54,6 +54,14 @@ class Workers:
         finally:
             self._wanted -= 1
 
+    def start(self, call: Callable[[], None]) -> None:
+        """Have `call` made in its turn, and do not wait: from any thread, once `run` has begun one.
+
+        What it raises ends the program: there is nobody to tell.
+        """
+        assert self._threads
+        self._work.put((call, None))
+
     def close(self) -> None:
         """Let the threads end, when they have done what is asked of them."""
         for _ in range(self._threads):
@@ -65,7 +73,10 @@ def _serve(work: "SimpleQueue[_Work | None]", token: trio.lowlevel.TrioToken) ->
     while (todo := work.get()) is not None:
         call, task = todo
         result = outcome.capture(call)
-        token.run_sync_soon(trio.lowlevel.reschedule, task, result)
+        if task is not None:
+            token.run_sync_soon(trio.lowlevel.reschedule, task, result)
+        elif isinstance(result, outcome.Error):
+            token.run_sync_soon(result.unwrap)
         del todo, call, task, result  # none of it is to be held until the next one comes
 
 

@@ -99,3 +99,28 @@ async def test_the_threads_end_with_it() -> None:
             await trio.sleep(0.001)
     assert await workers.run(lambda: 1) == 1  # begun anew
     workers.close()
+
+
+async def test_what_nobody_waits_for_is_done_in_its_turn(workers: Workers) -> None:
+    done: list[str] = []
+    await workers.run(lambda: workers.start(lambda: done.append("started")))
+    with trio.fail_after(5):
+        while not done:
+            await trio.sleep(0.001)
+
+
+def test_a_fault_of_what_nobody_waits_for_ends_the_program() -> None:
+    async def main() -> None:
+        workers = Workers(1)
+        await workers.run(lambda: None)
+        workers.start(lambda: 1 // 0)  # type: ignore[arg-type, return-value]
+        try:
+            await trio.sleep(5)
+        finally:
+            workers.close()
+
+    with pytest.raises(trio.TrioInternalError) as caught:
+        trio.run(main)
+    assert isinstance(caught.value.__cause__, ExceptionGroup)
+    _, others = caught.value.__cause__.split(ZeroDivisionError)
+    assert others is None

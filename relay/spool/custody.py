@@ -1,18 +1,17 @@
 """Taking objects into custody: what this returns for survives a power cut.
 
-    object synced -> [with all others that wait by now: rows committed] -> kept
+    object synced -> [with all others that wait by then: rows committed] -> kept
 
 Syncs are the price of custody, and are shared: while one group is on its way to the disk the next
 one gathers, over all senders and over each sender's asynchronous window, so that a group costs one
-sync of the database however many objects are in it. It waits a moment for those whose own files are
-on their way to the disk. There is no task behind it: of those who wait, the first one commits.
-
-Where nobody else waits, or is about to, the thread that has synced an object commits it too.
+sync of the database however many objects are in it. The thread that has synced an object goes on to
+commit it, with all that wait by then, unless a group is on its way: then the object waits in the
+next one. So an object that comes alone takes one call to a thread, and no group waits for anybody.
 """
 
+import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 
 import apsw
 import attrs
@@ -31,11 +30,6 @@ log = structlog.get_logger()
 # Objects of one group: what is on its way to the disk when power fails was answered to nobody.
 MAXIMUM_GROUP = 256
 
-# How long a group waits for objects that are being synced: a few syncs of an SSD, so that it has
-# those of all senders that wait. With four of them a group has 2.3 to 3.3 objects, and 1.4 without,
-# which is a tenth more objects a second.
-GATHERING = 0.004
-
 _OWN_FAULT = "a fault of Relay's own: the log has it"
 
 
@@ -46,34 +40,38 @@ class Handed:
     batch: Batch
     item: Item
     then: Callable[[Item], None] | None = None
-    turn: trio.Event = attrs.field(factory=trio.Event)
-    """It is settled, or whoever waits for it is to commit."""
-    settled: bool = False
-    error: SpoolError | None = None
+    settled: trio.Event = attrs.field(factory=trio.Event)
+    error: BaseException | None = None
+
+
+@attrs.frozen(slots=True)
+class _Committed:
+    """A group, with its numbers of batch and item; or why it is not known to be kept."""
+
+    group: list[Handed]
+    rows: list[tuple[int, int]]
+    error: BaseException | None = None
 
 
 class Custody:
-    """What commits."""
+    """What commits. Rows are written in whichever thread it is; senders are told in the event
+    loop's, group after group."""
 
     def __init__(self, database: Database, space: Space) -> None:
         self._database = database
         self._space = space
+        # For what follows, which any thread changes.
+        self._guard = threading.Lock()
         self._waiting: deque[Handed] = deque()
         self._committing = False
-        self._coming = 0
-        self._news = trio.Event()  # for a group that gathers
+        self._untold = 0  # groups of which the event loop has not heard
         self.groups = 0
         self.kept = 0
 
     @property
-    def idle(self) -> bool:
-        """Nobody waits to be committed, or is about to."""
-        return not (self._committing or self._coming)
-
-    @property
     def committing(self) -> bool:
-        """Somebody commits: rows may be there of which nobody has been told yet."""
-        return self._committing
+        """Rows may be there of which nobody has been told yet."""
+        return self._untold > 0
 
     async def finish(
         self,
@@ -82,158 +80,137 @@ class Custody:
         make: Callable[[StoredObject], Item],
         *,
         soon: bool,
-        then: Callable[[Item], None],
-    ) -> None:
-        """Have an object on the disk, and what `make` makes of it in custody: in one thread, for
-        who finds this `idle`. Those that wait by then are committed with it: as they wait for its
-        file too, it is one that is `whole`.
+        then: Callable[[Item], None] | None = None,
+    ) -> Item:
+        """Have an object on the disk, and what `make` makes of it in custody; `then` as for
+        `hand_in`.
 
-        That spares a call to a thread, and three of seventeen turns of the event loop that a CT
-        image takes from its sender to the tunnel. `then` as for `hand_in`. Not cancelled. Raises
+        Not cancelled: others may wait for what this commits, and it is bounded by the disk. Raises
         SpoolFull where it is not kept, SpoolBroken where that is not known.
         """
-        group: list[Handed] = []
+        token = trio.lowlevel.current_trio_token()
 
-        def commit(stored: StoredObject) -> list[tuple[int, int]]:
-            group.append(Handed(batch, make(stored), then))
-            while self._waiting and len(group) < MAXIMUM_GROUP:
-                group.append(self._waiting.popleft())
-            self._space.check_disk()
-            return self._database.run_here(lambda connection: self._write(connection, group))
+        def commit(stored: StoredObject) -> Handed:
+            handed = Handed(batch, make(stored), then)
+            if self._is_to_commit(handed):
+                self._commit(token)
+            return handed
 
-        self._committing = True
-        try:
-            with trio.CancelScope(shield=True):
-                rows = await writer.finish_with(commit, soon=soon)
-        except BaseException as error:
-            if not group:
-                raise  # the object itself is not on the disk
-            failure = self._failure(error)
-            _give_up(group, failure or SpoolFull(_OWN_FAULT))
-            if failure is None:
-                raise
-            raise failure from error
-        else:
-            self._settle(group, rows)
-        finally:
-            self._pass_on()
-
-    @contextmanager
-    def coming(self) -> Iterator[None]:
-        """While an object's file is on its way to the disk: a group waits for it."""
-        self._coming += 1
-        try:
-            yield
-        finally:
-            self._coming -= 1
-            self._news.set()
+        with trio.CancelScope(shield=True):
+            handed = await writer.finish_with(commit, soon=soon)
+        return await self.wait(handed)
 
     def hand_in(
         self, batch: Batch, item: Item, then: Callable[[Item], None] | None = None
     ) -> Handed:
         """Hand in `item`, whose file is synced. Numbers rise in the order in which that is done.
 
-        Whoever does so is to `wait` for it, whatever happens. `then` is given the item once it is
-        kept, in the order of the numbers; what it raises is a fault of Relay's own, and logged.
+        `then` is given the item once it is kept, in the order of the numbers; what it raises is a
+        fault of Relay's own, and logged.
         """
         handed = Handed(batch, item, then)
-        self._waiting.append(handed)
-        self._news.set()
+        if self._is_to_commit(handed):
+            token = trio.lowlevel.current_trio_token()
+            self._database.start(lambda: self._commit(token))
         return handed
 
     async def wait(self, handed: Handed) -> Item:
         """The item, with its number, once it is durable with its batch.
 
-        Not cancelled: others may wait for what this commits, and it is bounded by the disk. Raises
-        SpoolFull where the item is not kept, SpoolBroken where that is not known.
+        Not cancelled. Raises SpoolFull where the item is not kept, SpoolBroken where that is not
+        known.
         """
-        with trio.CancelScope(shield=True):
-            if self._committing:
-                await handed.turn.wait()
-            if not handed.settled:
-                await self._lead()
-        if handed.error is not None:
+        if not handed.settled.is_set():
+            with trio.CancelScope(shield=True):
+                await handed.settled.wait()
+        if isinstance(handed.error, SpoolError):
             raise type(handed.error)(str(handed.error))  # each caller's own
+        if handed.error is not None:
+            raise handed.error
         return handed.item
 
     async def keep(self, batch: Batch, item: Item) -> Item:
         """Hand in `item` and wait until it is kept; see there for what is raised."""
         return await self.wait(self.hand_in(batch, item))
 
-    async def _lead(self) -> None:
-        """Commit what waits, the first of which is the caller's; then it is the next one's turn."""
-        self._committing = True
-        try:
-            await self._gather()
+    # --- in any thread --------------------------------------------------------------------------
+
+    def _is_to_commit(self, handed: Handed) -> bool:
+        """Have it wait for the next group; whether that is for the caller to begin."""
+        with self._guard:
+            self._waiting.append(handed)
+            if self._committing:
+                return False
+            self._committing = True
+            self._untold += 1
+            return True
+
+    def _commit(self, token: trio.lowlevel.TrioToken) -> None:
+        """Commit what waits by now. What waits after that is the database's own thread's."""
+        with self._guard:
             size = min(len(self._waiting), MAXIMUM_GROUP)
-            await self._commit([self._waiting.popleft() for _ in range(size)])
-        finally:
-            self._pass_on()
-
-    def _pass_on(self) -> None:
-        self._committing = bool(self._waiting)
-        if self._waiting:
-            self._waiting[0].turn.set()
-
-    async def _gather(self) -> None:
-        """Wait for what is coming, but not for long."""
-        if not self._coming:
-            return
-        with trio.move_on_after(GATHERING):
-            while self._coming and len(self._waiting) < MAXIMUM_GROUP:
-                self._news = trio.Event()
-                await self._news.wait()
-
-    async def _commit(self, group: list[Handed]) -> None:
+            group = [self._waiting.popleft() for _ in range(size)]
         try:
             self._space.check_disk()
-            rows = await self._database.run(lambda connection: self._write(connection, group))
+            rows = self._database.run_here(lambda connection: _write(connection, group))
         except BaseException as error:
-            failure = self._failure(error)
-            _give_up(group, failure or SpoolFull(_OWN_FAULT))
-            if failure is None:
-                raise
-            return
-        self._settle(group, rows)
+            # What is broken is so before the next group begins.
+            committed = _Committed(group, [], self._failure(error))
+        else:
+            # At once: the next group may hold more of the same batch.
+            for waiting, (batch, _) in zip(group, rows, strict=True):
+                waiting.batch.number = batch
+            committed = _Committed(group, rows)
+        # Before anything of the next group can be told.
+        token.run_sync_soon(self._settle, committed)
+        with self._guard:
+            self._committing = bool(self._waiting)
+            self._untold += self._committing
+        if self._committing:
+            self._database.start(lambda: self._commit(token))
 
-    def _settle(self, group: list[Handed], rows: list[tuple[int, int]]) -> None:
-        """They are durable, with these numbers of batch and item."""
-        self.groups += 1
-        self.kept += len(group)
-        for waiting, (batch, number) in zip(group, rows, strict=True):
-            waiting.batch.number = batch
-            waiting.item = attrs.evolve(waiting.item, number=number, batch=batch)
-            waiting.settled = True
-            waiting.turn.set()
-        for waiting in group:
-            _tell(waiting)
-
-    def _failure(self, error: BaseException) -> SpoolError | None:
-        """What it means that a group was not committed; None: a fault of Relay's own."""
+    def _failure(self, error: BaseException) -> BaseException:
+        """What it means that a group was not committed; no SpoolError: a fault of Relay's own."""
         match error:
-            case SpoolError():
-                return error
             case DatabaseError(__cause__=apsw.FullError()):
                 # Its pages could not be written: nothing was to be synced, nothing is unknown.
                 return SpoolFull(f"the spool cannot be written: {error}")
             case DatabaseError():
                 return self._space.break_off(f"the spool cannot be written: {error}")
-        return None
+        return error
 
-    def _write(self, connection: apsw.Connection, group: list[Handed]) -> list[tuple[int, int]]:
-        """The numbers of batch and item of each: blocking, in a transaction, in its thread.
+    # --- in the event loop's --------------------------------------------------------------------
 
-        A batch has its number only once that is committed: what is rolled back is given again.
-        """
-        batches: dict[Batch, int] = {}
-        rows = []
-        for waiting in group:
-            batch = waiting.batch
-            number = batch.number or batches.get(batch, 0)
-            if not number:
-                number = batches[batch] = insert_batch(connection, batch)
-            rows.append((number, insert_item(connection, waiting.item, number)))
-        return rows
+    def _settle(self, committed: _Committed) -> None:
+        """Tell those who wait."""
+        with self._guard:
+            self._untold -= 1
+        if committed.error is not None:
+            _give_up(committed.group, committed.error)
+            return
+        self.groups += 1
+        self.kept += len(committed.group)
+        for waiting, (batch, number) in zip(committed.group, committed.rows, strict=True):
+            waiting.item = attrs.evolve(waiting.item, number=number, batch=batch)
+            waiting.settled.set()
+        for waiting in committed.group:
+            _tell(waiting)
+
+
+def _write(connection: apsw.Connection, group: list[Handed]) -> list[tuple[int, int]]:
+    """The numbers of batch and item of each: blocking, in a transaction, in its thread.
+
+    A batch has its number only once that is committed: what is rolled back is given again.
+    """
+    batches: dict[Batch, int] = {}
+    rows = []
+    for waiting in group:
+        batch = waiting.batch
+        number = batch.number or batches.get(batch, 0)
+        if not number:
+            number = batches[batch] = insert_batch(connection, batch)
+        rows.append((number, insert_item(connection, waiting.item, number)))
+    return rows
 
 
 def _tell(kept: Handed) -> None:
@@ -245,8 +222,10 @@ def _tell(kept: Handed) -> None:
         log.exception("custody not told", item=kept.item.id.hex(), number=kept.item.number)
 
 
-def _give_up(group: Iterable[Handed], error: SpoolError) -> None:
+def _give_up(group: Iterable[Handed], error: BaseException) -> None:
+    """A fault of Relay's own is raised for the first of them, whose task ends with it."""
     for waiting in group:
         waiting.error = error
-        waiting.settled = True
-        waiting.turn.set()
+        waiting.settled.set()
+        if not isinstance(error, SpoolError):
+            error = SpoolFull(_OWN_FAULT)

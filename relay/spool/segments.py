@@ -135,7 +135,7 @@ class ObjectWriter:
             taken = SEGMENT - self._pending
             self._gather(rest[:taken])
             rest = rest[taken:]
-            await self._flush(self._write_segment)
+            await self._flush(self._write_whole)
         self._gather(rest)
 
     def _gather(self, part: memoryview) -> None:
@@ -191,7 +191,7 @@ class ObjectWriter:
         if self._soon and not self._segments:
             self.content = b"".join(parts)
             parts = [self.content]
-        self._write_segment(parts)
+        hashing = self._write_segment(parts)
         try:
             self._made.file.sync()
             if not self._soon:
@@ -199,6 +199,8 @@ class ObjectWriter:
             self._made.file.close()
         except OSError as error:
             raise self._space.unsynced("an object cannot be synced to the disk", error) from error
+        finally:
+            hashing()
         self._finished = True
         return then(
             StoredObject(
@@ -213,8 +215,12 @@ class ObjectWriter:
             )
         )
 
-    def _write_segment(self, parts: list[Buffer]) -> None:
-        """Hash a segment, and put it into the file.
+    def _write_whole(self, parts: list[Buffer]) -> None:
+        self._write_segment(parts)()
+
+    def _write_segment(self, parts: list[Buffer]) -> Callable[[], None]:
+        """Hash a segment, and put it into the file. To be called is what this gives, once the
+        digest is needed, and before this thread does anything else: it waits for the hash.
 
         Side by side where this is alone: a lone object is in custody a fifth sooner. Where all
         processors have work, as where it is sent on at once, that would cost 3% of the rate.
@@ -225,12 +231,14 @@ class ObjectWriter:
         if not self._alone:
             self._hash.update(data)
             self._put(data)
-            return
+            return _nothing
         hashing = _hasher.submit(self._hash.update, data)
         try:
             self._put(data)
-        finally:
+        except BaseException:
             hashing.result()
+            raise
+        return hashing.result
 
     def _put(self, data: Buffer) -> None:
         """Seal and write a segment."""
@@ -305,6 +313,10 @@ def _unreadable(error: OSError) -> SpoolError:
     """What it means that an object's file cannot be opened or read."""
     words = f"its file cannot be read: {error.strerror}"
     return ObjectDamaged(words) if error.errno in _LOST else SpoolError(words)
+
+
+def _nothing() -> None:
+    pass
 
 
 def _as_it_is(stored: StoredObject) -> StoredObject:

@@ -148,13 +148,7 @@ async def _keep(spool: Spool, todo: Iterator[Loaded]) -> None:
         await writer.write(data)
 
         make = partial(item_of, batch, context, command, accepted=spool.clock())
-        if writer.whole and spool.custody.idle:
-            await spool.custody.finish(batch, writer, make, soon=False, then=lambda item: None)
-            continue
-        with spool.custody.coming():
-            item = await writer.finish_with(make, soon=False)
-            handed = spool.custody.hand_in(batch, item)
-        await spool.custody.wait(handed)
+        await spool.custody.finish(batch, writer, make, soon=False)
 
 
 # --- the program ----------------------------------------------------------------------------------

@@ -2,14 +2,14 @@
 
 import errno
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import apsw
 import attrs
 import pytest
 import trio
-from trio.testing import MockClock, wait_all_tasks_blocked
+from trio.testing import wait_all_tasks_blocked
 
 from relay.database import Database
 from relay.errors import DatabaseError, SpoolBroken, SpoolError, SpoolFull
@@ -30,25 +30,33 @@ class Gate:
 
     database: Database
     fail: Exception | None = None
-    open: trio.Event = attrs.field(factory=trio.Event)
+    sound: int = 0  # transactions before the first that fails
+    started: int = 0
+    open: threading.Event = attrs.field(factory=threading.Event)
     transactions: int = 0
 
-    async def run(self, fn: Callable[[apsw.Connection], object]) -> object:
-        with trio.CancelScope(shield=True):
-            await self.open.wait()
+    def run_here(self, fn: Callable[[apsw.Connection], object]) -> object:
+        assert self.open.wait(10)
         self.transactions += 1
-        result = await self.database.run(fn)
-        if self.fail is not None:
-            # As where COMMIT fails: what was done in it is undone.
-            await self.database.run(lambda c: c.execute("DELETE FROM item") and None)
-            await self.database.run(lambda c: c.execute("DELETE FROM batch") and None)
-            raise self.fail
-        return result
+
+        def change(connection: apsw.Connection) -> object:
+            result = fn(connection)
+            if self.fail is not None and self.transactions > self.sound:  # as where COMMIT fails
+                raise self.fail
+            return result
+
+        return self.database.run_here(change)
+
+    def start(self, call: Callable[[], None]) -> None:
+        self.started += 1
+        self.database.start(call)
 
 
 @pytest.fixture
-def gate(rows: Rows) -> Gate:
-    return Gate(rows.database)
+def gate(rows: Rows) -> Iterator[Gate]:
+    gate = Gate(rows.database)
+    yield gate
+    gate.open.set()
 
 
 @pytest.fixture
@@ -82,12 +90,16 @@ class Keeper:
 async def keepers(
     custody: Custody, nursery: trio.Nursery, count: int, batch: Batch | None = None
 ) -> list[Keeper]:
-    """So many who wait, in this order."""
+    """So many who wait, in this order; where nobody did, the first one's group is on its way."""
     batches = [batch or a_batch() for _ in range(count)]
     found = [Keeper(an_item(batch.called), batch) for batch in batches]
     for keeper in found:
+        first = not custody.committing
         nursery.start_soon(keeper.run, custody)
         await wait_all_tasks_blocked()
+        with trio.fail_after(5):
+            while first and custody._waiting:
+                await trio.sleep(0.001)
     return found
 
 
@@ -140,7 +152,7 @@ async def test_who_hands_in_need_not_wait_to_have_its_place(
     kept = [await custody.wait(one) for one in reversed(handed)]
     assert [item.number for item in kept] == [5, 4, 3, 2, 1]
     assert [await rows.item(item) for item in kept] == kept
-    assert custody.groups == 1
+    assert custody.groups <= 2
 
 
 async def test_batches_of_one_group_are_told_apart(
@@ -190,30 +202,6 @@ async def test_a_keeper_that_is_cancelled_commits_for_the_others(
     assert await rows.value("SELECT count(*) FROM item") == 3
 
 
-async def test_a_group_waits_for_what_is_being_synced(
-    custody: Custody, gate: Gate, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "GATHERING", 60)
-    gate.open.set()
-    with custody.coming():
-        group = await keepers(custody, nursery, 2)
-        assert gate.transactions == 0
-    with trio.fail_after(5):
-        while not all(keeper.kept for keeper in group):
-            await trio.sleep(0.01)
-    assert custody.groups == 1
-
-
-async def test_a_group_does_not_wait_for_long(
-    custody: Custody, gate: Gate, autojump_clock: MockClock
-) -> None:
-    gate.open.set()
-    began = trio.current_time()
-    with custody.coming():
-        await custody.keep(a_batch(), an_item())
-    assert trio.current_time() - began == pytest.approx(module.GATHERING)
-
-
 # --- in the thread that has written it ----------------------------------------------------------
 
 
@@ -226,98 +214,86 @@ class Alone:
     made: Callable[[StoredObject], Item] = lambda stored: an_item(id=stored.item)
     told: list[Item] = attrs.field(factory=list)
 
-    async def keep(self, batch: Batch) -> None:
+    async def keep(self, batch: Batch) -> Item:
         writer = await self.objects.begin()
         await writer.write(b"content")
-        await self.custody.finish(batch, writer, self.made, soon=True, then=self.told.append)
-
-    async def begun(self) -> None:
-        """Return once one is about to be committed."""
-        while self.custody.idle:
-            await trio.sleep(0.001)
+        return await self.custody.finish(batch, writer, self.made, soon=True, then=self.told.append)
 
 
 @pytest.fixture
-async def alone(rows: Rows, space: Space, tmp_path: Path) -> AsyncIterator[Alone]:
-    objects = Objects(Files(tmp_path), SpoolKey(bytes(32)), space)
-    yield Alone(Custody(rows.database, space), objects)
+async def alone(rows: Rows, custody: Custody, space: Space, gate: Gate) -> AsyncIterator[Alone]:
+    objects = Objects(space._files, SpoolKey(bytes(32)), space)
+    yield Alone(custody, objects)
+    gate.open.set()
     await objects.close()
 
 
-async def test_the_thread_that_syncs_an_object_commits_it(alone: Alone, rows: Rows) -> None:
+async def test_the_thread_that_syncs_an_object_commits_it(
+    alone: Alone, gate: Gate, rows: Rows
+) -> None:
+    gate.open.set()
     batch = a_batch()
-    for _ in range(3):
-        assert alone.custody.idle
-        await alone.keep(batch)
-    assert [item.number for item in alone.told] == [1, 2, 3]
-    assert [await rows.item(item) for item in alone.told] == alone.told
-    assert {item.batch for item in alone.told} == {batch.number}
+    kept = [await alone.keep(batch) for _ in range(3)]
+    assert gate.started == 0
+    assert alone.told == kept
+    assert [item.number for item in kept] == [1, 2, 3]
+    assert [await rows.item(item) for item in kept] == kept
+    assert {item.batch for item in kept} == {batch.number}
     assert (alone.custody.groups, alone.custody.kept) == (3, 3)
 
 
-async def test_and_those_who_wait_by_then(alone: Alone, rows: Rows, nursery: trio.Nursery) -> None:
-    others: list[Keeper] = []
-    made, go_on = alone.made, threading.Event()
-    batch = a_batch()
-
-    def slow(stored: StoredObject) -> Item:
-        assert go_on.wait(10)
-        return made(stored)
-
-    alone.made = slow
-    with trio.fail_after(5):
-        async with trio.open_nursery() as writing:
-            writing.start_soon(alone.keep, batch)
-            await alone.begun()
-            others = await keepers(alone.custody, nursery, 3)
-            go_on.set()
-        while not all(keeper.kept for keeper in others):
-            await trio.sleep(0.01)
-    assert alone.custody.groups == 1
-    assert alone.custody.idle
-    assert await rows.value("SELECT count(*) FROM item") == 4
-
-
-async def test_who_comes_behind_it_is_next(
-    alone: Alone, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+async def test_those_that_are_synced_meanwhile_share_the_next_commit(
+    alone: Alone, gate: Gate, rows: Rows, nursery: trio.Nursery
 ) -> None:
-    monkeypatch.setattr(module, "MAXIMUM_GROUP", 1)
-    made, go_on = alone.made, threading.Event()
-
-    def slow(stored: StoredObject) -> Item:
-        assert go_on.wait(10)
-        return made(stored)
-
-    alone.made = slow
+    batch = a_batch()
+    await keepers(alone.custody, nursery, 1, batch)
     with trio.fail_after(5):
-        async with trio.open_nursery() as writing:
-            writing.start_soon(alone.keep, a_batch())
-            await alone.begun()
-            (behind,) = await keepers(alone.custody, nursery, 1)
-            go_on.set()
-        while behind.kept is None:
-            await trio.sleep(0.01)
+        async with trio.open_nursery() as senders:
+            for _ in range(4):
+                senders.start_soon(alone.keep, batch)
+            while len(alone.custody._waiting) < 4:
+                await trio.sleep(0.001)
+            assert alone.custody.committing
+            gate.open.set()
+    assert [item.number for item in alone.told] == [2, 3, 4, 5]
     assert alone.custody.groups == 2
+    assert await rows.value("SELECT count(*) FROM batch") == 1
+
+
+async def test_rows_may_be_there_of_which_nobody_has_been_told(
+    alone: Alone, gate: Gate, rows: Rows, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until the event loop has heard, whoever reads the rows has to reckon with more."""
+    committing: list[bool] = []
+    gate.open.set()
+    monkeypatch.setattr(
+        alone.custody,
+        "_settle",
+        lambda committed: (
+            committing.append(alone.custody.committing) or Custody._settle(alone.custody, committed)
+        ),
+    )
+    await alone.keep(a_batch())
+    assert committing == [True]
+    assert not alone.custody.committing
 
 
 @pytest.mark.parametrize("full", [True, False])
 async def test_a_commit_that_fails_there(
-    alone: Alone, rows: Rows, space: Space, monkeypatch: pytest.MonkeyPatch, full: bool
+    alone: Alone, gate: Gate, space: Space, full: bool
 ) -> None:
     error = DatabaseError("queue.db: disk I/O error")
     error.__cause__ = apsw.FullError() if full else apsw.IOError()
 
-    def fail(_: object) -> None:
-        raise error
-
-    monkeypatch.setattr(rows.database, "run_here", fail)
+    gate.open.set()
+    gate.fail = error
     batch = a_batch()
     with pytest.raises(SpoolFull if full else SpoolBroken, match="disk I/O error"):
         await alone.keep(batch)
-    monkeypatch.undo()
+    gate.fail = None
     assert not alone.told
     assert batch.number == 0
-    assert alone.custody.idle
+    assert not alone.custody.committing
     if full:
         await alone.keep(batch)
         assert [item.number for item in alone.told] == [1]
@@ -327,8 +303,10 @@ async def test_a_commit_that_fails_there(
 
 
 async def test_an_object_that_is_not_on_the_disk_is_no_fault_of_the_commit(
-    alone: Alone, monkeypatch: pytest.MonkeyPatch
+    alone: Alone, gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    gate.open.set()
+
     def fail(_: object, __: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -336,9 +314,21 @@ async def test_an_object_that_is_not_on_the_disk_is_no_fault_of_the_commit(
     with pytest.raises(SpoolFull, match="No space"):
         await alone.keep(a_batch())
     monkeypatch.undo()
-    assert alone.custody.idle
+    assert not alone.custody.committing
     await alone.keep(a_batch())
     assert len(alone.told) == 1
+
+
+async def test_a_row_that_cannot_be_made_is_a_fault_of_its_sender_alone(
+    alone: Alone, gate: Gate
+) -> None:
+    gate.open.set()
+    made, alone.made = alone.made, lambda stored: an_item(id=1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        await alone.keep(a_batch())
+    assert not alone.custody.committing
+    alone.made = made
+    assert (await alone.keep(a_batch())).number == 1
 
 
 async def test_who_hands_in_is_told_in_the_order_of_the_numbers(
@@ -369,7 +359,6 @@ async def test_a_fault_of_one_who_is_told_is_nobody_elses(
     handed = [custody.hand_in(batch, an_item(), then) for _ in range(2)]
     gate.open.set()
     assert [(await custody.wait(one)).number for one in handed] == told == [1, 2]
-    assert custody.groups == 1
     writer = await alone.objects.begin()
     await alone.custody.finish(batch, writer, alone.made, soon=True, then=then)
     assert told == [1, 2, 3]
@@ -439,24 +428,19 @@ async def test_a_full_database_is_what_sqlite_says_of_it(rows: Rows, space: Spac
 
 
 async def test_who_waits_is_answered_where_committing_has_a_fault(
-    custody: Custody,
-    gate: Gate,
-    rows: Rows,
-    nursery: trio.Nursery,
-    monkeypatch: pytest.MonkeyPatch,
+    custody: Custody, gate: Gate, rows: Rows, nursery: trio.Nursery
 ) -> None:
-    monkeypatch.setattr(module, "GATHERING", 60)
-    gate.fail = ZeroDivisionError("a fault")
-    gate.open.set()
+    """It is raised for one of a group, where it is seen; the others are told that it was none."""
+    (before,) = await keepers(custody, nursery, 1)
+    gate.fail, gate.sound = ZeroDivisionError("a fault"), 1
     with pytest.RaisesGroup(ZeroDivisionError):
-        async with trio.open_nursery() as leader:
-            with custody.coming():
-                await keepers(custody, leader, 1)
-                (beside,) = await keepers(custody, nursery, 1)
-    with trio.fail_after(5):
-        while beside.error is None:
-            await trio.sleep(0.01)
-    assert isinstance(beside.error, SpoolFull)
+        async with trio.open_nursery() as group:
+            first, second = [custody.hand_in(a_batch(), an_item()) for _ in range(2)]
+            gate.open.set()
+            group.start_soon(custody.wait, first)
+            with pytest.raises(SpoolFull, match="the log has it"):
+                await custody.wait(second)
+    assert before.kept is not None
     gate.fail = None
     kept = await custody.keep(a_batch(), an_item())
     assert await rows.item(kept) == kept

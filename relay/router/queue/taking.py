@@ -278,22 +278,18 @@ class Taking:
         )
         then = partial(self._is_kept, message)
         try:
-            # Not a large one: everybody else's 0000 would wait until it is on the disk.
-            if before is None and writer.whole and custody.idle:
+            if before is None:
                 await custody.finish(self._batch, writer, make, soon=soon, then=then)
-                message.writer = None
-                return Status.SUCCESS
-            with custody.coming():
+            else:
                 try:
                     item = await writer.finish_with(make, soon=soon)
                 finally:
                     # In the order in which they came, not as their syncs end.
-                    if before is not None and not before.is_set():
-                        await before.wait()
+                    await before.wait()
                 handed = custody.hand_in(self._batch, item, then)
-            if handed_in is not None:
-                handed_in.set()
-            await custody.wait(handed)
+                if handed_in is not None:
+                    handed_in.set()
+                await custody.wait(handed)
             message.writer = None  # its file is a kept object's, however this association ends
         except SpoolError as error:
             await writer.discard()

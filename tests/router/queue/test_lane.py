@@ -614,14 +614,14 @@ async def test_a_row_that_is_seen_before_anybody_is_told_of_it(
     async with lanes(tmp_path, monkeypatch, look) as it:
         batch, custody = it.batch(), it.queue.spool.custody
         await keep(it.queue.spool, batch, b"object")
-        monkeypatch.setattr(custody, "_committing", True)
+        monkeypatch.setattr(custody, "_untold", 1)
         it.start()
         await trio.sleep(TELLING * 2)
         assert batches == []
         if told:
             it.queue.accepted(batch, TAKEN)
         await trio.sleep(TELLING * TELLINGS)
-        monkeypatch.setattr(custody, "_committing", False)
+        monkeypatch.setattr(custody, "_untold", 0)
         assert len(batches) == 1
         assert (batches[0] is batch) == told
         assert (batches[0].closed is None) == told

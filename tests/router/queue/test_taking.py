@@ -115,11 +115,12 @@ async def test_a_large_object_keeps_no_other_waiting(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While its last part goes to the disk, another sender's is committed and answered."""
-    go_on = threading.Event()
+    begun, go_on = threading.Event(), threading.Event()
     sync = File.sync
 
     def slow(file: File) -> None:
         if os.fstat(file._descriptor).st_size > SEGMENT:
+            begun.set()
             assert go_on.wait(20)
         sync(file)
 
@@ -131,8 +132,7 @@ async def test_a_large_object_keeps_no_other_waiting(
     ):
         try:
             await large.say(command(1, asked(1)), data(1, bytes(SEGMENT), last=False), data(1))
-            custody = it.queue.spool.custody
-            await until(lambda: not custody.idle)
+            await until(begun.is_set)
             await small.store(2)
             assert await small.status() == (2, 0)
         finally:
