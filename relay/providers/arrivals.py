@@ -137,7 +137,10 @@ class Arrival:
             if self._state is _State.CUT:
                 raise ProviderError("the upload was cut short")
             end = self.received if self._state is _State.STORED else self.length - 1
-            if offset < self.written:
+            if offset >= end:
+                # Not after a look at the file: what changes meanwhile wakes only who is parked.
+                await self._changed.park()
+            elif offset < self.written:
                 assert self.descriptor is not None
                 size = min(self._memory.piece, self.written - offset)
                 read = partial(os.pread, self.descriptor, size, offset)
@@ -145,14 +148,12 @@ class Arrival:
                     piece = (await workers.run(read))[: end - offset]
                 except OSError as error:
                     raise ProviderError(f"disk store: {error.strerror}") from error
-                if piece:
-                    offset += len(piece)
-                    with self._memory.holding(len(piece)):
-                        yield piece
-                    continue
-            else:
-                piece = self._in_memory(offset, end)
-            if piece:
+                if not piece:
+                    raise ProviderError("disk store: a file is shorter than what was written")
+                offset += len(piece)
+                with self._memory.holding(len(piece)):
+                    yield piece
+            elif piece := self._in_memory(offset, end):
                 offset += len(piece)
                 # A reader that finds all there is must not have the loop alone.
                 await trio.lowlevel.checkpoint()

@@ -322,6 +322,16 @@ class Pool:
         """
         await self._drop(lambda connection: connection.idle_since <= taken, origin)
 
+    async def close_idle(self) -> None:
+        """Close, for ever, what has been idle for as long as it is kept.
+
+        Otherwise what a busy hour has left stays through the night, closed by the other end alone.
+        """
+        while True:
+            idle = [kept[0].idle_since for kept in self._idle.values()]
+            await trio.sleep_until(min(idle, default=trio.current_time()) + self._kept_for)
+            await self._expire()
+
     async def aclose(self) -> None:
         """Close what is idle."""
         await self._drop(lambda connection: True)
@@ -350,9 +360,9 @@ class Pool:
         return await self._connect(origin)
 
     async def _expire(self) -> None:
-        past = trio.current_time() - self._kept_for
-        if any(idle[0].idle_since <= past for idle in self._idle.values()):
-            await self._drop(lambda connection: connection.idle_since <= past)
+        now, kept_for = trio.current_time(), self._kept_for
+        if any(idle[0].idle_since + kept_for <= now for idle in self._idle.values()):
+            await self._drop(lambda connection: connection.idle_since + kept_for <= now)
 
     async def _drop(self, which: Callable[[Connection], bool], only: Origin | None = None) -> None:
         """Close the idle connections that `which` names: of each origin the oldest stand first."""

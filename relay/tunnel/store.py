@@ -369,10 +369,13 @@ async def open_object_client(
     else:
         connect = through(proxy, ssl_context, patience)
     pool = Pool(connect, maximum=MAXIMUM_CONNECTIONS, kept_for=KEPT_FOR)
-    try:
-        yield ObjectClient(pool, allowed_origins=allowed_origins, permitted=permitted)
-    finally:
-        await pool.aclose()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(pool.close_idle)
+        try:
+            yield ObjectClient(pool, allowed_origins=allowed_origins, permitted=permitted)
+        finally:
+            await pool.aclose()
+        nursery.cancel_scope.cancel()
 
 
 @lru_cache(maxsize=64)

@@ -1,9 +1,10 @@
 """Objects on their way: who reads them while they come, and what a PUT's end means to them."""
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 import trio
@@ -21,6 +22,8 @@ from relay.providers.arrivals import (
 )
 from relay.tunnel.store import AHEAD_PER_STORE
 from relay.workers import Workers
+
+T = TypeVar("T")
 
 
 @pytest.fixture
@@ -93,6 +96,36 @@ async def begun(reader: Reader | None) -> Arrival | None:
     """What a reader learns whose peer stays."""
     assert reader is not None
     return await reader.begun(trio.sleep_forever)
+
+
+async def test_what_is_stored_while_its_file_is_read_is_read_to_its_end(tmp_path: Path) -> None:
+    """The end is held back, so that there is nothing to read but it: who waits then is woken."""
+    arrival, got = Arrival("ab/1", 6), list[bytes]()
+    reads = 0
+
+    class Slow(Workers):
+        async def run(self, work: Callable[[], T]) -> T:
+            nonlocal reads
+            reads += 1
+            done = await super().run(work)
+            if reads == 2:
+                arrival.end(stored=True)
+            return done
+
+    (tmp_path / "file").write_bytes(b"abcdef")
+    arrival.add(b"abcdef")
+    arrival.descriptor = os.open(tmp_path / "file", os.O_RDONLY)
+    arrival.wrote()
+    workers = Slow(1)
+    with trio.fail_after(5):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read, arrival, workers, got)
+            await trio.testing.wait_all_tasks_blocked(0.05)
+            if reads == 1:
+                arrival.end(stored=True)
+    workers.close()
+    arrival.release()
+    assert b"".join(got) == b"abcdef"
 
 
 async def test_a_reader_that_came_first_is_told(autojump_clock: trio.testing.MockClock) -> None:

@@ -191,6 +191,22 @@ async def test_what_was_idle_for_too_long_is_closed() -> None:
         await connections.aclose()
 
 
+async def test_what_is_idle_is_closed_in_its_time_where_no_request_comes() -> None:
+    async with serving() as server, trio.open_nursery() as nursery:
+        connections = pool(server, kept_for=0.1)
+        nursery.start_soon(connections.close_idle)
+        async with trio.open_nursery() as asking:
+            for _ in range(3):
+                asking.start_soon(ask, connections, server.origin)
+        while server.ended < server.connections:
+            await trio.sleep(0.01)
+        assert connections._kept == 0
+        assert await ask(connections, server.origin) == b"ok"
+        while server.ended < server.connections:
+            await trio.sleep(0.01)
+        nursery.cancel_scope.cancel()
+
+
 async def test_idle_connections_make_room_for_those_of_others() -> None:
     async with serving() as first, serving() as second:
         connections = pool(first, maximum=2)
