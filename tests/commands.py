@@ -1,60 +1,184 @@
-"""Runs `relay` commands in processes that need not load the program first.
+"""Runs `relay` in processes that need not load the program first.
 
-Most of what a command costs is the start of an interpreter with all that Relay imports, and the
-tests give hundreds of them. One process loads it all, and forks for each command:
+Most of what a command or the start of a Router costs is the start of an interpreter with all that
+Relay imports: more than a second of processor time, and the tests give hundreds of them. One
+process loads it all, and forks for each:
 
     status, output, errors = run(["device", "list", "--config", "relay.toml"])
+    process = start(["--mode", "router", "--config", "relay.toml"], sink)
 
-It is started with the first command, and ends when this process does, however that ends: it holds
-one end of a pipe. As a program: python -m tests.commands SOCKET
+It is started with the first of them, and ends when this process does, however that ends: it holds
+one end of a pipe. What is left of its children ends with it. As a program:
+python -m tests.commands SOCKET
 """
 
 import atexit
+import gc
 import json
 import os
+import selectors
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import threading
+import traceback
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
+from typing import IO, Any
+
+import trio
+
+from tests import namespaces
 
 # Requests that wait for the process to fork: tests start a few commands at once.
 BACKLOG = 64
 
-# A request names a few paths and options.
+# A request names a few paths and options, and has the environment.
 MAXIMUM_REQUEST = 256 * 1024
 
-START_DEADLINE = 30.0
+# An answer: a number.
+MAXIMUM_ANSWER = 16
+
+# The first start of all loads the program, on a machine that does the same for other workers.
+START_DEADLINE = 60.0
+
+# What decides how an interpreter starts. Who sets one of them is not served by a fork.
+INTERPRETER = "PYTHON"
 
 _lock = threading.Lock()
 _server: tuple[subprocess.Popen[bytes], Path] | None = None
 
 
-def run(arguments: list[str], deadline: float) -> tuple[int, str, str]:
+def run(
+    arguments: list[str], deadline: float, namespace: str | None = None
+) -> tuple[int, str, str]:
     """Exit status, output and errors of `relay` with these arguments; for a thread of its own.
 
-    Raises TimeoutError past `deadline` seconds.
+    In a network namespace, if one is named (tests.namespaces). Raises TimeoutError past `deadline`
+    seconds.
     """
-    with (
-        socket.socket(socket.AF_UNIX) as connection,
-        tempfile.TemporaryFile() as output,
-        tempfile.TemporaryFile() as errors,
-    ):
-        connection.settimeout(deadline)
-        connection.connect(str(_address()))
-        request = json.dumps({"arguments": arguments, "cwd": os.getcwd()}).encode()
-        socket.send_fds(connection, [request], [output.fileno(), errors.fileno()])
-        answer = connection.recv(16)
-        if not answer:
-            raise ChildProcessError(f"relay {' '.join(arguments)}: ended without a word")
+    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
+        process = start(arguments, output, errors, namespace=namespace)
+        try:
+            status = process.wait_in_thread(deadline)
+        except TimeoutError:
+            process.send_signal(signal.SIGKILL)
+            process.wait_in_thread(START_DEADLINE)
+            raise
         texts = []
         for file in (output, errors):
             file.seek(0)
             texts.append(file.read().decode())
-        return int(answer), texts[0], texts[1]
+        return status, texts[0], texts[1]
+
+
+def start(
+    arguments: list[str],
+    output: IO[bytes],
+    errors: IO[bytes] | None = None,
+    *,
+    namespace: str | None = None,
+) -> "Forked":
+    """Start `relay` with these arguments in a session of its own; for a thread of its own."""
+    connection = socket.socket(socket.AF_UNIX)
+    try:
+        connection.settimeout(START_DEADLINE)
+        connection.connect(str(_address()))
+        request = {
+            "arguments": arguments,
+            "cwd": os.getcwd(),
+            "environment": dict(os.environ),
+            "namespace": namespace,
+        }
+        descriptors = [output.fileno(), (errors or output).fileno()]
+        socket.send_fds(connection, [json.dumps(request).encode()], descriptors)
+        answer, given, _, _ = socket.recv_fds(connection, MAXIMUM_ANSWER, 1)
+        if not given:
+            raise ChildProcessError(f"relay {' '.join(arguments)}: ended without a word")
+    except BaseException:
+        connection.close()
+        raise
+    return Forked(int(answer), given[0], connection)
+
+
+def forks_serve() -> bool:
+    """Whether a process that is forked starts as one would that is started now."""
+    return _interpreters() == _INTERPRETERS
+
+
+def _interpreters() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name.startswith(INTERPRETER)}
+
+
+_INTERPRETERS = _interpreters()
+
+
+class Forked:
+    """A process that another one has forked for us: what tests need of trio.Process."""
+
+    def __init__(self, pid: int, descriptor: int, connection: socket.socket) -> None:
+        """`descriptor` is a pidfd; `connection` brings the exit status."""
+        self.pid = pid
+        self._descriptor: int | None = descriptor
+        self._connection = connection
+        self._status: int | None = None
+        self._waiting = trio.Lock()
+
+    def poll(self) -> int | None:
+        """The exit status, once there is one: negative where a signal ended the process."""
+        if self._status is None:
+            try:
+                self._connection.settimeout(0)
+                self._hear()
+            except BlockingIOError:
+                return None
+        return self._status
+
+    @property
+    def returncode(self) -> int | None:
+        return self.poll()
+
+    def send_signal(self, how: int) -> None:
+        """Nothing where it has ended."""
+        if self._descriptor is not None:
+            try:
+                signal.pidfd_send_signal(self._descriptor, how)
+            except ProcessLookupError:
+                return
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+    async def wait(self) -> int:
+        """Until it has ended; the exit status."""
+        async with self._waiting:
+            while (status := self.poll()) is None:
+                await trio.lowlevel.wait_readable(self._connection)
+        self._close()
+        return status
+
+    def wait_in_thread(self, deadline: float) -> int:
+        """The same without trio. Raises TimeoutError past `deadline` seconds."""
+        self._connection.settimeout(deadline)
+        return self._hear()
+
+    def _hear(self) -> int:
+        answer = self._connection.recv(MAXIMUM_ANSWER)
+        if not answer:
+            raise ChildProcessError("tests.commands ended before what it has started")
+        self._status = int(answer)
+        if not self._waiting.locked():  # else who waits is still to see that it is readable
+            self._close()
+        return self._status
+
+    def _close(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+        self._connection.close()
 
 
 def _address() -> Path:
@@ -68,6 +192,8 @@ def _address() -> Path:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 cwd=Path(__file__).parent.parent,
+                env={k: v for k, v in os.environ.items() if not k.startswith(INTERPRETER)}
+                | _INTERPRETERS,
                 start_new_session=True,
             )
             assert process.stdout is not None
@@ -90,49 +216,91 @@ def main(address: str) -> None:
 
     for place in COMMANDS.values():
         import_module(place.partition(":")[0])
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the children
+    for module in ("relay.cli.run", "relay.bridge.app", "relay.router.app"):
+        import_module(module)
+    # What is loaded stays: the children need not look through it, nor copy it for that.
+    gc.collect()
+    gc.freeze()
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(address)
         listener.listen(BACKLOG)
-        threading.Thread(target=_end_with_parent, args=(address,), daemon=True).start()
         print("ready", flush=True)
-        while True:
-            connection, _ = listener.accept()
-            with connection:
-                request, descriptors, _, _ = socket.recv_fds(connection, MAXIMUM_REQUEST, 2)
-                if os.fork() == 0:
-                    listener.close()
-                    _child(connection, json.loads(request), descriptors, main)
-                for descriptor in descriptors:
-                    os.close(descriptor)
-
-
-def _end_with_parent(address: str) -> None:
-    sys.stdin.read()
+        Server(listener, main).serve()
     Path(address).unlink(missing_ok=True)
     Path(address).parent.rmdir()
-    os._exit(0)
 
 
-def _child(
-    connection: socket.socket, request: dict[str, object], descriptors: list[int], relay: object
-) -> None:
-    """Run the command, say its exit status, and end."""
-    status = 1
-    try:
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        null = os.open(os.devnull, os.O_RDONLY)
-        for number, descriptor in enumerate((null, *descriptors)):
-            os.dup2(descriptor, number)
-        os.chdir(str(request["cwd"]))
-        relay(args=request["arguments"], prog_name="relay")  # type: ignore[operator]
-    except SystemExit as end:
-        status = end.code if isinstance(end.code, int) else 1
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        connection.send(str(status).encode())
-        os._exit(status)
+class Server:
+    """Forks for each request, and says of each child how it has ended."""
+
+    def __init__(self, listener: socket.socket, relay: Callable[..., Any]) -> None:
+        self._listener = listener
+        self._relay = relay
+        self._ready = selectors.DefaultSelector()
+        self._children: set[int] = set()  # pidfds
+
+    def serve(self) -> None:
+        """Until standard input ends."""
+        self._ready.register(sys.stdin, selectors.EVENT_READ)
+        self._ready.register(self._listener, selectors.EVENT_READ, self._fork)
+        while True:
+            for key, _ in self._ready.select():
+                if key.fileobj is sys.stdin:
+                    for child in self._children:
+                        signal.pidfd_send_signal(child, signal.SIGKILL)
+                    return
+                key.data()
+
+    def _fork(self) -> None:
+        connection, _ = self._listener.accept()
+        request, descriptors, _, _ = socket.recv_fds(connection, MAXIMUM_REQUEST, 2)
+        pid = os.fork()
+        if pid == 0:
+            self._child(json.loads(request), descriptors)
+        for descriptor in descriptors:
+            os.close(descriptor)
+        child = os.pidfd_open(pid)
+        socket.send_fds(connection, [str(pid).encode()], [child])
+
+        def ended() -> None:
+            self._children.remove(child)
+            self._ready.unregister(child)
+            os.close(child)
+            _, status = os.waitpid(pid, 0)
+            with connection:
+                try:
+                    connection.send(str(os.waitstatus_to_exitcode(status)).encode())
+                except BrokenPipeError:
+                    return  # nobody waits for it any more
+
+        self._children.add(child)
+        self._ready.register(child, selectors.EVENT_READ, ended)
+
+    def _child(self, request: dict[str, Any], descriptors: list[int]) -> None:
+        """Be `relay`, with nothing of this process's but what it has loaded, and end."""
+        status = 1
+        try:
+            os.setsid()
+            null = os.open(os.devnull, os.O_RDONLY)
+            for number, descriptor in enumerate((null, *descriptors)):
+                os.dup2(descriptor, number)
+            os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+            os.chdir(request["cwd"])
+            os.environ.clear()
+            os.environ.update(request["environment"])
+            if request["namespace"] is not None:
+                namespaces.enter(request["namespace"])
+            self._relay(args=request["arguments"], prog_name="relay")
+        except SystemExit as end:
+            status = end.code if isinstance(end.code, int) else int(end.code is not None)
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            # What an interpreter does at its end: a thread that nobody has ended keeps it up.
+            threading._shutdown()  # type: ignore[attr-defined]
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(status)
 
 
 if __name__ == "__main__":

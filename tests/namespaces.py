@@ -8,12 +8,13 @@ A namespace has its loopback up, no route but to its own cables, no name server,
 /etc/hosts what it was given: `ip netns exec` shows it the files of /etc/netns/NAME as its own.
 """
 
+import ctypes
 import ipaddress
 import itertools
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -25,6 +26,17 @@ _NETNS = Path("/etc/netns")
 NO_NAME_SERVER = "nameserver 198.51.100.53\noptions timeout:1 attempts:1\n"
 
 _numbers = itertools.count()
+
+# What stands before a command to run it in a namespace, and then its name.
+_EXEC = ("ip", "netns", "exec")
+
+# linux/sched.h, sys/mount.h
+_CLONE_NEWNS = 0x0002_0000
+_CLONE_NEWNET = 0x4000_0000
+_MS_BIND = 0x1000
+_MS_REC = 0x4000
+_MS_SLAVE = 0x8_0000
+_MNT_DETACH = 2
 
 
 class CannotMakeNamespaces(Exception):
@@ -50,7 +62,7 @@ class Namespace:
     @property
     def inside(self) -> tuple[str, ...]:
         """What stands before a command to run it in here."""
-        return ("ip", "netns", "exec", self.name)
+        return (*_EXEC, self.name)
 
     def ip(self, *arguments: str) -> None:
         """Run `ip` in here."""
@@ -119,6 +131,36 @@ class Namespaces:
 def _no_duplicate_detection(address: str) -> list[str]:
     """An IPv6 address is tentative for a second otherwise, and cannot be used."""
     return ["nodad"] if ":" in address else []
+
+
+def named(inside: Sequence[str]) -> str | None:
+    """The namespace, where it is all that `inside` stands for."""
+    *words, name = inside or ("",)
+    return name if tuple(words) == _EXEC else None
+
+
+def enter(name: str) -> None:
+    """Be in this namespace from now on, a process of one thread: as behind `ip netns exec`.
+
+    Raises OSError.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+
+    def call(function: str, *arguments: object) -> None:
+        if getattr(libc, function)(*arguments) != 0:
+            error = ctypes.get_errno()
+            raise OSError(error, f"{function}: {os.strerror(error)}")
+
+    descriptor = os.open(f"/run/netns/{name}", os.O_RDONLY | os.O_CLOEXEC)
+    call("setns", descriptor, _CLONE_NEWNET)
+    os.close(descriptor)
+    call("unshare", _CLONE_NEWNS)
+    call("mount", b"", b"/", b"none", ctypes.c_ulong(_MS_SLAVE | _MS_REC), None)
+    call("umount2", b"/sys", _MNT_DETACH)
+    call("mount", name.encode(), b"/sys", b"sysfs", ctypes.c_ulong(0), None)
+    for own in (_NETNS / name).iterdir():
+        over = bytes(Path("/etc") / own.name)
+        call("mount", bytes(own), over, b"none", ctypes.c_ulong(_MS_BIND), None)
 
 
 @contextmanager

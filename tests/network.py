@@ -17,6 +17,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ import trustme
 
 from tests import commands
 from tests.interop.peers import Address, free_port
+from tests.namespaces import named
 from tests.wire import Wire, reverse_proxy
 
 LOOPBACK = "127.0.0.1"
@@ -37,8 +39,15 @@ START_DEADLINE = 30.0
 # One command of the command line, a start of the interpreter included.
 COMMAND_DEADLINE = 60.0
 
+# At full size each process starts as a person starts it; otherwise loaded already (tests.commands).
+FULL_SIZE = os.environ.get("RELAY_TEST_FULL") == "1"
+
 # Between two looks at whether something has come true.
 POLL = 0.05
+
+
+# The program, as it is in this tree.
+PROGRAM = (sys.executable, "-m", "relay")
 
 
 class NetworkError(Exception):
@@ -50,15 +59,16 @@ class Site:
     """One Relay process: its configuration, its folder, its log.
 
     `inside` stands before its command and its commands, to run them in a network namespace
-    (tests.namespaces).
+    (tests.namespaces). `program` is what they are of, another build of it perhaps.
     """
 
     name: str
     mode: str
     directory: Path
     port: int
-    process: trio.Process | None = None
+    process: trio.Process | commands.Forked | None = None
     inside: tuple[str, ...] = ()
+    program: tuple[str, ...] = PROGRAM
 
     @property
     def configuration(self) -> Path:
@@ -91,17 +101,20 @@ class Site:
 
     async def start(self) -> None:
         """Start the process and wait until it answers on its Unix socket."""
+        arguments = ["--mode", self.mode, "--config", str(self.configuration)]
         with self.log.open("ab") as sink:
-            self.process = await trio.lowlevel.open_process(
-                [
-                    *(*self.inside, sys.executable, "-m", "relay"),
-                    *("--mode", self.mode, "--config", str(self.configuration)),
-                ],
-                stdin=subprocess.DEVNULL,
-                stdout=sink,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+            if self._forks:
+                self.process = await trio.to_thread.run_sync(
+                    partial(commands.start, arguments, sink, namespace=named(self.inside))
+                )
+            else:
+                self.process = await trio.lowlevel.open_process(
+                    [*self.inside, *self.program, *arguments],
+                    stdin=subprocess.DEVNULL,
+                    stdout=sink,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                )
         with trio.move_on_after(START_DEADLINE):
             while True:
                 if self.process.poll() is not None:
@@ -110,6 +123,12 @@ class Site:
                     return
                 await trio.sleep(POLL)
         raise NetworkError(f"{self.name} did not start\n{self.output()}")
+
+    @property
+    def _forks(self) -> bool:
+        """Whether the program is loaded already, and need only be forked (tests.commands)."""
+        here = not self.inside or named(self.inside) is not None
+        return here and self.program == PROGRAM and not FULL_SIZE and commands.forks_serve()
 
     async def _answers(self) -> bool:
         try:
@@ -147,11 +166,13 @@ class Site:
         return output if check else output + errors
 
     async def _command(self, arguments: list[str]) -> tuple[int, str, str]:
-        if not self.inside:
-            return await trio.to_thread.run_sync(commands.run, arguments, COMMAND_DEADLINE)
+        if self._forks or (not self.inside and self.program == PROGRAM):
+            return await trio.to_thread.run_sync(
+                commands.run, arguments, COMMAND_DEADLINE, named(self.inside)
+            )
         with trio.move_on_after(COMMAND_DEADLINE):
             done = await trio.run_process(
-                [*self.inside, sys.executable, "-m", "relay", *arguments],
+                [*self.inside, *self.program, *arguments],
                 stdin=b"",
                 capture_stdout=True,
                 capture_stderr=True,
@@ -226,12 +247,14 @@ async def network(
     tls: bool = False,
     bridge: dict[str, object] | None = None,
     router: dict[str, object] | None = None,
+    inside: tuple[str, ...] = (),
+    program: tuple[str, ...] = PROGRAM,
 ) -> AsyncIterator[Network]:
     """Start a Bridge behind a TLS reverse proxy, and an enrolled Router for each hospital.
 
     `bridge` and `router` are further keys for their configurations. With `record` the proxy keeps
-    every byte. With `tls` the Bridge does its own TLS, and nothing is between. All processes are
-    ended at the end of the block.
+    every byte. With `tls` the Bridge does its own TLS, and nothing is between. `inside` and
+    `program` are as in Site. All processes are ended at the end of the block.
     """
     authority = trustme.CA()
     server_context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -242,7 +265,8 @@ async def network(
     authority.cert_pem.write_to_path(ca_file)
 
     async with AsyncExitStack() as stack:
-        bridge_site = Site("Bridge", "bridge", directory / "bridge", free_port())
+        site_of = partial(Site, inside=inside, program=program)
+        bridge_site = site_of("Bridge", "bridge", directory / "bridge", free_port())
         wire = await stack.enter_async_context(
             reverse_proxy(server_context, bridge_site.port, record=record)
         )
@@ -272,7 +296,7 @@ async def network(
         await bridge_site.start()
         net = Network(bridge_site, {}, wire, ca_file)
         for hospital in hospitals:
-            site = Site(f"Hospital {hospital}", "router", directory / hospital, free_port())
+            site = site_of(f"Hospital {hospital}", "router", directory / hospital, free_port())
             write_configuration(
                 site,
                 "router",

@@ -392,7 +392,7 @@ async def queued_hospitals(
         for sender in (*senders, DCMTK_SENDER):
             await net.device("A", sender)
         for name, device in running.items():
-            await net.publish("B", name, device.port, "echo,store")
+            await net.publish("B", name, device.port, "echo,store", *device.told)
             await net.grant(owner="B", grantee="A", ae_title=name, services="echo,store")
             await net.routers["A"].relay("destination", "add", name, "--queued")
         yield World(folder, net, running, senders)

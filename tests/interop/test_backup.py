@@ -60,7 +60,7 @@ async def hospitals(directory: Path, *options: str) -> AsyncIterator[There]:
         link(peers.Address(device.port, FAR)) as line,
         network(directory / "net", "A", "B") as net,
     ):
-        await net.publish("B", FAR, line.port, "echo,store")
+        await net.publish("B", FAR, line.port, "echo,store", *device.told)
         await net.grant(owner="B", grantee="A", ae_title=FAR, services="echo,store")
         await net.routers["A"].relay("destination", "add", FAR, "--queued")
         there = There(net, device, line)
