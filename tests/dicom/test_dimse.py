@@ -224,6 +224,16 @@ class TestReader:
             assert reader.feed(command_pdvs(ECHO)[0]) == ECHO
             assert not reader.message_open
 
+    def test_commands_that_are_alike_and_one_that_is_not(self) -> None:
+        """The pending responses to a query are decoded once."""
+        reader = CommandReader()
+        find = a_request(CommandField.C_FIND_RQ)
+        pending, last = (dimse.response_to(find, status) for status in (0xFF00, 0))
+        found = [reader.feed(command_pdvs(command)[0]) for command in (pending, pending, last)]
+        assert found == [pending, pending, last]
+        assert found[0] is found[1]
+        assert reader.feed(command_pdvs(pending)[0]) == pending
+
     def test_interleaved_contexts(self) -> None:
         """FIELD 4: no interleaving of messages' fragments, in the command or in the data set."""
         reader = CommandReader()
