@@ -61,6 +61,9 @@ ALLOWANCE = 0.020
 # those of ten would be 80 MB.
 AT_ONCE, BULK_COUNT, BULK_SIZE = 10, 800, 10_000
 
+# Seconds before the one answer of a second archive: merged, the others are held until it is there.
+LATE = 5.0
+
 # A run that takes longer than this measures a fault.
 DEADLINE = 600.0
 
@@ -232,13 +235,17 @@ async def memory(directory: Path, way: str, runs: int) -> dict[str, Any]:
         peers.pynetdicom_archive(
             directory / "bulky", "--bulky", f"{BULK_COUNT}x{BULK_SIZE}", ae_title="BULKY"
         ) as bulky,
+        peers.pynetdicom_archive(
+            directory / "late", *("--bulky", "1x10", "--slow", str(LATE)), ae_title="LATE"
+        ) as late,
         network(directory / "net", "A", router=settings) as net,
     ):
         router, target = net.routers["A"], net.address("A", FEDERATION)
-        await net.publish("A", "BULKY", bulky.port, "query", "--federation")
+        for peer in (bulky, late):
+            await net.publish("A", peer.ae_title, peer.port, "query", "--federation")
         await net.device("A", VIEWER)
         returned = ("StudyInstanceUID", "StudyComments")
-        await ask(target, BULK_COUNT, returned)
+        await ask(target, BULK_COUNT + 1, returned)
         forget_peak(router.pid)
         before = peak_memory(router.pid)
         for _ in range(runs):
@@ -253,7 +260,7 @@ async def memory(directory: Path, way: str, runs: int) -> dict[str, Any]:
 async def ask_broadly(target: Address, returned: Sequence[str]) -> None:
     """As `ask`; but what the Router says that it could not hold is an answer too."""
     try:
-        await ask(target, BULK_COUNT, returned)
+        await ask(target, BULK_COUNT + 1, returned)
     except RuntimeError as error:
         if "incomplete: BULKY capped" not in str(error):
             raise

@@ -4,8 +4,9 @@
 
 It holds what is in `--serve` when it starts. It matches wildcards, lists of UIDs, ranges of dates
 and times, and names in any component group (PS3.4 §C.2.2.2), by Patient Root and Study Root, and
-keeps the character set of each object in its answers. While the file `--refuse` exists, each
-association is rejected.
+keeps the character set of each object in its answers. With `--model` it takes one of both models
+only, and no query that is not of it. While the file `--refuse` exists, each association is
+rejected.
 """
 
 import argparse
@@ -33,7 +34,16 @@ from pynetdicom.sop_class import (
     Verification,
 )
 
-PENDING, CANCELLED = 0xFF00, 0xFE00
+PENDING, CANCELLED, MISMATCH = 0xFF00, 0xFE00, 0xA900
+
+# By Patient Root, below the PATIENT level: keys of a level above are its unique key alone.
+OF_PATIENT = {"PatientName", "PatientBirthDate", "PatientSex", "IssuerOfPatientID"}
+
+# What is counted of a study: the number of different values.
+COUNTED = {
+    "NumberOfStudyRelatedSeries": "SeriesInstanceUID",
+    "NumberOfStudyRelatedInstances": "SOPInstanceUID",
+}
 
 # What steers a query and matches nothing.
 NO_KEYS = {"SpecificCharacterSet", "QueryRetrieveLevel", "RetrieveAETitle"}
@@ -55,6 +65,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--destination", action="append", default=[], metavar="TITLE=PORT", help="whom it knows"
     )
+    parser.add_argument("--model", choices=["patient", "study"], help="takes only its queries")
     parser.add_argument("--refuse", type=Path, help="while this file is there: reject all")
     parser.add_argument("--slow", type=float, default=0.0, help="seconds before each answer")
     parser.add_argument(
@@ -116,6 +127,9 @@ class Archive:
 
     def find(self, event: Event) -> Iterator[tuple[int, Dataset | None]]:
         identifier = event.identifier
+        if not self.is_of_model(identifier):
+            yield MISMATCH, None
+            return
         answers = self.bulk() if self.bulk_count else self.answers(identifier)
         for answer in answers:
             self.pause.wait(self.options.slow)
@@ -123,6 +137,18 @@ class Archive:
                 yield CANCELLED, None
                 return
             yield PENDING, answer
+
+    def is_of_model(self, identifier: Dataset) -> bool:
+        """Whether a strict archive of `--model` takes it (PS3.4 §C.4.1.2.1)."""
+        at_top = identifier.QueryRetrieveLevel == "PATIENT"
+        match self.options.model:
+            case "study":
+                return not at_top
+            case "patient" if not at_top:
+                patient = values(identifier.get("PatientID"))
+                single = len(patient) == 1 and set(patient[0]).isdisjoint("*?")
+                return single and all(name not in identifier for name in OF_PATIENT)
+        return True
 
     def answers(self, identifier: Dataset) -> Iterator[Dataset]:
         level = identifier.QueryRetrieveLevel
@@ -137,6 +163,9 @@ class Archive:
                     setattr(answer, element.keyword, found)
             if "ModalitiesInStudy" in identifier:
                 answer.ModalitiesInStudy = sorted({held.Modality for held in instances})
+            for name in COUNTED:
+                if name in identifier:
+                    setattr(answer, name, len({held[COUNTED[name]].value for held in instances}))
             answer.QueryRetrieveLevel = level
             answer.SpecificCharacterSet = instances[0].SpecificCharacterSet
             yield answer
@@ -197,16 +226,21 @@ def main() -> None:
     archive = Archive(options)
     entity = AE(ae_title=options.ae_title)
     entity.maximum_associations = 100
-    for abstract_syntax in (
-        Verification,
+    by_patient = (
         PatientRootQueryRetrieveInformationModelFind,
         PatientRootQueryRetrieveInformationModelMove,
         PatientRootQueryRetrieveInformationModelGet,
+    )
+    by_study = (
         StudyRootQueryRetrieveInformationModelFind,
         StudyRootQueryRetrieveInformationModelMove,
         StudyRootQueryRetrieveInformationModelGet,
-    ):
-        entity.add_supported_context(abstract_syntax)
+    )
+    entity.add_supported_context(Verification)
+    for model, abstract_syntaxes in (("patient", by_patient), ("study", by_study)):
+        if options.model in (None, model):
+            for abstract_syntax in abstract_syntaxes:
+                entity.add_supported_context(abstract_syntax)
     entity.add_supported_context(SecondaryCaptureImageStorage, scu_role=True, scp_role=True)
     entity.start_server(
         ("127.0.0.1", options.port),

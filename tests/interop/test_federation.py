@@ -12,7 +12,7 @@ import trio
 
 from tests.interop import archives, peers
 from tests.interop.archives import ARCHIVES, EAST, NORTH, UNIQUE_KEYS, Holdings
-from tests.interop.federated import FEDERATION, INTERN, World, federated
+from tests.interop.federated import FEDERATION, INTERN, World, federated, text_of
 from tests.network import NetworkError
 
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(900)]
@@ -87,6 +87,7 @@ async def test_the_answer_is_what_a_plain_program_computes(
             await who_is_not_granted_sees_nothing_of_it(world)
             await the_federation_is_known_in_its_hospital_only(world)
             await what_would_go_round_is_refused(world)
+            await what_two_hold_is_not_counted(world)
 
 
 def assert_incomplete(status: int, comment: str, titles: list[str], why: str) -> None:
@@ -139,3 +140,23 @@ async def what_would_go_round_is_refused(world: World) -> None:
     ):
         with pytest.raises(NetworkError, match=why):
             await router.relay("device", "add", title, "127.0.0.1", str(port), "--federation")
+
+
+async def what_two_hold_is_not_counted(world: World) -> None:
+    """Numbers of series and objects: of a study in one archive its own, of one in two none."""
+    counts = ["NumberOfStudyRelatedSeries", "NumberOfStudyRelatedInstances"]
+    asked = await world.find("STUDY", {"StudyDate": "20000101-"}, ["StudyInstanceUID", *counts])
+    assert asked.status == 0
+    in_two = {*world.holdings.split, *world.holdings.shared}
+    counted = set()
+    for answer in asked.answers:
+        study = str(answer.StudyInstanceUID)
+        told = [text_of(answer, name) for name in counts]
+        of_it = world.holdings.instances(StudyInstanceUID=study)
+        if study in in_two:
+            assert told == ["", ""], study
+        elif told != ["", ""]:  # dcmqrscp does not count
+            series = {str(data_set.SeriesInstanceUID) for data_set in of_it.values()}
+            assert told == [str(len(series)), str(len(of_it))], study
+            counted.add(study)
+    assert counted == world.holdings.studies_of("EAST", "SOUTH") - in_two

@@ -98,7 +98,7 @@ async def test_streamed_answers_come_before_the_last_archive_has_spoken(tmp_path
     holdings = archives.make(SMALL)
     settings = {"federation.site_wait": 60, "federation.answers": "streamed"}
     with trio.fail_after(600):
-        async with federated(tmp_path, holdings, slow=0.05, settings=settings) as world:
+        async with federated(tmp_path, holdings, slow=0.1, settings=settings) as world:
             pid = world.archives["EAST"].process.pid
             with frozen(pid):
                 asked = await world.find(
@@ -114,3 +114,27 @@ async def test_streamed_answers_come_before_the_last_archive_has_spoken(tmp_path
             asked = await world.find("STUDY", KEYS, RETURNED, cancel_after=1)
             assert asked.status == CANCELLED
             assert 1 <= len(asked.answers) < len(found)
+
+            await a_merged_query_is_cancelled(world, pid)
+
+
+async def a_merged_query_is_cancelled(world: World, pid: int) -> None:
+    """EAST, the last that is asked, freezes in the middle of its answers, and does not hear of it.
+
+    What it has said by then is with the caller; what the others have is held, and comes no more.
+    """
+    await world.restart_a({"federation.answers": "merged"})
+    await world.settled()
+    try:
+        asked = await world.find(
+            *("STUDY", KEYS, RETURNED),
+            cancel_after=1,
+            on_first=lambda: os.killpg(pid, signal.SIGSTOP),
+        )
+    finally:
+        os.killpg(pid, signal.SIGCONT)
+    assert asked.status == CANCELLED
+    uids = {str(answer.StudyInstanceUID) for answer in asked.answers}
+    assert uids
+    assert uids < world.holdings.studies_of("EAST")
+    await eventually(world, (NORTH, EAST, SOUTH), 0)

@@ -5,18 +5,23 @@ from pathlib import Path
 
 import pytest
 import trio
+from pydicom.dataset import Dataset
 
 from tests.interop import archives, peers
-from tests.interop.archives import Holdings, data_sets
-from tests.interop.federated import VIEWER, WS, World, federated
+from tests.interop.archives import NORTH, SOUTH, Holdings, data_sets
+from tests.interop.federated import INTERN, VIEWER, WS, World, federated
 from tests.interop.test_moves import final, originators_of
-from tests.tap import tap
+from tests.tap import messages, tap
 
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(900)]
 
 SMALL, FULL = 60, 600
 
 WARNING = 0xB000
+NOT_OF_THE_SOP_CLASS = 0xA900
+DESTINATION_UNKNOWN = 0xA801
+
+ERROR_COMMENT = 0x0902
 
 
 async def test_split_and_shared_studies_arrive_whole(tmp_path: Path, full_size: bool) -> None:
@@ -33,7 +38,102 @@ async def test_split_and_shared_studies_arrive_whole(tmp_path: Path, full_size: 
                 got = tmp_path / f"got{number}"
                 assert (await get(world, study, got)).status == 0
                 assert_bytes(got, expected, held)
+            await a_patient_arrives_from_all_who_have_a_part(world, held, tmp_path)
+            await who_is_not_granted_gets_nothing_of_it(world, held, tmp_path)
+            await where_it_may_not_go_is_said_here(world)
             await one_owner_dies_between_find_and_move(world, held, tmp_path)
+
+
+async def a_patient_arrives_from_all_who_have_a_part(
+    world: World, held: dict[str, dict[str, bytes]], directory: Path
+) -> None:
+    """Of several studies of two hospitals, of a split one, and of the one issuer that is named."""
+    split = world.holdings.split[2]  # of NORTH and EAST, whose issuer is the same
+    [copied] = {str(i.PatientID) for i in instances(world, StudyInstanceUID=split).values()}
+    issued = f"IssuerOfPatientID={NORTH.issuer}"
+    for patient, more, expected in (
+        ("S1", (), instances(world, PatientID="S1")),
+        (copied, (), instances(world, PatientID=copied)),
+        ("P1", (issued,), instances(world, PatientID="P1", PatientName="MÜLLER1*")),
+    ):
+        keys = ("QueryRetrieveLevel=PATIENT", f"PatientID={patient}", *more)
+        async with tap(world.federation) as near:
+            await peers.movescu(near.address, WS, *keys, options=["-P"], calling=VIEWER)
+        assert final(near) == (0, len(expected), 0, 0), patient
+        assert_bytes(world.workstation.directory, expected, held)
+        forget(world)
+        got = directory / patient
+        result = await peers.getscu(world.federation, got, *keys, options=["-P"], calling=VIEWER)
+        assert result.status == 0, result.output[-2000:]
+        assert_bytes(got, expected, held)
+    keys = ("QueryRetrieveLevel=PATIENT", "PatientID=P1")  # who is two people
+    async with tap(world.federation) as near:
+        await peers.movescu(near.address, WS, *keys, options=["-P"], calling=VIEWER)
+    assert final(near)[0] == NOT_OF_THE_SOP_CLASS
+    assert world.workstation.stored() == []
+
+
+def instances(world: World, **keys: str) -> dict[str, Dataset]:
+    """All that match."""
+    found = world.holdings.instances(**keys)
+    assert found, keys
+    return found
+
+
+async def who_is_not_granted_gets_nothing_of_it(
+    world: World, held: dict[str, dict[str, bytes]], directory: Path
+) -> None:
+    """INTERN may not use SOUTH: what others have of it is all there is."""
+    others = without_south(world.holdings)
+    in_south = world.holdings.studies_of(SOUTH.title)
+    for number, study in enumerate(
+        [
+            next(iter(in_south - world.holdings.studies_of("NORTH", "EAST"))),
+            next(study for study in world.holdings.split if study in in_south),
+            next(study for study in world.holdings.shared if study in in_south),
+        ]
+    ):
+        expected = instances(world, StudyInstanceUID=study).keys() & others
+        assert bool(expected) == bool(number)
+        got = directory / f"intern{number}"
+        await peers.getscu(world.federation, got, *study_keys(study), calling=INTERN)
+        assert_bytes(got, expected, held)
+        async with tap(world.federation) as near:
+            await peers.movescu(near.address, WS, *study_keys(study), calling=INTERN)
+        assert final(near)[1] in (len(expected), None)
+        assert_bytes(world.workstation.directory, expected, held)
+        forget(world)
+
+
+async def where_it_may_not_go_is_said_here(world: World) -> None:
+    """VIEWER is not published with store: so says its own Router, to it and to people."""
+    [study, *_] = sorted(
+        world.holdings.studies_of(SOUTH.title) - world.holdings.studies_of("NORTH", "EAST")
+    )
+    router = world.net.routers["A"]
+    async with tap(world.federation) as near:
+        for destination in (VIEWER, "NOBODY"):
+            await peers.movescu(near.address, destination, *study_keys(study), calling=VIEWER)
+        for association, comment in zip(
+            near.associations,
+            (f"RELAY_A: refuses {VIEWER}; publish with store", "RELAY_A: NOBODY is unknown; see"),
+            strict=True,
+        ):
+            *_, last = messages(bytes(association.answered))
+            assert last.status == DESTINATION_UNKNOWN
+            assert (last.text(ERROR_COMMENT) or "").startswith(comment)
+    # What is asked next has nothing to do with it.
+    assert (await world.find("STUDY", {"StudyInstanceUID": study})).status == 0
+    said = " ".join((await router.relay("doctor", check=False)).split())
+    for destination in (VIEWER, "NOBODY"):
+        assert f"FAIL Move Destination {destination} was refused (A801H): {VIEWER} asked" in said
+    assert f"relay device add {VIEWER} … --publish store" in said
+    assert "FAIL DICOMweb" not in said
+
+
+def without_south(holdings: Holdings) -> set[str]:
+    """UIDs of what NORTH and EAST have."""
+    return {str(of_it.SOPInstanceUID) for of in ("NORTH", "EAST") for of_it in holdings.of[of]}
 
 
 async def one_owner_dies_between_find_and_move(

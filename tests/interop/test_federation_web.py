@@ -181,6 +181,10 @@ async def it_is_told_what_is_missing(web: Viewer, world: World) -> None:
         assert "EAST" in answer.headers["warning"]
         assert "SOUTH" not in answer.headers["warning"]
     world.refuse.unlink()
+    only_south = world.holdings.studies_of("SOUTH") - world.holdings.studies_of("NORTH", "EAST")
+    for viewer, status in ((web, 200), (intern, 404)):
+        answer = await viewer.get(f"/studies/{sorted(only_south)[0]}/metadata")
+        assert answer.status_code == status
     assert "warning" not in (await web.get("/studies", **keys)).headers
 
 
@@ -202,3 +206,8 @@ async def it_stores(world: World, directory: Path) -> None:
     assert kept[str(data_set.SOPInstanceUID)] == peers.data_set_of(directory / "stored.dcm")
     found = await world.find("STUDY", {"StudyInstanceUID": str(data_set.StudyInstanceUID)})
     assert (len(found.answers), found.status) == (1, 0)
+    # By its own URL it is there, too (PS3.18 Table I.1-1).
+    [item] = answer.ReferencedSOPSequence
+    assert item.RetrieveURL.startswith(f"{answer.RetrieveURL}/series/")
+    again = await to_north.get(item.RetrieveURL.removeprefix(to_north.url) + "/metadata")
+    assert [first(row, "00080018") for row in again.json()] == [data_set.SOPInstanceUID]

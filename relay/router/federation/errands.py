@@ -12,10 +12,10 @@ import structlog
 import trio
 
 from relay.dicom.dimse import Priority
-from relay.errors import Outcome, SourceFailed
 from relay.router.devices import Device
 from relay.router.federation.conversing import Cancelling
 from relay.router.federation.federation import Federation
+from relay.router.federation.outcomes import Outcome, SourceFailed, told_of
 from relay.router.federation.planning import Errand, Plan, Retrieve, plan_retrieve
 from relay.router.federation.settings import OnIncomplete
 from relay.router.federation.targets import Target
@@ -25,6 +25,10 @@ log = structlog.get_logger()
 
 # Who ends so is not there: another errand to it would only wait again.
 _GONE = (Outcome.UNREACHABLE, Outcome.SLOW, Outcome.NOT_GRANTED)
+
+
+class RefusedHere(SourceFailed):
+    """This Router does not let it be asked of that owner; the words are this Router's own."""
 
 
 class Way(Protocol):
@@ -40,7 +44,8 @@ class Way(Protocol):
 
 @attrs.define(slots=True, eq=False)
 class Errands:
-    """One retrieve. `troubles` are why something may be missing, by the title of the device."""
+    """One retrieve. `troubles` are why something may be missing, by the title of the device, or of
+    this Router."""
 
     federation: Federation
     caller: Device | None
@@ -103,7 +108,12 @@ class Errands:
             await retrieve.show()
         # A C-CANCEL may come too late to leave anything out.
         left_out = bool(errands) or retrieve.stopped or tally.counts().remaining > 0
-        return self._totals(way, tally, plan, cancelled=cancelling.asked and left_out)
+        totals = self._totals(way, tally, plan, cancelled=cancelling.asked and left_out)
+        if not totals.counts.total:
+            # Who is remembered to hold a study may have nothing of it that is asked for now.
+            for study in self.target.studies:
+                self.federation.found.forget(self.caller, study)
+        return totals
 
     async def _perform(self, way: Way, retrieve: Retrieve, errand: Errand) -> list[Errand]:
         """What others are to be asked for in the place of this owner."""
@@ -128,7 +138,8 @@ class Errands:
         for uid in lost:
             tally.fail(uid)
         if failure is not None and (lost or any(r.instances is None for r in errand.requests)):
-            self.troubles[source.title] = str(failure)
+            here = isinstance(failure, RefusedHere)
+            self.troubles[self._own_title if here else source.title] = str(failure)
         if left or failure is not None:
             for request in errand.requests:
                 for study in request.target.studies:
@@ -142,11 +153,18 @@ class Errands:
             )
         return others
 
+    @property
+    def _own_title(self) -> str:
+        return self.federation.node.ae_title
+
     def _totals(self, way: Way, tally: Tally, plan: Plan, *, cancelled: bool) -> Totals:
         refusal: Refusal | None = None
         if self.troubles:
             unable = Refusal.UNABLE_TO_PERFORM if plan.has_owners else Refusal.UNABLE_TO_COUNT
             refusal = way.refusal or unable
-        words = "; ".join(f"{title}: {why}" for title, why in sorted(self.troubles.items()))
+        own = self._own_title
+        # What can be mended here stands first: there is room for little more in a response.
+        troubles = sorted(self.troubles.items(), key=lambda row: (row[0] != own, row))
+        words = "; ".join(told_of(title, why) for title, why in troubles)
         may_lack = self.federation.settings.on_incomplete is OnIncomplete.SUCCESS
         return tally.totals(cancelled=cancelled, refusal=refusal, words=words, may_lack=may_lack)

@@ -65,14 +65,16 @@ class Found:
         `whole`: they and those of `asked`, all that `caller` may ask, were asked for it by its UID,
         and have answered.
         """
-        before, now = self.owners(caller, study), frozenset(titles)
-        key, until = _key(caller, study), trio.current_time() + FOUND_LIFE
+        key, time = _key(caller, study), trio.current_time()
+        now, until = frozenset(titles), time + FOUND_LIFE
         if whole:
             self._owners[key] = Owners(now, True, now.union(asked), until)
+        elif (before := self._owners.get(key, _NOBODY)).until <= time:
+            self._owners[key] = Owners(now, until=until)
         else:
             # That it is whole is no truer for one more word of an owner.
             until = before.until if before.whole else until
-            self._owners[key] = attrs.evolve(before, titles=before.titles | now, until=until)
+            self._owners[key] = Owners(before.titles | now, before.whole, before.asked, until)
         self._owners.move_to_end(key)
         if len(self._owners) > self._maximum:
             self._owners.popitem(last=False)
@@ -85,6 +87,11 @@ class Found:
     def forget(self, caller: Device | None, study: str) -> None:
         """It is not there, or not all of it: the next one is to ask anew."""
         self._owners.pop(_key(caller, study), None)
+
+    def forget_for_all(self, study: str) -> None:
+        """Somebody has more of it since: whoever retrieves it next asks anew."""
+        for key in [key for key in self._owners if key[1] == study]:
+            del self._owners[key]
 
 
 def _key(caller: Device | None, study: str) -> tuple[str, str]:

@@ -97,7 +97,7 @@ _UNIQUE_KEYS = {
 _LEVELS = tuple(Level)
 
 # Well-known keys of each level but the highest: of one below its own, a query is not narrower.
-_OF_LEVEL = {
+KEYS_OF_LEVEL = {
     Level.STUDY: frozenset(
         {0x0008_0020, 0x0008_0030, 0x0008_0050, 0x0008_0061, 0x0008_0062, 0x0008_0090, 0x0008_1030}
         | {0x0020_000D, 0x0020_0010}
@@ -153,15 +153,18 @@ class Query:
     keys: Dataset = attrs.field(eq=False, repr=False)  # may name a patient
     wanted: frozenset[int] = attrs.field(init=False, repr=False)
     """The tags that the caller asks for."""
+    issuer: str = attrs.field(init=False, eq=False, repr=False)
+    """The key Issuer of Patient ID, as `value` gives it. Each answer is held against it."""
 
     def __attrs_post_init__(self) -> None:
         object.__setattr__(self, "wanted", frozenset(map(int, self.keys.keys())) - _NO_KEYS)
+        object.__setattr__(self, "issuer", self.value(ISSUER_OF_PATIENT_ID))
 
     @property
     def narrows(self) -> bool:
         """Whether some key of its level, or of one above, leaves less than all there is."""
         below = _LEVELS[_LEVELS.index(self.level) + 1 :]
-        ignored = _NOT_NARROWING.union(*(_OF_LEVEL[level] for level in below))
+        ignored = _NOT_NARROWING.union(*(KEYS_OF_LEVEL[level] for level in below))
         return any(is_narrow(element) for element in self.keys if int(element.tag) not in ignored)
 
     def value(self, tag: int) -> str:
@@ -188,7 +191,7 @@ class Query:
     @property
     def asks_issuer(self) -> bool:
         """Whether patients of certain issuers only are meant."""
-        return bool(self.value(ISSUER_OF_PATIENT_ID).strip("*"))
+        return bool(self.issuer.strip("*"))
 
     @property
     def is_by_uid(self) -> bool:
@@ -203,7 +206,7 @@ class Query:
             return
         if not description.issuer:
             raise NotTheIssuer("its Issuer of Patient ID is not declared", known=False)
-        if not matches(self.value(ISSUER_OF_PATIENT_ID), description.issuer):
+        if not matches(self.issuer, description.issuer):
             raise NotTheIssuer("its patients are of another issuer", known=True)
 
     def _converted(self, description: Description) -> dict[int, Attribute]:
@@ -305,7 +308,7 @@ def take_answer(
     read = attributes.read(encoded, transfer_syntax, _read_of(query))
     own_issuer = read.get(ISSUER_OF_PATIENT_ID)
     issuer = _patient_text(own_issuer, read) or description.issuer
-    if query.asks_issuer and not matches(query.value(ISSUER_OF_PATIENT_ID), issuer):
+    if query.asks_issuer and not matches(query.issuer, issuer):
         return None
     if query.level is Level.PATIENT:
         identity = _patient_text(read.get(PATIENT_ID), read)

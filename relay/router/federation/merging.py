@@ -64,28 +64,39 @@ class Merger:
         self._streams = merging is Merging.STREAMED
         self._held: dict[tuple[str, ...], _Held] = {}
 
-    def room_for(self, answered: Answered) -> int:
-        """By how much `size` may grow with it."""
-        return OVERHEAD + (0 if self._streams else len(answered.encoded))
+    def room_for(self, answered: Answered, *, last: bool = False) -> int:
+        """By how much `size` may grow with it; `last` as for `add`."""
+        return OVERHEAD + (0 if self._streams or last else len(answered.encoded))
 
-    def add(self, answered: Answered, source: str, rank: int = 0) -> Answered | None:
-        """One more answer, of `source`. Streamed: it, to be passed on, unless its key was before.
+    def add(
+        self, answered: Answered, source: str, rank: int = 0, *, last: bool = False
+    ) -> Answered | None:
+        """One more answer, of `source`; gives what is to be passed on at once.
 
-        Of several the one of the lowest `rank` counts, whichever comes first, so that the same
-        query has the same answer the next time.
+        Streamed that is the answer itself, unless its key was before. Merged it is what all have
+        to say of it, where `source` is the `last` that is still being asked. Of several the one of
+        the lowest `rank` counts, whichever comes first, so that the same query has the same answer
+        the next time.
         """
         owners = self.owners.setdefault(answered.key, [])
         if source not in owners:
             owners.append(source)
         held = self._held.get(answered.key)
         if held is None:
-            encoded = b"" if self._streams else answered.encoded
+            passes = self._streams or last
+            encoded = b"" if passes else answered.encoded
             self._held[answered.key] = _Held(rank, encoded)
             self.size += OVERHEAD + len(encoded)
-            return answered if self._streams else None
-        if not self._streams and len(owners) > 1:
+            return answered if passes else None
+        if not held.encoded:
+            return None
+        if len(owners) > 1:
             self._unite(held, rank, answered.encoded)
-        return None
+        if not last:
+            return None
+        whole, held.encoded = held.encoded, b""
+        self.size -= len(whole)
+        return Answered(answered.key, whole)
 
     def finish(self) -> Iterator[Answered]:
         """What is held, in the order in which it came; each is let go as it is given."""

@@ -2,8 +2,9 @@
 
 The owner hears the caller's calling AE title and Message ID, so that the Move Originator of what
 it sends is the caller's (PS3.7 §9.1.1). The destination goes as the caller names it: on the way to
-another hospital's device it takes the network's name, and is refused there as in any other call.
-What a device of this hospital is told instead is said in relay.router.federation.outstanding.
+another hospital's device it takes the network's name. One that may not leave this hospital is
+refused here, as in any other call, before another hospital's device is asked. What a device of this
+hospital is told instead is said in relay.router.federation.outstanding.
 """
 
 import attrs
@@ -13,12 +14,16 @@ from relay.dicom import uids
 from relay.dicom.dimse import CommandField, CommandSet, Status
 from relay.dicom.negotiation import AcceptedContext
 from relay.errors import Outcome, RelayError, SourceFailed
+from relay.router.border import no_destination, note_refused_move, unknown_to
+from relay.router.devices import Device
 from relay.router.federation.attributes import TRANSFER_SYNTAXES
 from relay.router.federation.conversing import Answer, Conversation
+from relay.router.federation.errands import RefusedHere
 from relay.router.federation.federation import Federation
 from relay.router.federation.opening import Opened, open_source
 from relay.router.federation.outstanding import Outstanding, outstanding
 from relay.router.federation.planning import Errand, Request, Retrieve
+from relay.router.federation.sources import Source
 from relay.router.federation.totals import Counts, Refusal
 from relay.router.suboperations import COMPLETE_WITH_FAILURES
 from relay.scu import STORE_DEADLINE
@@ -39,23 +44,60 @@ def is_destination(federation: Federation, title: str) -> bool:
     return node.network.directory.owner(published) is not None
 
 
+def no_way_out(federation: Federation, title: str) -> str:
+    """Why other hospitals' devices are not asked to move to `title`; empty: they are."""
+    node = federation.node
+    published = node.names.published(title)
+    if published is not None and node.knowledge().may_be_destination(published):
+        return ""
+    return no_destination(node.names, title)
+
+
+def note_destination(
+    federation: Federation, caller: Device | None, called: str, destination: str, why: str
+) -> None:
+    """Whether the destination of a C-MOVE that `called` was asked for was refused, for people.
+
+    `why` is empty if it was not.
+    """
+    node = federation.node
+    calling = node.ae_title if caller is None else caller.ae_title
+    if why:
+        note_refused_move(node.refusals, calling, called, destination, why)
+    else:
+        node.refusals.forget_move(calling, called, destination)
+
+
 class Moving:
     """Asks owners to send their parts of one C-MOVE to `destination`.
 
-    `refused` are those that do not know the destination, or may not send there.
+    `refused` are those that do not know the destination, or may not send there; `refused_here` is
+    why this Router has not asked other hospitals; empty: it has; None: there was nothing to ask.
     """
 
     def __init__(self, destination: str) -> None:
         self.destination = destination
         self.refused = 0
+        self.refused_here: str | None = None
 
     @property
     def refusal(self) -> Refusal | None:
         """A801, where owners have said so (PS3.4 Table C.4-2)."""
         return Refusal.DESTINATION_UNKNOWN if self.refused else None
 
+    def _check_way_out(self, federation: Federation) -> None:
+        """Raise RefusedHere where other hospitals are not to be asked."""
+        self.refused_here = no_way_out(federation, self.destination)
+        if self.refused_here:
+            self.refused += 1
+            # With both titles within the 64 characters of an Error Comment (PS3.7 §E.1).
+            words = f"refuses {self.destination}; publish with store"
+            raise RefusedHere(words, Outcome.REFUSED)
+
     async def perform(self, retrieve: Retrieve, errand: Errand) -> None:
         """Have all of `errand` sent by its owner. Raises SourceFailed."""
+        if errand.source.device is None:
+            self._check_way_out(retrieve.federation)
         opening = trio.CancelScope()
         with opening, retrieve.cancelling.waking(opening):
             async with open_source(
@@ -75,7 +117,10 @@ class Moving:
                         self.destination,
                         retrieve.message_id,
                     ) as asked:
-                        await _OneMove(retrieve, self, opened, context, request, asked).run()
+                        one = _OneMove(
+                            retrieve, self, errand.source, opened, context, request, asked
+                        )
+                        await one.run()
         retrieve.stopped |= opening.cancelled_caught
 
 
@@ -89,6 +134,7 @@ class _OneMove:
 
     retrieve: Retrieve
     moving: Moving
+    source: Source
     opened: Opened
     context: AcceptedContext
     request: Request
@@ -159,6 +205,7 @@ class _OneMove:
 
     def _end(self, answer: Answer) -> None:
         """The final response. Raises SourceFailed for one that is not of sub-operations."""
+        self._note_destination(answer.status)
         self._show(answer)
         if answer.is_of_suboperations:
             if self.request.instances is None:
@@ -177,8 +224,20 @@ class _OneMove:
         words = f"its C-MOVE ends with status {answer.status:04X}H"
         if answer.status == Status.MOVE_DESTINATION_UNKNOWN:
             self.moving.refused += 1
-            words = f"it does not know {self.asked.destination}, or may not send there (A801H)"
+            # With both titles within the 64 characters of an Error Comment (PS3.7 §E.1).
+            words = f"does not know {self.asked.destination} or may not send"
         raise SourceFailed(words, Outcome.REFUSED)
+
+    def _note_destination(self, status: int) -> None:
+        """Of a device of ours; with another hospital's the call's own border has seen to it."""
+        device, federation = self.source.device, self.retrieve.federation
+        if device is None:
+            return
+        destination, why = self.asked.destination, ""
+        if status == Status.MOVE_DESTINATION_UNKNOWN:
+            by_router = federation.node.devices.get(destination) is None
+            why = unknown_to(device.ae_title, by_router=by_router)
+        note_destination(federation, self.retrieve.caller, device.ae_title, destination, why)
 
     def _settle(self, answer: Answer) -> None:
         """What was planned is there, but for what the owner names, or counts, as failed."""

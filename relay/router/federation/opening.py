@@ -141,6 +141,7 @@ async def open_source(
     except SourceFailed as error:
         if source.known and error.outcome in _FAULTS:
             federation.states.failed(source.published, str(error))
+        node.counts.source_failures[source.published, error.outcome.value] += 1
         log.info(
             "federation's source failed",
             called=source.title,

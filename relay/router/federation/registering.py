@@ -6,7 +6,7 @@ Those with other hospitals are entered where they are relayed, as any call of a 
 import secrets
 
 from relay.router.devices import Device
-from relay.router.live import LiveAssociation, Side
+from relay.router.live import LiveAssociation, Side, Work
 from relay.router.node import Node
 
 
@@ -20,6 +20,7 @@ def caller_entry(node: Node, caller: Device | None, title: str) -> LiveAssociati
         called=title,
         peer=node.identity.fingerprint,
         still_permitted=lambda: _is_there(node, caller),
+        work=Work.FEDERATION,
     )
 
 
@@ -39,6 +40,7 @@ def source_entry(node: Node, caller: Device | None, device: Device) -> LiveAssoc
         called=device.published,
         peer=node.identity.fingerprint,
         still_permitted=still_permitted,
+        work=Work.FEDERATION,
     )
 
 

@@ -13,6 +13,7 @@ from relay.association import Association, Gathering
 from relay.dicom.dimse import CommandSet, is_pending, response_to
 from relay.dicom.negotiation import AcceptedContext
 from relay.dicom.pdu import PDV
+from relay.router.live import LiveAssociation
 
 # Answers to a query that go out in one call: some tens of KiB.
 ANSWERS_AT_ONCE = 64
@@ -44,6 +45,8 @@ class Responder:
         self.finished = trio.Event()
         self.on_cancel: Callable[[], None] | None = None
         self.takes_response: Callable[[CommandSet], bool] | None = None
+        self.entry: LiveAssociation | None = None
+        """The association's in the register, where it has one."""
 
     def cancel(self) -> None:
         """A C-CANCEL of this request has come."""

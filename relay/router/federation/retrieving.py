@@ -9,24 +9,22 @@ One owner is asked after the other, so that the counters are those of one retrie
 hears at most one object at a time.
 """
 
-import structlog
 import trio
 
+from relay.dicom.atoms import AE_TITLE_LENGTH
 from relay.dicom.dimse import CommandSet, Priority, Status, Tag
 from relay.dicom.elements import Encoding, encoding_of
+from relay.router.border import no_destination
 from relay.router.devices import Device
 from relay.router.federation.errands import Errands
 from relay.router.federation.federation import Federation
 from relay.router.federation.getting import STORAGE_CONTEXTS, Getting
 from relay.router.federation.identifiers import Model, QueryRefused
-from relay.router.federation.moving import Moving, is_destination
+from relay.router.federation.moving import Moving, is_destination, note_destination
 from relay.router.federation.responding import Responder
 from relay.router.federation.sinks import Arriving, CallerSink, Sink, Taking
 from relay.router.federation.targets import Target
 from relay.router.federation.totals import Counts, Progress, Refusal, Totals
-from relay.router.refusals import REFUSED_DESTINATION
-
-log = structlog.get_logger()
 
 # The face of retrieving to whoever serves it.
 __all__ = [
@@ -87,20 +85,20 @@ async def retrieve_move(
     Its owners send it there themselves, each as for a C-MOVE of `caller` with this `message_id`.
     Otherwise as `retrieve_get`.
     """
+    title = federation.settings.ae_title
     if not is_destination(federation, destination):
-        status = Refusal.DESTINATION_UNKNOWN
-        words = f"{destination[:64]!r} is neither a device of this hospital nor one in the network"
-        calling = federation.node.ae_title if caller is None else caller.ae_title
-        log.warning("move destination refused", calling=calling, destination=destination)
-        federation.node.refusals.note(
-            calling,
-            federation.settings.ae_title,
-            f"{REFUSED_DESTINATION} {destination[:64]} ({status:04X}H): {words}",
-        )
-        return Totals(status=status, words=words)
+        why = no_destination(federation.node.names, destination)
+        note_destination(federation, caller, title, destination, why)
+        # Within the 64 characters of an Error Comment (PS3.7 §E.1).
+        own, named = federation.node.ae_title, destination[:AE_TITLE_LENGTH] or "''"
+        words = f"{own}: {named} is unknown; see relay doctor"
+        return Totals(status=Refusal.DESTINATION_UNKNOWN, words=words)
     moving = Moving(destination)
     errands = Errands(federation, caller, target, message_id, priority, progress)
-    return await errands.run(moving, cancelled)
+    totals = await errands.run(moving, cancelled)
+    if moving.refused_here is not None:
+        note_destination(federation, caller, title, destination, moving.refused_here)
+    return totals
 
 
 async def serve_get(
@@ -113,10 +111,11 @@ async def serve_get(
     )
     responder.takes_response = sink.answered
     try:
+        target = _target(responder, identifier)
         totals = await retrieve_get(
             federation,
             device,
-            _target(responder, identifier),
+            target,
             sink,
             message_id=responder.request.message_id,
             priority=priority,
@@ -126,6 +125,7 @@ async def serve_get(
     except QueryRefused as refused:
         await responder.send(refused.status, extra={Tag.ERROR_COMMENT: refused.comment})
     else:
+        _audit(federation, responder, target, totals)
         await _finish(responder, totals)
 
 
@@ -134,10 +134,11 @@ async def serve_move(
 ) -> None:
     """Answer one C-MOVE-RQ, as `serve_get` does a C-GET-RQ."""
     try:
+        target = _target(responder, identifier)
         totals = await retrieve_move(
             federation,
             device,
-            _target(responder, identifier),
+            target,
             responder.request.move_destination or "",
             message_id=responder.request.message_id,
             priority=_priority(responder.request),
@@ -147,6 +148,7 @@ async def serve_move(
     except QueryRefused as refused:
         await responder.send(refused.status, extra={Tag.ERROR_COMMENT: refused.comment})
     else:
+        _audit(federation, responder, target, totals)
         await _finish(responder, totals)
 
 
@@ -167,6 +169,19 @@ def _shown_by(responder: Responder) -> Progress:
         await responder.send(Status.PENDING, extra=counts.elements())
 
     return show
+
+
+def _audit(federation: Federation, responder: Responder, target: Target, totals: Totals) -> None:
+    """Have the audit know what came of it."""
+    if responder.entry is not None:
+        federation.node.auditing.retrieved(
+            responder.entry,
+            responder.request.move_destination or "",
+            target.studies,
+            stored=totals.completed + totals.warning,
+            failed=totals.failed,
+            why=totals.words,
+        )
 
 
 async def _finish(responder: Responder, totals: Totals) -> None:

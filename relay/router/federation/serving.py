@@ -39,6 +39,8 @@ from relay.router.federation.federation import Federation
 from relay.router.federation.find import serve_find
 from relay.router.federation.identifiers import Model
 from relay.router.federation.responding import Responder
+from relay.router.live import LiveAssociation
+from relay.router.witness import Asked
 from relay.scu import MAXIMUM_IDENTIFIER
 
 log = structlog.get_logger()
@@ -51,15 +53,21 @@ Operation = Callable[[Federation, Device | None, Responder, bytes], Awaitable[No
 
 
 async def serve(
-    federation: Federation, near: Association, device: Device | None, request: AAssociateRQ
+    federation: Federation,
+    near: Association,
+    device: Device | None,
+    request: AAssociateRQ,
+    entry: LiveAssociation | None = None,
 ) -> None:
     """Serve the association that `device` asks for with `request`; None: our own command line.
+
+    `entry` is what the register has of it.
 
     Raises RemoteProtocolError for what the device does wrong; whoever catches it aborts.
     """
     ac = answer(request)
     await near.send(ac)
-    serving = _Serving(federation, near, device, accepted_contexts(request, ac))
+    serving = _Serving(federation, near, device, accepted_contexts(request, ac), entry)
     fault: RemoteProtocolError | None = None
     async with trio.open_nursery() as nursery:
         try:
@@ -109,7 +117,9 @@ class _Serving:
         near: Association,
         device: Device | None,
         contexts: dict[int, AcceptedContext],
+        entry: LiveAssociation | None,
     ) -> None:
+        self._entry = entry
         self._federation = federation
         self._near = near
         self._device = device
@@ -194,6 +204,7 @@ class _Serving:
         responder = Responder(
             self._near, self._writing, list(self._contexts.values()), context, request
         )
+        responder.entry = self._entry
         operation = _operation(request, context)
         if isinstance(operation, Status):
             await responder.send(operation)
@@ -203,6 +214,9 @@ class _Serving:
                 extra={Tag.ERROR_COMMENT: "no identifier, or one that is too long"},
             )
         else:
+            if self._entry is not None and request.command_field == CommandField.C_FIND_RQ:
+                syntax = context.transfer_syntax
+                self._entry.witness.asked(Asked(context.abstract_syntax, data_set, syntax))
             self._current = responder
             self._scopes[responder] = trio.CancelScope()
             nursery.start_soon(self._operate, operation, responder, data_set)

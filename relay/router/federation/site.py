@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from math import inf
 
 import attrs
+import structlog
 import trio
 
 from relay.association import Association, receive_some
@@ -38,9 +39,12 @@ from relay.router.federation.identifiers import (
     Unrepresentable,
     take_answer,
 )
+from relay.router.federation.models import NotOfTheModel, by_model, models_of
 from relay.router.federation.opening import open_source
 from relay.router.federation.sources import Description, Source
 from relay.scu import MAXIMUM_IDENTIFIER
+
+log = structlog.get_logger()
 
 # For a device to end after a C-CANCEL, which it may also not heed.
 CANCEL_WAIT = 5.0
@@ -49,8 +53,8 @@ CANCEL_WAIT = 5.0
 # longer than this, and a device must not hold its place in line for hours with an answer a minute.
 LONGEST_SEARCH = 600.0
 
-# Answers that are taken in without letting anybody else do something: some milliseconds.
-ANSWERS_AT_ONCE = 64
+# Answers that are taken in without letting anybody else do something: less than a millisecond.
+ANSWERS_AT_ONCE = 8
 
 # Beyond its time for a first answer: what it was slow with may have more to say of it by then.
 GRACE = 0.2
@@ -97,12 +101,15 @@ class Site:
         self._scope = trio.CancelScope()  # all of it
         self._first = trio.CancelScope()  # the wait for its first word
         self._receiving = trio.CancelScope()
+        self.is_own = source.device is not None
+        self.begun = trio.Event()  # the C-FIND-RQ is out, or it has ended before
         self._asked = False  # the C-FIND-RQ is out
         self._cancelled = False  # the caller wants no more
         self._told = False  # a C-CANCEL is out
         self._until = inf  # for its last word
         self._capped = ""  # why no more is taken of it
-        self._taken = self._unreadable = 0
+        self._lacks = False  # keys that it could not be asked for
+        self._answers = self._taken = self._unreadable = 0
 
     async def run(self) -> None:
         """Ask it, and release what that took. Never raises what is the device's fault."""
@@ -131,6 +138,7 @@ class Site:
 
     def _settle(self, outcome: Outcome, words: str = "") -> None:
         self._first.cancel()
+        self.begun.set()
         if self._settled is not None:
             settled, self._settled = self._settled, None
             settled(Said(self._source, outcome, words))
@@ -155,7 +163,7 @@ class Site:
             try:
                 self._query.check_issuer(described.description)
             except NotTheIssuer as error:
-                self._settle(Outcome.COMPLETE if error.known else Outcome.UNABLE, str(error))
+                self._not_asked(Outcome.COMPLETE if error.known else Outcome.UNABLE, error)
                 return
         failure: RelayError | None = None
         async with trio.open_nursery() as nursery:
@@ -168,17 +176,24 @@ class Site:
         if failure is not None:
             raise failure
 
+    def _not_asked(self, outcome: Outcome, error: RelayError) -> None:
+        log.info("federation's source not asked", called=self._source.title, why=str(error))
+        self._settle(outcome, str(error))
+
     async def _open(self, described: "_Describing") -> None:
-        proposed = [(self._query.model.find, TRANSFER_SYNTAXES)]
+        finds = [model.find for model in models_of(self._query)]
+        proposed = [(find, TRANSFER_SYNTAXES) for find in finds]
         async with open_source(self._federation, self._caller, self._source, proposed) as opened:
-            context = opened.context(self._query.model.find)
+            context = opened.context(*finds)
             await described.done.wait()
             description = described.description
             try:
-                identifier = self._query.for_source(description, context.transfer_syntax)
-            except (Unrepresentable, NotTheIssuer) as error:
-                self._settle(Outcome.UNABLE, str(error))
+                asked = by_model(self._query, context.abstract_syntax)
+                identifier = asked.for_source(description, context.transfer_syntax)
+            except (Unrepresentable, NotTheIssuer, NotOfTheModel) as error:
+                self._not_asked(Outcome.UNABLE, error)
                 return
+            self._lacks = not self._query.wanted <= asked.wanted
             try:
                 await self._find(opened.association, context, identifier, description)
             except RemoteProtocolError:
@@ -198,6 +213,7 @@ class Site:
         await association.send(command, end_of_message=False)
         await association.send(PDV(context.id, False, True, identifier))
         self._asked = True
+        self.begun.set()
         messages = _Messages(context.id)
         while True:
             for atom in await self._receive(association, context):
@@ -208,7 +224,6 @@ class Site:
                 if not is_pending(response.status):
                     self._end(response.status)
                     return
-                self._first.cancel()
                 await self._answer(response.status, data_set, context, description)
                 if self._capped and not self._told:
                     await self._tell(association, context)
@@ -216,14 +231,18 @@ class Site:
     async def _answer(
         self, status: int, data_set: bytes, context: AcceptedContext, description: Description
     ) -> None:
+        if not self._answers:
+            self._first.cancel()
+        self._answers += 1
         if self._told or self._cancelled:
             return
         if self._taken == self._maximum:
             self._capped = f"it has more than {self._maximum} answers"
             return
         self._taken += 1
-        if not self._taken % ANSWERS_AT_ONCE:
-            # One read may bring a thousand: the first answer of another device waits meanwhile.
+        if self._taken % ANSWERS_AT_ONCE == 2:
+            # One read may bring a thousand: the caller waits for the first, and whoever sets up the
+            # next association for his turn.
             await trio.lowlevel.checkpoint()
         try:
             answered = take_answer(
@@ -237,6 +256,8 @@ class Site:
         except ValueError:
             self._unreadable += 1
             return
+        if self._lacks:
+            status = Status.PENDING_WITHOUT_OPTIONAL_KEYS
         if answered is not None and not await self._take(answered, status):
             self._capped = "it has more answers than this Router can hold now"
 

@@ -45,8 +45,8 @@ class Catalogue:
     `speaks`: the transfer syntax that it accepts. `gate`: no answer before it is set.
     `silent_after`: so many answers, and it says no more. `gone_after`: ... and the connection is
     lost. `heeds_cancel`: whether a C-CANCEL ends it. `endless`: its last answer again and again.
-    `status`, `pending`: its statuses. `accepts`: whether it takes the context. `frozen`: it takes
-    the connection, and that is all. `raw`: what it sends in place of answers.
+    `status`, `pending`: its statuses. `accepts`: whether it takes contexts; `models`: whose.
+    `frozen`: it takes the connection, and that is all. `raw`: what it sends in place of answers.
     """
 
     answers: Sequence[Dataset] = ()
@@ -59,6 +59,7 @@ class Catalogue:
     status: int = Status.SUCCESS
     pending: int = Status.PENDING
     accepts: bool = True
+    models: Sequence[Model] = tuple(Model)
     frozen: bool = False
     raw: Sequence[bytes] = ()
     heard: list[Dataset] = attrs.field(factory=list)
@@ -112,7 +113,7 @@ class Catalogue:
             nursery.cancel_scope.cancel()
 
     def _accept(self, context: PresentationContext) -> str | ContextResult | None:
-        if Model.of(context.abstract_syntax) is None or not self.accepts:
+        if Model.of(context.abstract_syntax) not in self.models or not self.accepts:
             return None
         assert self.speaks in context.transfer_syntaxes
         return self.speaks

@@ -89,3 +89,14 @@ async def test_it_forgets() -> None:
     found.forget(WS, "1.2")
     found.forget(WS, "1.2")
     assert not found.owners(WS, "1.2").titles
+
+
+async def test_what_has_grown_is_forgotten_for_all_who_asked() -> None:
+    found = Found()
+    for caller in (WS, None):
+        for study in ("1.2", "1.2.3"):
+            found.note(caller, study, ["A"], whole=True)
+    found.forget_for_all("1.2")
+    for caller in (WS, None):
+        assert not found.owners(caller, "1.2").titles
+        assert found.owners(caller, "1.2.3").titles

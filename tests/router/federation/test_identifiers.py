@@ -329,29 +329,18 @@ def test_a_patient_of_another_issuer_is_no_answer() -> None:
 @pytest.mark.parametrize("syntax", [EXPLICIT, IMPLICIT])
 def test_an_answer_has_what_was_asked_for_and_who_retrieves(syntax: str) -> None:
     query = study(PatientName="", PatientID="", StudyInstanceUID="")
-    found = answered(
-        query,
-        NOBODY,
-        syntax,
-        SpecificCharacterSet="ISO_IR 100",
-        QueryRetrieveLevel="STUDY",
-        RetrieveAETitle="PACS_B",
-        PatientName="Müller",
-        PatientID="7",
-        PatientSex="F",
-        StudyInstanceUID="1.2",
-        NumberOfStudyRelatedInstances="3",
-    )
+    passed_on = {
+        "SpecificCharacterSet": "ISO_IR 100",
+        "QueryRetrieveLevel": "STUDY",
+        "PatientName": "Müller",
+        "PatientID": "7",
+        "StudyInstanceUID": "1.2",
+    }
+    others = {"RetrieveAETitle": "PACS_B", "PatientSex": "F", "NumberOfStudyRelatedInstances": "3"}
+    found = answered(query, NOBODY, syntax, **passed_on, **others)
     assert found is not None
     assert found.key == ("1.2",)
-    assert decoded(found.encoded) == dataset(
-        SpecificCharacterSet="ISO_IR 100",
-        QueryRetrieveLevel="STUDY",
-        RetrieveAETitle="FEDERATION",
-        PatientName="Müller",
-        PatientID="7",
-        StudyInstanceUID="1.2",
-    )
+    assert decoded(found.encoded) == dataset(RetrieveAETitle="FEDERATION", **passed_on)
     assert decoded(reencode(found.encoded, syntax), syntax) == decoded(found.encoded)
     assert "Müller" not in repr(found)
     assert "1.2" not in repr(found)

@@ -95,6 +95,26 @@ def test_streamed_gives_the_first_of_each_at_once() -> None:
     assert merger.size == 0
 
 
+def test_what_the_last_has_to_say_is_passed_on_at_once() -> None:
+    """Nobody else can add to it any more: its own, and what was held of the same entity."""
+    merger = Merger(ASKED)
+    for uid in ("1.1", "1.2"):
+        held = answered(ASKED, StudyInstanceUID=uid, ModalitiesInStudy="CT")
+        assert merger.add(held, "ONE") is None
+    for uid, united in (("1.2", ["CT", "MR"]), ("1.3", "MR")):
+        found = answered(ASKED, StudyInstanceUID=uid, ModalitiesInStudy="MR")
+        before, room = merger.size, merger.room_for(found, last=True)
+        passed = merger.add(found, "TWO", 1, last=True)
+        assert merger.size <= before + room
+        assert passed is not None
+        assert passed.key == (uid,)
+        assert decoded(passed.encoded).ModalitiesInStudy == united
+        assert merger.add(found, "TWO", 1, last=True) is None
+    assert merger.owners == {("1.1",): ["ONE"], ("1.2",): ["ONE", "TWO"], ("1.3",): ["TWO"]}
+    assert [one.key for one in merger.finish()] == [("1.1",)]
+    assert merger.size == 0
+
+
 def test_what_a_device_says_twice_counts_once() -> None:
     merger = Merger(ASKED)
     for _ in range(2):

@@ -2,13 +2,15 @@ from pathlib import Path
 
 import pytest
 import trio
+from structlog.testing import capture_logs
 
+from relay.dicom.atoms import AE_TITLE_LENGTH
 from relay.dicom.dimse import CommandField, Status
 from relay.router.devices import Device
 from relay.router.federation.identifiers import Level
 from relay.router.federation.moving import is_destination
 from relay.router.federation.retrieving import Target, retrieve_move
-from relay.router.federation.totals import Totals
+from relay.router.federation.totals import MAXIMUM_COMMENT, Totals
 from tests.router.federation.archives import Archive, Shown, Stored, numbers, series_of, site
 
 STUDY = Target(level=Level.STUDY, studies=("1.2",))
@@ -72,8 +74,45 @@ async def test_a_destination_that_nobody_knows_is_refused_here(
             tmp_path / f"d{destination}", sent, {"PACS": archive}, destination=destination
         )
         assert totals.status == Status.MOVE_DESTINATION_UNKNOWN
-        assert totals.words
+        title = destination or "''"
+        assert totals.words == f"RELAY: {title} is unknown; see relay doctor"
+        assert not destination or fits(totals.words, "RELAY", destination)
     assert archive.requests == []
+
+
+async def test_it_is_told_to_people_until_it_is_known(tmp_path: Path) -> None:
+    archive = Archive(series_of("1.2", 1, 3), destinations=frozenset())
+    with trio.fail_after(30), capture_logs() as logs:
+        async with site(tmp_path, {"PACS": archive}) as here:
+            refusals = here.federation.node.refusals
+
+            def told() -> list[tuple[str, str, str]]:
+                return [(r.called, r.destination, r.why) for r in refusals]
+
+            await retrieve_move(here.federation, here.caller, STUDY, "NOBODY")
+            await retrieve_move(here.federation, here.caller, STUDY, "WS")
+            own, nobody = told()
+            assert own == (
+                "PACS",
+                "WS",
+                "PACS does not know it: enter it there, with its host and port",
+            )
+            assert nobody[:2] == ("FEDERATION", "NOBODY")
+            assert "relay alias add LOCAL PUBLISHED" in nobody[2]
+            noted = [row for row in logs if row["event"] == "move destination refused"]
+            assert [row["why"] for row in noted] == [nobody[2], own[2]]
+            archive.destinations = frozenset({"WS"})
+            archive.sends_to = lambda where, one: None
+            totals = await retrieve_move(here.federation, here.caller, STUDY, "WS")
+            assert numbers(totals) == (0, 3, 0, 0)
+            assert told() == [nobody]
+
+
+def fits(words: str, *titles: str) -> bool:
+    """Whether it would fit an Error Comment with titles of 16 characters (PS3.7 §E.1: LO)."""
+    for title in titles:
+        words = words.replace(title, "A" * AE_TITLE_LENGTH)
+    return len(words) <= MAXIMUM_COMMENT
 
 
 async def test_a_destination_that_the_owner_does_not_know(
@@ -82,7 +121,8 @@ async def test_a_destination_that_the_owner_does_not_know(
     archive = Archive(series_of("1.2", 1, 3), destinations=frozenset())
     totals = await moved(tmp_path, sent, {"PACS": archive})
     assert totals.status == Status.MOVE_DESTINATION_UNKNOWN
-    assert "PACS: it does not know WS" in totals.words
+    assert totals.words == "PACS: does not know WS or may not send"
+    assert fits(totals.words, "PACS", "WS")
 
 
 async def test_a_split_study_comes_from_both_and_what_is_twice_comes_once(

@@ -21,6 +21,7 @@ from relay.router.federation.retrieving import Target, retrieve_get, retrieve_mo
 from relay.router.federation.serving import serve
 from relay.router.federation.settings import FederationSettings
 from relay.router.federation.targets import read_text
+from relay.router.federation.totals import MAXIMUM_COMMENT
 from relay.router.suboperations import FAILED_SOP_INSTANCE_UID_LIST
 from relay.signalling import messages
 from tests.association_pairs import pair
@@ -39,6 +40,7 @@ from tests.router.federation.archives import (
 )
 
 STUDY = Target(level=Level.STUDY, studies=("1.2",))
+MOVE_RQ = CommandField.C_MOVE_RQ
 GET, MOVE = uids.STUDY_ROOT_GET, uids.STUDY_ROOT_MOVE
 LARGE = bytes(range(256)) * 16 * 1024  # 4 MiB
 
@@ -280,9 +282,26 @@ async def test_from_another_hospital(tmp_path: Path) -> None:
             totals = await retrieve_get(federation, caller, STUDY, shelf, message_id=9)
             assert numbers(totals) == (0, 3, 0, 0)
             assert shelf.objects == by_uid(held)
+            # Nobody else's objects come to what is not published: the archive is not asked.
+            asked = len(archive.requests)
+            totals = await retrieve_move(federation, caller, STUDY, "WS", message_id=9)
+            assert numbers(totals)[:2] == (Status.MOVE_DESTINATION_UNKNOWN, 0)
+            assert totals.words == "RELAY_A: refuses WS; publish with store"
+            longest = totals.words.replace("RELAY_A", "A" * 16).replace("WS", "B" * 16)
+            assert len(longest) <= MAXIMUM_COMMENT
+            assert all(r.command_field != MOVE_RQ for r in archive.requests[asked:])
+            (refusal,) = both.a.refusals
+            assert (refusal.calling, refusal.called) == ("WS", "FEDERATION")
+            assert refusal.destination == "WS"
+            assert "relay device add WS … --publish store" in refusal.why
+            # What comes from an archive next door says nothing of it.
+            other = Target(level=Level.STUDY, studies=("1.9",))
+            assert (await retrieve_move(federation, caller, other, "WS")).status == 0
+            assert list(both.a.refusals) == [refusal]
             await both.publish(Device("WS", "127.0.0.1", 104, services=frozenset({"store"})))
             totals = await retrieve_move(
                 federation, asked_by(federation, "WS"), STUDY, "WS", message_id=9
             )
             assert numbers(totals) == (0, 3, 0, 0)
+            assert not list(both.a.refusals)
     assert {r.message_id for r in archive.requests if r.command_field != 0x20} == {9}

@@ -12,7 +12,8 @@ from relay.router.devices import Device
 from relay.router.federation.federation import Federation
 from relay.router.federation.held import Held
 from relay.router.federation.identifiers import Model, QueryRefused
-from relay.router.federation.searching import Answer, Search, search
+from relay.router.federation.merging import OVERHEAD
+from relay.router.federation.searching import GATHERED, Answer, Search, search
 from relay.router.federation.settings import FederationSettings, Merging
 from relay.signalling.messages import Granted
 from tests.router.fakes import two_hospitals
@@ -78,6 +79,37 @@ async def test_merged_holds_back_until_the_last_has_answered(tmp_path: Path) -> 
             assert b.gate is not None
             b.gate.set()
             assert sorted(uids([answer async for answer in found])) == ["1.1", "1.3"]
+
+
+async def test_merged_passes_on_what_the_last_has_to_say(tmp_path: Path) -> None:
+    """Some at a time, and in one piece with what was held of the same."""
+    many = [BOTH_B, *(study(f"2.{n}", PatientID="7") for n in range(GATHERED + 3))]
+    a, b = Catalogue([ONE, BOTH_A]), Catalogue(many, gate=trio.Event(), silent_after=GATHERED + 2)
+    query = asks(ModalitiesInStudy="", NumberOfStudyRelatedInstances="")
+    with trio.fail_after(LIMIT):
+        async with (
+            federated(tmp_path, {"A": a, "B": b}) as (federation, caller),
+            search(federation, caller, query) as found,
+        ):
+            while not found.said:
+                await trio.sleep(0.001)
+            held = federation.held.size
+            assert b.gate is not None
+            b.gate.set()
+            first = await found.some()
+            assert len(first) >= GATHERED
+            assert first[0].owners == ("A", "B")
+            united = decoded(first[0].encoded)
+            assert united.ModalitiesInStudy == ["CT", "SR"]
+            assert united.NumberOfStudyRelatedInstances is None
+            assert all(answer.owners == ("B",) for answer in first[1:])
+            await b.silent.wait()
+            with trio.move_on_after(0.05) as early:
+                await found.some()
+            assert early.cancelled_caught  # two more have come, and wait for others
+            assert federation.held.size < held + (GATHERED + 3) * OVERHEAD
+            found.cancel()
+            assert not await found.some()
 
 
 async def test_streamed_passes_on_what_comes(tmp_path: Path) -> None:
@@ -189,11 +221,15 @@ async def test_nobody_listens(tmp_path: Path) -> None:
 
 async def test_memory_of_all_merged_searches_is_bounded(tmp_path: Path) -> None:
     many = [study(f"1.{n}", PatientID="7", StudyDescription="x" * 60) for n in range(100)]
-    a, b = Catalogue(many), Catalogue([TWO])
+    a, b = Catalogue(many), Catalogue([TWO], gate=trio.Event())
     with trio.fail_after(LIMIT):
         async with federated(tmp_path, {"A": a, "B": b}) as (federation, caller):
             federation.held = Held(20_000)
             async with search(federation, caller, asks(StudyDescription="")) as found:
+                while not found.said:
+                    await trio.sleep(0.001)
+                assert b.gate is not None
+                b.gate.set()
                 answers = [answer async for answer in found]
                 assert 10 < len(answers) < 50
                 assert outcomes(found)["A"] is Outcome.CAPPED
@@ -245,7 +281,8 @@ async def test_streamed_holds_no_more_bytes_than_it_has_room_for(
 async def test_cancel_ends_all(
     tmp_path: Path, merging: Merging, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("relay.router.federation.site.CANCEL_WAIT", 0.2)
+    # Long enough for who heeds it beside one that never stops.
+    monkeypatch.setattr("relay.router.federation.site.CANCEL_WAIT", 3.0)
     heeding = Catalogue([ONE, TWO], silent_after=2)
     deaf = Catalogue([BOTH_A], silent_after=1, heeds_cancel=False)
     sending = Catalogue([ONE], endless=True, silent_after=None)
@@ -447,3 +484,67 @@ async def test_ours_and_another_hospital_s(tmp_path: Path) -> None:
                 (said,) = found.incomplete
                 assert (said.source.title, said.outcome) == ("PACS", Outcome.UNREACHABLE)
             both.bridge.caller.connected = True
+
+
+# --- devices of one information model -------------------------------------------------------------
+
+
+async def test_a_patient_s_studies_are_one_patient(tmp_path: Path) -> None:
+    """Asked of a device that takes Study Root only, at its STUDY level."""
+    of_studies = Catalogue(
+        [
+            study("1.1", PatientID="7", PatientName="DOE^J"),
+            study("1.2", PatientID="7", PatientName="DOE^J"),
+            study("1.3", PatientID="8", PatientName="DOE^K"),
+        ],
+        models=[Model.STUDY_ROOT],
+    )
+    of_both = Catalogue([dataset(QueryRetrieveLevel="PATIENT", PatientID="7", PatientName="J")])
+    keys = {"PatientID": "", "PatientName": "DOE*", "NumberOfPatientRelatedStudies": ""}
+    query = asks("PATIENT", Model.PATIENT_ROOT, **keys, StudyDate="20200101")
+    fields = {title: {"issuer": title} for title in ("STUDIES", "BOTH")}
+    with trio.fail_after(LIMIT):
+        async with (
+            federated(tmp_path, {"STUDIES": of_studies, "BOTH": of_both}, fields=fields) as (
+                federation,
+                caller,
+            ),
+            search(federation, caller, query) as found,
+        ):
+            answers = [answer async for answer in found]
+            assert found.incomplete == []
+    by_owner = {
+        (answer.owners, decoded(answer.encoded).PatientID): answer.status for answer in answers
+    }
+    assert by_owner == {
+        (("STUDIES",), "7"): Status.PENDING_WITHOUT_OPTIONAL_KEYS,
+        (("STUDIES",), "8"): Status.PENDING_WITHOUT_OPTIONAL_KEYS,
+        (("BOTH",), "7"): Status.PENDING,
+    }
+    assert {decoded(answer.encoded).QueryRetrieveLevel for answer in answers} == {"PATIENT"}
+    (asked,) = of_studies.heard
+    assert asked.QueryRetrieveLevel == "STUDY"
+    assert asked.PatientName == "DOE*"
+    assert "StudyInstanceUID" in asked
+    assert "StudyDate" not in asked
+    assert "NumberOfPatientRelatedStudies" not in asked
+
+
+async def test_one_that_takes_patient_root_only_is_asked_for_one_patient(tmp_path: Path) -> None:
+    of_patients = Catalogue([ONE], models=[Model.PATIENT_ROOT])
+    with trio.fail_after(LIMIT):
+        async with federated(tmp_path, {"A": of_patients, "B": Catalogue([TWO])}) as (
+            federation,
+            caller,
+        ):
+            async with search(federation, caller, asks(PatientName="")) as found:
+                assert sorted(uids([answer async for answer in found])) == ["1.1", "1.3"]
+                assert found.incomplete == []
+            async with search(federation, caller, asks(PatientID="7*")) as found:
+                assert uids([answer async for answer in found]) == []
+                (said,) = found.incomplete
+                assert (said.source.title, said.outcome) == ("A", Outcome.UNABLE)
+                assert "Patient Root only" in said.words
+    (asked,) = of_patients.heard
+    assert (asked.QueryRetrieveLevel, asked.PatientID) == ("STUDY", "7")
+    assert "PatientName" not in asked

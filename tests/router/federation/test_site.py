@@ -15,10 +15,11 @@ from relay import scu
 from relay.dicom import negotiation
 from relay.dicom.negotiation import accepted_contexts
 from relay.errors import Outcome, SourceFailed
+from relay.router.devices import Device
 from relay.router.federation import searching, site
 from relay.router.federation.federation import Federation
 from relay.router.federation.opening import Opened
-from relay.router.federation.searching import search
+from relay.router.federation.searching import OWN_FIRST, search
 from relay.router.federation.settings import FederationSettings, Merging
 from relay.router.federation.site import CANCEL_WAIT, GRACE, LONGEST_SEARCH, Said
 from relay.router.federation.sources import Description, Source
@@ -35,11 +36,15 @@ class Sources:
     """Which there are, and what is known of them after `describing` seconds."""
 
     titles: list[str]
+    own: list[str] = attrs.field(factory=list)
     describing: float = 0.0
     left_out: list[str] = attrs.field(factory=list)
 
     def of(self, caller: object) -> list[Source]:
-        return [Source(title, title, "there", None, True) for title in self.titles]
+        return [
+            Source(t, t, "there", Device(t, "pacs") if t in self.own else None, True)
+            for t in self.titles
+        ]
 
     async def describe(self, source: Source, caller: object) -> Description:
         await trio.sleep(self.describing)
@@ -57,6 +62,7 @@ class World:
     closing: dict[str, float] = attrs.field(factory=dict)
     released: list[str] = attrs.field(factory=list)  # in peace, after `closing` seconds
     failing: dict[str, SourceFailed] = attrs.field(factory=dict)
+    begun: dict[str, float] = attrs.field(factory=dict)  # by trio's clock
 
     async def ask(self, **options: Any) -> tuple[list[tuple[float, int]], list[Said], float]:
         """When how many answers came, what was said, and when all of that was known."""
@@ -85,6 +91,7 @@ async def world(
         async def open_source(
             federation: Federation, caller: object, source: Source, proposed: Any
         ) -> AsyncIterator[Opened]:
+            made.begun[source.title] = trio.current_time()
             await trio.sleep(made.opening.get(source.title, 0))
             if source.title in made.failing:
                 raise made.failing[source.title]
@@ -129,6 +136,32 @@ async def test_a_frozen_one_costs_its_own_time_only(
         ((at, count),) = came
         assert at == pytest.approx(WAIT + GRACE)
         assert count == 1
+
+
+@pytest.mark.parametrize(
+    ("merging", "opening", "later"),
+    [
+        (Merging.STREAMED, OWN_FIRST / 2, OWN_FIRST / 2),
+        (Merging.STREAMED, 5.0, OWN_FIRST),
+        (Merging.MERGED, 5.0, 0.0),
+    ],
+)
+async def test_the_first_answer_is_our_own_archive_s(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    autojump_clock: trio.testing.MockClock,
+    merging: Merging,
+    opening: float,
+    later: float,
+) -> None:
+    """Streamed, others are begun once ours is asked, or takes too long; merged all are at once."""
+    sites = {"OWN": Catalogue([ONE]), "THERE": Catalogue([TWO])}
+    async with world(tmp_path, monkeypatch, sites) as made:
+        made.sources.own = ["OWN"]
+        made.opening["OWN"] = opening
+        _, said, _ = await made.ask(merging=merging)
+        assert outcomes(said) == dict.fromkeys(sites, Outcome.COMPLETE)
+        assert made.begun["THERE"] - made.begun["OWN"] == pytest.approx(later)
 
 
 async def test_one_that_falls_silent(
