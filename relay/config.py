@@ -1,7 +1,7 @@
 """What `relay.toml` may say: every key, its type, its default and its reason, once.
 
 One file holds a `[bridge]` table or a `[router]` table (or both, on a machine that tries things
-out), and what is below that ([router.federation] and [router.dicomweb], relay.config_tables). Their
+out), and what is below that ([router.federation], [bridge.pages] ..., relay.config_tables). Their
 classes are the schema: reading here, `relay init` and `relay.toml.example` (relay.example) are all
 made from their fields, so a key cannot exist in one of them only.
 
@@ -17,8 +17,14 @@ from typing import Annotated, Any, ClassVar, get_type_hints
 import attrs
 
 from relay.bandwidth import BandwidthLimit
-from relay.config_tables import DicomwebConfig, FederationConfig
+from relay.config_tables import (
+    BridgePagesConfig,
+    DicomwebConfig,
+    FederationConfig,
+    RouterPagesConfig,
+)
 from relay.values import (
+    ADDRESS,
     ADDRESSES,
     ADDRESSES_OR_NONE,
     AE_TITLE,
@@ -70,6 +76,14 @@ class TLSProfile(Enum):
     NON_DOWNGRADING_BCP_195 = "non-downgrading-bcp195"
 
 
+class AuditQueries(Enum):
+    """What the audit keeps of a query."""
+
+    NONE = "none"
+    KEYS = "keys"
+    WHOLE = "whole"
+
+
 class LogFormat(Enum):
     """How log lines look: `auto` is text on a terminal and JSON elsewhere."""
 
@@ -97,6 +111,39 @@ _GRACE_PERIOD = Key(
     "On SIGTERM: how long running associations may go on, in seconds, before they are aborted."
     " A second signal ends the process at once.",
     default="30",
+)
+_AUDIT_SYSLOG = Key(
+    ADDRESS,
+    "Where each entry of the audit is sent as a DICOM Audit Message: a syslog collector over TLS"
+    " (RFC 5425), whose registered port is 6514. Without it the audit is kept here alone.",
+    example='"collector.example.org:6514"',
+)
+_AUDIT_CA_FILE = Key(
+    FILE,
+    "Whom to trust for audit_syslog, PEM: the collector's authority, or its own certificate. No"
+    " other is trusted then. Without it: the system's authorities.",
+    example='"/etc/relay/collector.pem"',
+)
+_AUDIT_CERTIFICATE = Key(
+    FILE,
+    "A certificate chain for a collector that asks who sends, PEM; needs audit_private_key.",
+    example='"/etc/relay/audit.pem"',
+)
+_AUDIT_PRIVATE_KEY = Key(
+    FILE,
+    "The key of audit_certificate, PEM, readable by this process alone.",
+    example='"/etc/relay/audit-key.pem"',
+)
+_AUDIT_DAYS = Key(
+    count(1, 36500),
+    "For how many days entries of the audit are kept: seven years, which most rules ask for.",
+    default="2557",
+)
+_AUDIT_SPACE = Key(
+    size(16 * 2**20),
+    "The most that the audit may take on the disk; beyond it the oldest entries go, whatever"
+    " audit_days says. An entry takes about 1 KiB.",
+    default='"16 GiB"',
 )
 _LOG_LEVEL = Key(one_of(LogLevel), "The least severe log lines that are written.", default='"info"')
 _LOG_FORMAT = Key(
@@ -173,9 +220,16 @@ class BridgeConfig:
             default="4096",
         ),
     ]
+    audit_syslog: Annotated[Address | None, _AUDIT_SYSLOG]
+    audit_ca_file: Annotated[Path | None, _AUDIT_CA_FILE]
+    audit_certificate: Annotated[Path | None, _AUDIT_CERTIFICATE]
+    audit_private_key: Annotated[Path | None, _AUDIT_PRIVATE_KEY]
+    audit_days: Annotated[int, _AUDIT_DAYS]
+    audit_space: Annotated[int, _AUDIT_SPACE]
     grace_period: Annotated[float, _GRACE_PERIOD]
     log_level: Annotated[LogLevel, _LOG_LEVEL]
     log_format: Annotated[LogFormat, _LOG_FORMAT]
+    pages: BridgePagesConfig
 
 
 @attrs.frozen(slots=True)
@@ -358,11 +412,28 @@ class RouterConfig:
             example='"https://alerts.example.org/relay"',
         ),
     ]
+    audit_syslog: Annotated[Address | None, _AUDIT_SYSLOG]
+    audit_ca_file: Annotated[Path | None, _AUDIT_CA_FILE]
+    audit_certificate: Annotated[Path | None, _AUDIT_CERTIFICATE]
+    audit_private_key: Annotated[Path | None, _AUDIT_PRIVATE_KEY]
+    audit_days: Annotated[int, _AUDIT_DAYS]
+    audit_space: Annotated[int, _AUDIT_SPACE]
+    audit_queries: Annotated[
+        AuditQueries,
+        Key(
+            one_of(AuditQueries),
+            "What the audit keeps of what a query asked for. keys: by which keys, and no values,"
+            " which may name patients. whole: all of it, as DICOM PS3.15 A.5.3.10 has it, encrypted"
+            " on the disk with the spool key. none: only that it was asked.",
+            default='"keys"',
+        ),
+    ]
     grace_period: Annotated[float, _GRACE_PERIOD]
     log_level: Annotated[LogLevel, _LOG_LEVEL]
     log_format: Annotated[LogFormat, _LOG_FORMAT]
     federation: FederationConfig
     dicomweb: DicomwebConfig
+    pages: RouterPagesConfig
 
 
 Config = BridgeConfig | RouterConfig

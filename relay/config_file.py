@@ -16,7 +16,7 @@ from relay.config import (
     keys_of,
     tables,
 )
-from relay.config_tables import DicomwebConfig
+from relay.config_tables import BridgePagesConfig, DicomwebConfig, RouterPagesConfig
 from relay.errors import ConfigurationError
 from relay.values import Expectation, reason
 
@@ -112,6 +112,7 @@ def _table(path: Path, mode: Mode, table: Mapping[str, Any]) -> Config:
         _check_device_tls(path, config)
         _check_federation(path, config)
         _check_dicomweb(path, config.dicomweb)
+    _check_pages(path, f"{mode.value}.pages", config.pages)
     return config
 
 
@@ -196,21 +197,37 @@ def _check_federation(path: Path, config: RouterConfig) -> None:
 
 def _check_dicomweb(path: Path, said: DicomwebConfig) -> None:
     """What TLS cannot do without, and what must not be without a token."""
-    pair = {"certificate": said.certificate, "private_key": said.private_key}
-    for name, file in pair.items():
-        [other] = pair.keys() - {name}
-        if file is None and pair[other] is not None:
-            raise ConfigurationError(
-                str(path),
-                f"router.dicomweb.{name}",
-                f"expected a PEM file, because {other} is given",
-            )
+    _check_pair(path, "router.dicomweb", said)
     if said.open and not all(address.is_loopback for address in said.listen):
         raise ConfigurationError(
             str(path),
             "router.dicomweb.open",
             "expected false, because others than this machine reach what `listen` names",
         )
+
+
+def _check_pages(path: Path, table: str, said: RouterPagesConfig | BridgePagesConfig) -> None:
+    """That no password goes over a network as it is."""
+    _check_pair(path, table, said)
+    if said.certificate is None and not all(address.is_loopback for address in said.listen):
+        raise ConfigurationError(
+            str(path),
+            f"{table}.certificate",
+            "expected a PEM file, because others than this machine reach what `listen` names",
+        )
+
+
+def _check_pair(
+    path: Path, table: str, said: DicomwebConfig | RouterPagesConfig | BridgePagesConfig
+) -> None:
+    """A certificate and its key: both, or neither."""
+    pair = {"certificate": said.certificate, "private_key": said.private_key}
+    for name, file in pair.items():
+        [other] = pair.keys() - {name}
+        if file is None and pair[other] is not None:
+            raise ConfigurationError(
+                str(path), f"{table}.{name}", f"expected a PEM file, because {other} is given"
+            )
 
 
 def _did_you_mean(name: str, known: list[str]) -> str:

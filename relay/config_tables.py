@@ -1,4 +1,4 @@
-"""What stands below `[router]` in `relay.toml`: each table is a part of the Router of its own."""
+"""What stands below `[router]` and `[bridge]` in `relay.toml`: each table is a part of its own."""
 
 from enum import Enum
 from pathlib import Path
@@ -11,6 +11,7 @@ from relay.values import (
     AE_TITLE_OR_NONE,
     FILE,
     FLAG,
+    HOSTS,
     PAGES,
     Address,
     Key,
@@ -185,3 +186,72 @@ class DicomwebConfig:
             default="16",
         ),
     ]
+
+
+_CERTIFICATE = Key(
+    FILE,
+    "The TLS certificate chain for the pages' own port, PEM. Needed unless only this machine"
+    " reaches it.",
+    example='"/etc/relay/pages.pem"',
+)
+_PRIVATE_KEY = Key(
+    FILE,
+    "The certificate's private key, PEM, readable by this process alone, without a passphrase.",
+    example='"/etc/relay/pages-key.pem"',
+)
+_HOSTS = Key(
+    HOSTS,
+    "Further host names by which browsers ask for the pages, beside this machine's own and those in"
+    " the certificate. Without a certificate: those of a reverse proxy on this machine, which"
+    " serves them over https.",
+    default="[]",
+    example='["relay.example.org"]',
+)
+
+
+@attrs.frozen(slots=True)
+class RouterPagesConfig:
+    """The `[router.pages]` table."""
+
+    listen: Annotated[
+        tuple[Address, ...],
+        Key(
+            ADDRESSES_OR_NONE,
+            "Where to serve the pages and the REST to people of this hospital: one address, or a"
+            " list. Nowhere unless it is given; `relay init` gives 127.0.0.1:8080. Another than"
+            " this machine's own needs a certificate.",
+            default="[]",
+            example='"127.0.0.1:8080"',
+        ),
+    ]
+    certificate: Annotated[Path | None, _CERTIFICATE]
+    private_key: Annotated[Path | None, _PRIVATE_KEY]
+    hosts: Annotated[tuple[str, ...], _HOSTS]
+
+
+@attrs.frozen(slots=True)
+class BridgePagesConfig:
+    """The `[bridge.pages]` table."""
+
+    on_network_port: Annotated[
+        bool,
+        Key(
+            FLAG,
+            "true: the pages and the REST are served where Routers come, at `url`, to who signs in"
+            " there. false: only on a port of their own, if at all.",
+            default="true",
+        ),
+    ]
+    listen: Annotated[
+        tuple[Address, ...],
+        Key(
+            ADDRESSES_OR_NONE,
+            "A port of their own for the pages and the REST: one address, or a list. Another than"
+            " this machine's own needs a certificate.",
+            default="[]",
+            example='"127.0.0.1:8081"',
+        ),
+    ]
+    certificate: Annotated[Path | None, _CERTIFICATE]
+    private_key: Annotated[Path | None, _PRIVATE_KEY]
+    hosts: Annotated[tuple[str, ...], _HOSTS]

@@ -15,13 +15,17 @@ _WIDTH = 98
 
 def table(mode: Mode, values: Mapping[str, str] = MappingProxyType({})) -> str:
     """A commented table and those below it, every key: those in `values` (TOML source) set, the
-    others shown.
+    others shown. A key of a table below is said as "pages.listen".
 
     Required keys that `values` lacks stand with their example, since nothing starts without them.
     """
     lines = [f"[{mode.value}]", *_lines(config.keys(mode), values)]
     for name, schema in config.tables(mode).items():
-        lines += ["", f"[{mode.value}.{name}]", *_lines(config.keys_of(schema), {})]
+        lines += [
+            "",
+            f"[{mode.value}.{name}]",
+            *_lines(config.keys_of(schema), _below(name, values)),
+        ]
     return "\n".join(lines) + "\n"
 
 
@@ -33,6 +37,14 @@ def _lines(keys: Mapping[str, Key], values: Mapping[str, str]) -> Iterator[str]:
         )
         commented = "" if name in values or key.required else "#"
         yield f"{commented}{name} = {values.get(name, key.example)}"
+
+
+def _below(table: str, values: Mapping[str, str]) -> dict[str, str]:
+    """Those of `values` that are of the table of this name."""
+    prefix = table + "."
+    return {
+        key.removeprefix(prefix): value for key, value in values.items() if key.startswith(prefix)
+    }
 
 
 def text() -> str:

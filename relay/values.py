@@ -208,6 +208,20 @@ def _pages(value: Any, folder: Path) -> tuple[str, ...]:
     return tuple(_page(row) for row in value)
 
 
+def _hosts(value: Any, folder: Path) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        raise ValueError
+    return tuple(_host(row) for row in value)
+
+
+def _host(value: Any) -> str:
+    """A name or an IPv4 address, or an IPv6 address in brackets; no port."""
+    host = _text(value)
+    if not re.fullmatch(r"[0-9a-z.-]{1,253}|\[[0-9a-f:.]+\]", host):
+        raise ValueError
+    return host.strip("[]")
+
+
 def _page(value: Any) -> str:
     """An origin as browsers serialise it (RFC 6454 §6.1): no path, no default port."""
     origin = _text(value)
@@ -313,6 +327,7 @@ def one_of(enum: type[E]) -> Kind:
 FLAG = Kind("expected true or false", _flag)
 PATH = Kind("expected a path", _path)
 FILE = Kind("expected the path of a file", _file)
+ADDRESS = Kind('expected "HOST:PORT"', _address)
 ADDRESSES = Kind('expected "HOST:PORT", or a list of them', _addresses)
 ADDRESSES_OR_NONE = Kind(
     'expected "HOST:PORT", or a list of them, which may be empty', _addresses_or_none
@@ -323,6 +338,10 @@ PAGES = Kind(
     "expected a list of origins in lower case, without a path or a default port, such as"
     ' ["https://viewer.example.org"]',
     _pages,
+)
+HOSTS = Kind(
+    'expected a list of host names in lower case, without a port, such as ["relay.example.org"]',
+    _hosts,
 )
 AE_TITLE = Kind("expected an AE title of 1 to 16 ASCII characters without a backslash", _ae_title)
 AE_TITLE_OR_NONE = Kind(

@@ -2,6 +2,7 @@ from pathlib import Path
 
 from relay.bandwidth import UNLIMITED
 from relay.config import (
+    AuditQueries,
     BridgeConfig,
     DeviceCertificates,
     LogFormat,
@@ -13,7 +14,13 @@ from relay.config import (
     keys,
 )
 from relay.config_file import load
-from relay.config_tables import Answers, DicomwebConfig, FederationConfig, OnIncomplete
+from relay.config_tables import (
+    Answers,
+    DicomwebConfig,
+    FederationConfig,
+    OnIncomplete,
+    RouterPagesConfig,
+)
 from relay.values import Address
 
 
@@ -47,6 +54,13 @@ def test_a_router_needs_nothing_said(tmp_path: Path) -> None:
         bandwidth=UNLIMITED,
         warn_after=3600.0,
         webhook=None,
+        audit_syslog=None,
+        audit_ca_file=None,
+        audit_certificate=None,
+        audit_private_key=None,
+        audit_days=2557,
+        audit_space=16 * 2**30,
+        audit_queries=AuditQueries.KEYS,
         grace_period=30.0,
         log_level=LogLevel.INFO,
         log_format=LogFormat.AUTO,
@@ -69,6 +83,7 @@ def test_a_router_needs_nothing_said(tmp_path: Path) -> None:
             open=False,
             maximum_requests=16,
         ),
+        pages=RouterPagesConfig(listen=(), certificate=None, private_key=None, hosts=()),
     )
 
 
@@ -97,6 +112,8 @@ def test_a_bridge_needs_its_url_and_a_certificate(tmp_path: Path) -> None:
     # A relative path counts from the file's folder, wherever the command is run.
     assert loaded.data_dir == tmp_path / "data"
     assert loaded.certificate == tmp_path / "chain.pem"
+    assert loaded.pages.on_network_port
+    assert loaded.pages.listen == ()
 
 
 def test_keys_are_in_the_order_of_the_fields_and_an_example_is_the_default() -> None:

@@ -85,6 +85,26 @@ def write(folder: Path, text: str) -> Path:
             "router.dicomweb.private_key",
             "because certificate is given",
         ),
+        (
+            '[router.pages]\nlisten=["127.0.0.1:80", "10.0.0.1:80"]',
+            "router.pages.certificate",
+            "others than this machine",
+        ),
+        ('[router.pages]\nlisten="relay:80"', "router.pages.certificate", "others than"),
+        (
+            '[router.pages]\nprivate_key="relay.toml"',
+            "router.pages.certificate",
+            "because private_key is given",
+        ),
+        ('[router.pages]\nhosts="a.example"', "router.pages.hosts", "a list of host names"),
+        ('[router.pages]\nhosts=["https://a.example"]', "router.pages.hosts", "without a port"),
+        ('[router.pages]\nhosts=["a.example:8443"]', "router.pages.hosts", "without a port"),
+        ('[router.pages]\nhosts=["A.example"]', "router.pages.hosts", "lower case"),
+        (
+            '[bridge]\nurl="https://h"\nbehind_proxy=true\n[bridge.pages]\nlisten="0.0.0.0:81"',
+            "bridge.pages.certificate",
+            "others than this machine",
+        ),
         ('[router]\ndata_dir=""', "router.data_dir", "expected a path"),
         (
             '[router]\nca_file="no.pem"',

@@ -6,7 +6,14 @@ import pytest
 
 from relay.config import Mode, RouterConfig, keys, keys_of, tables
 from relay.config_file import load
-from relay.config_tables import Answers, DicomwebConfig, FederationConfig, OnIncomplete
+from relay.config_tables import (
+    Answers,
+    BridgePagesConfig,
+    DicomwebConfig,
+    FederationConfig,
+    OnIncomplete,
+    RouterPagesConfig,
+)
 from relay.values import Address
 
 
@@ -43,7 +50,8 @@ def test_dicomweb_is_open_to_this_machine_alone(tmp_path: Path) -> None:
 def test_a_table_below_is_no_key() -> None:
     assert tables(Mode.ROUTER)["federation"] is FederationConfig
     assert tables(Mode.ROUTER)["dicomweb"] is DicomwebConfig
-    assert tables(Mode.BRIDGE) == {}
+    assert tables(Mode.ROUTER)["pages"] is RouterPagesConfig
+    assert tables(Mode.BRIDGE) == {"pages": BridgePagesConfig}
     assert "federation" not in keys(Mode.ROUTER)
     assert next(iter(keys_of(FederationConfig))) == "ae_title"
 

@@ -41,13 +41,18 @@ def test_the_example_documents_every_key_and_parses_uncommented(tmp_path: Path, 
             "spool.key",
             "dicomweb.pem",
             "dicomweb-key.pem",
+            "pages.pem",
+            "pages-key.pem",
+            "collector.pem",
+            "audit.pem",
+            "audit-key.pem",
         ),
     ):
         (tmp_path / name).touch()
     for below, schema in config.tables(mode).items():
         assert f"[{mode.value}.{below}]" in text
         known = config.keys_of(schema)
-        lines = text[text.index(f"[{mode.value}.{below}]") :]
+        lines = text[text.index(f"\n[{mode.value}.{below}]") :]
         assert re.findall(r"(?m)^#?(\w+) = ", lines)[: len(known)] == list(known)
         assert all(key.words.endswith(".") for key in known.values())
     uncommented = re.sub(r"(?m)^#(\w+ = )", r"\1", table).replace("/etc/relay", str(tmp_path))

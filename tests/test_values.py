@@ -8,6 +8,7 @@ from relay.values import (
     ADDRESSES_OR_NONE,
     AE_TITLE,
     BANDWIDTH,
+    HOSTS,
     PAGES,
     PROXY,
     WEBHOOK,
@@ -34,6 +35,8 @@ FOLDER = Path("/etc/relay")
         (ADDRESSES, "localhost:104", (Address("localhost", 104),)),
         (ADDRESSES_OR_NONE, [], ()),
         (ADDRESSES_OR_NONE, "localhost:2762", (Address("localhost", 2762),)),
+        (HOSTS, [], ()),
+        (HOSTS, ["a.example", "10.0.0.1", "[fd00::1]"], ("a.example", "10.0.0.1", "fd00::1")),
         (PAGES, [], ()),
         (
             PAGES,

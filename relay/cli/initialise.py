@@ -17,6 +17,9 @@ _FILE_MODE = 0o600
 
 # Plain HTTP, which nobody but the proxy on the same machine is to reach.
 BEHIND_PROXY = "127.0.0.1:8080"
+# Where a Router's pages are: on this machine, until somebody gives them a certificate.
+PAGES = "127.0.0.1:8080"
+_PAGES_KEY = "pages.listen"
 
 
 @click.command("init", cls=Command)
@@ -29,6 +32,11 @@ BEHIND_PROXY = "127.0.0.1:8080"
 @click.option("--ca-file", type=click.Path(), help="Router: more authorities to trust, PEM.")
 @click.option("--listen", metavar="HOST:PORT", help="Where to listen.")
 @click.option("--tls-listen", metavar="HOST:PORT", help="Router: the same, for DICOM over TLS.")
+@click.option(
+    "--pages",
+    metavar="HOST:PORT",
+    help=f"Where to serve the pages, beside a Bridge's network port (Router: {PAGES}).",
+)
 @click.option("--device-ca-file", type=click.Path(), help="Router: trusted for devices, PEM.")
 @click.option("--data-dir", type=click.Path(), help="Where database and keys live.")
 @click.pass_obj
@@ -43,6 +51,7 @@ def init(
     ca_file: str | None,
     listen: str | None,
     tls_listen: str | None,
+    pages: str | None,
     device_ca_file: str | None,
     data_dir: str | None,
 ) -> None:
@@ -61,6 +70,7 @@ def init(
         "tls_listen": tls_listen,
         "device_ca_file": device_ca_file,
         "data_dir": data_dir or _data_dir(),
+        _PAGES_KEY: pages or (PAGES if invocation.mode is Mode.ROUTER else None),
     }
     values = {key: quote(value) for key, value in given.items() if value is not None}
     if invocation.mode is Mode.BRIDGE:
@@ -69,7 +79,7 @@ def init(
         values.setdefault("listen", quote(_listen(url, behind_proxy)))
         if behind_proxy:
             values["behind_proxy"] = "true"
-    foreign = values.keys() - keys(invocation.mode)
+    foreign = values.keys() - keys(invocation.mode) - {_PAGES_KEY}
     if foreign:
         option = min(foreign).replace("_", "-")
         raise click.UsageError(f"a {invocation.mode.value.capitalize()} takes no --{option}")
@@ -116,6 +126,7 @@ def _next(mode: Mode, path: Path) -> None:
     """What to do now."""
     say("next:")
     say(f"  relay --mode {mode.value} --config {path}")
+    say("  open the link that it shows (first sign-in), or go on here:")
     if mode is Mode.BRIDGE:
         say(f"  relay invite HOSPITAL --config {path}")
     else:

@@ -1,12 +1,14 @@
 """How both modes answer what they refuse: a status and `{"error": "..."}`."""
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from contextlib import aclosing
 from http import HTTPStatus
 from types import MappingProxyType
 from typing import Any
 
+import trio
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
@@ -15,6 +17,14 @@ from relay.errors import IdentityError, ObjectMissing, ProviderError, Refused, R
 
 # A person's or script's request; the largest holds a few names and services.
 MAXIMUM_BODY = 64 * 1024
+# Seconds for a whole body, the largest of 1 MiB: it is a person's line, and not a slow one's. Who
+# sends a byte now and then, and is nobody yet, would otherwise hold a connection for as long as it
+# likes.
+BODY_WAIT = 30.0
+
+
+# JSON can name what no text may hold (RFC 8259 §8.2), and no database or hash takes.
+_HALF = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def refusal(status: int, message: str) -> JSONResponse:
@@ -25,16 +35,19 @@ def refusal(status: int, message: str) -> JSONResponse:
 async def read_body(request: Request, at_most: int = MAXIMUM_BODY) -> bytes:
     """The request's whole body, as it came: nothing is inflated.
 
-    Raises Refused: 415 for a Content-Encoding, 413 for more than `at_most` bytes.
+    Raises Refused: 415 for a Content-Encoding, 413 for more than `at_most` bytes, 408 where it is
+    not there within BODY_WAIT.
     """
     check_headers(request, at_most)
     body = bytearray()
-    async with aclosing(request.stream()) as pieces:
-        async for piece in pieces:
-            body += piece
-            if len(body) > at_most:
-                raise Refused(413, f"body is larger than {at_most} bytes")
-    return bytes(body)
+    with trio.move_on_after(BODY_WAIT):
+        async with aclosing(request.stream()) as pieces:
+            async for piece in pieces:
+                body += piece
+                if len(body) > at_most:
+                    raise Refused(413, f"body is larger than {at_most} bytes")
+        return bytes(body)
+    raise Refused(408, f"the body was not there within {BODY_WAIT:g} s")
 
 
 async def read_json(request: Request, at_most: int = MAXIMUM_BODY) -> dict[str, Any]:
@@ -44,12 +57,24 @@ async def read_json(request: Request, at_most: int = MAXIMUM_BODY) -> dict[str, 
     """
     body = await read_body(request, at_most)
     try:
-        value = json.loads(body) if body else {}
+        text = body.decode("utf-8")
+        value = json.loads(text) if text else {}
+        if _HALF.search(text):
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError:
+        raise Refused(400, "body has half of a surrogate pair in it, which is no text") from None
     except (ValueError, RecursionError):
         raise Refused(400, "body is not JSON") from None
     if not isinstance(value, dict):
         raise Refused(400, "body is not a JSON object")
     return value
+
+
+def only(body: Mapping[str, Any], *known: str) -> None:
+    """Raise Refused (400) for a key that would otherwise be ignored in silence."""
+    for key in body:
+        if key not in known:
+            raise Refused(400, f"{key}: unknown; expected {', '.join(known)}")
 
 
 def check_headers(request: Request, at_most: int) -> int | None:

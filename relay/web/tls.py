@@ -69,7 +69,19 @@ def covers(names: list[str], host: str) -> bool:
 
 def names_in(path: Path) -> list[str]:
     """What the first certificate of the chain in `path` (PEM) is for. Raises RelayError."""
+    return certificate_names(_first(path))
+
+
+def end_of(path: Path) -> int:
+    """Until when the first certificate of the chain in `path` (PEM) holds, in Unix seconds.
+
+    Raises RelayError.
+    """
+    return int(_first(path).not_valid_after_utc.timestamp())
+
+
+def _first(path: Path) -> x509.Certificate:
     try:
-        return certificate_names(x509.load_pem_x509_certificates(path.read_bytes())[0])
+        return x509.load_pem_x509_certificates(path.read_bytes())[0]
     except (OSError, ValueError) as error:
         raise RelayError(f"{path}: no certificate in PEM: {error}") from error

@@ -55,6 +55,33 @@ def test_a_router_with_a_certificate_serves_devices_over_tls(tmp_path: Path) -> 
     assert loaded.device_ca_file == tmp_path / "devices.pem"
 
 
+def test_a_routers_pages_are_on_this_machine_unless_it_is_said(tmp_path: Path) -> None:
+    for number, (arguments, expected) in enumerate(
+        (
+            ((), (Address("127.0.0.1", 8080),)),
+            (("--pages", "127.0.0.1:8081"), (Address("127.0.0.1", 8081),)),
+        )
+    ):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        assert init(folder, "--mode", "router", *arguments).exit_code == 0
+        loaded = config_file.load(folder / "relay.toml")
+        assert isinstance(loaded, RouterConfig)
+        assert loaded.pages.listen == expected
+    result = init(tmp_path, "--mode", "router", "--pages", "0.0.0.0:8080")
+    assert result.exit_code == 2
+    assert "router.pages.certificate: expected a PEM file" in result.stderr
+
+
+def test_a_bridges_pages_are_where_routers_come(tmp_path: Path) -> None:
+    arguments = ("--mode", "bridge", "--url", "https://relay.example.org", "--behind-proxy")
+    assert init(tmp_path, *arguments, "--pages", "127.0.0.1:8081").exit_code == 0
+    loaded = config_file.load(tmp_path / "relay.toml")
+    assert isinstance(loaded, BridgeConfig)
+    assert loaded.pages.on_network_port
+    assert loaded.pages.listen == (Address("127.0.0.1", 8081),)
+
+
 def test_a_bridge_behind_a_proxy_is_complete(tmp_path: Path) -> None:
     result = init(
         tmp_path, "--mode", "bridge", "--url", "https://relay.example.org:8443", "--behind-proxy"

@@ -8,7 +8,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from relay import errors
-from relay.web.answers import EXCEPTION_HANDLERS, MAXIMUM_BODY, read_json
+from relay.web.answers import EXCEPTION_HANDLERS, MAXIMUM_BODY, only, read_json
 
 RAISED = {
     "refused": (errors.Refused(418, "no coffee"), 418),
@@ -82,3 +82,9 @@ async def test_nothing_is_inflated(client) -> None:
     for encoding, status in (("gzip", 415), ("br", 415), ("identity", 200)):
         answer = await client.post("/echo", content=b"{}", headers={"Content-Encoding": encoding})
         assert answer.status_code == status
+
+
+def test_a_key_that_nobody_reads_is_refused() -> None:
+    only({"name": 1}, "name", "kind")
+    with pytest.raises(errors.Refused, match="colour: unknown; expected name, kind"):
+        only({"name": 1, "colour": 2}, "name", "kind")

@@ -4,16 +4,21 @@ import httpx
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
+from relay.people.roles import Role
+from relay.people.who import Who
 from relay.web.operations import (
     COUNT,
     ERROR,
     TEXT,
     Operation,
+    guarded_app,
     listed,
     record,
     rest_app,
     with_document,
+    with_public_document,
 )
 
 
@@ -67,3 +72,48 @@ async def test_document() -> None:
     assert "content" not in one["delete"]["responses"]["204"]
     body = document["paths"]["/v1/things"]["post"]["requestBody"]
     assert body["content"]["application/json"]["schema"]["properties"] == {"name": TEXT}
+
+
+def test_what_is_public_needs_no_role() -> None:
+    [public, private] = OPERATIONS[:2]
+    described = with_public_document("Things", "1", [public], [private])
+    assert [operation.path for operation in described] == [public.path, "/v1/openapi.json"]
+
+
+async def test_the_public_document_shows_what_is_beside() -> None:
+    public, *private = OPERATIONS
+    app = rest_app(with_public_document("Things", "1", [public], private))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://x") as client:
+        paths = (await client.get("/v1/openapi.json")).json()["paths"]
+    assert "x-relay-role" not in paths["/v1/things/{name}"]["get"]
+    assert paths["/v1/things/{name}"]["delete"]["x-relay-role"] == "administrator"
+    assert paths["/v1/things"]["post"]["x-relay-role"] == "administrator"
+    assert "x-relay-role" not in paths["/v1/openapi.json"]["get"]
+
+
+async def test_a_guarded_app_is_for_roles() -> None:
+    who: list[Who | None] = [None]
+    operations = [*OPERATIONS, Operation("POST", "/v1/try", remove, "Try.", role=Role.OPERATOR)]
+    guarded = guarded_app(operations)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if who[0] is not None:
+            scope["relay.who"] = who[0]
+        await guarded(scope, receive, send)
+
+    calls = [("GET", "/v1/things/a"), ("POST", "/v1/try"), ("DELETE", "/v1/things/a")]
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://x") as client:
+        for role, statuses in (
+            (None, [401, 401, 401]),
+            (Role.VIEWER, [200, 403, 403]),
+            (Role.OPERATOR, [200, 204, 403]),
+            (Role.ADMINISTRATOR, [200, 204, 204]),
+        ):
+            who[0] = Who("ada", role) if role is not None else None
+            answers = [await client.request(method, path) for method, path in calls]
+            assert [answer.status_code for answer in answers] == statuses
+        who[0] = Who("ada", Role.VIEWER)
+        refused = (await client.delete("/v1/things/a")).json()["error"]
+    assert refused == (
+        "this needs the role administrator, and you are viewer: ask an administrator"
+    )

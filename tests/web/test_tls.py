@@ -1,13 +1,14 @@
 """TLS contexts: what they trust, and which file is at fault."""
 
 import ssl
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 import trustme
 
 from relay.errors import RelayError
-from relay.web.tls import client_tls, server_tls
+from relay.web.tls import client_tls, end_of, server_tls
 
 
 def handshake(client: ssl.SSLContext, server: ssl.SSLContext) -> None:
@@ -65,3 +66,14 @@ def test_server_tls_names_the_files(issued: tuple[Path, Path, Path], tmp_path: P
     missing = tmp_path / "missing.key"
     with pytest.raises(RelayError, match=f"certificate {issued[1]} with key {missing}"):
         server_tls(issued[1], missing)
+
+
+def test_until_when_a_certificate_holds(tmp_path: Path, authority: trustme.CA) -> None:
+    path = tmp_path / "short.crt"
+    ends = datetime(2027, 3, 1, 12, tzinfo=UTC)
+    issued = authority.issue_cert("relay.test", not_after=ends)
+    issued.cert_chain_pems[0].write_to_path(path)
+    assert end_of(path) == int(ends.timestamp())
+    path.write_text("no certificate")
+    with pytest.raises(RelayError, match=r"short\.crt: no certificate in PEM"):
+        end_of(path)
