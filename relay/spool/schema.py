@@ -4,6 +4,7 @@ It is a file of its own beside the objects: its commits wait for the disk as the
 else of the Router waits behind them.
 """
 
+from relay.spool.index import INDEX_SCHEMA
 from relay.spool.receipts import RECEIPTS_SCHEMA
 
 DATABASE_FILE = "queue.db"
@@ -135,4 +136,5 @@ MIGRATIONS = (
     ) STRICT, WITHOUT ROWID;
     """
     + RECEIPTS_SCHEMA,
+    INDEX_SCHEMA,
 )

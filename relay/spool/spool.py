@@ -17,6 +17,7 @@ from relay.database import open_database
 from relay.errors import SpoolError
 from relay.spool.custody import Custody
 from relay.spool.files import Files
+from relay.spool.index import StudyIndex
 from relay.spool.items import KEPT
 from relay.spool.objects import Objects
 from relay.spool.receipts import ReceiptTable, Recorder
@@ -44,6 +45,7 @@ class Spool:
     receipts: ReceiptTable
     recorder: Recorder
     transactions: TransactionTable
+    index: StudyIndex
     clock: Callable[[], float] = time.time
 
 
@@ -88,6 +90,7 @@ async def open_spool(
                 receipts=receipts,
                 recorder=Recorder(receipts),
                 transactions=TransactionTable(database, spool_key),
+                index=StudyIndex(database, spool_key),
                 clock=clock,
             )
         finally:

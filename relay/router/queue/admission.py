@@ -15,7 +15,7 @@ from relay.errors import SpoolFull
 from relay.identity import fingerprint
 from relay.router.departure import Departure
 from relay.router.devices import Device
-from relay.router.live import LiveAssociation, Side, number
+from relay.router.live import LiveAssociation, Side, Work, number
 from relay.router.moved import MovedDeparture, Only
 from relay.router.queue.destinations import Mode
 from relay.router.queue.held import Held
@@ -93,6 +93,7 @@ def live_entry(intake: Intake) -> LiveAssociation:
         called=request.called,
         peer=fingerprint(intake.held.peer),
         still_permitted=still_permitted,
+        work=Work.QUEUED,
     )
 
 

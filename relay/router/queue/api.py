@@ -6,13 +6,14 @@ that people here know, or published ones.
 
 from functools import partial
 
-from relay.router.queue.metrics import metrics_route
+from relay.metrics.serving import metrics_handler
+from relay.people.roles import Role
 from relay.router.queue.routes import QueueRoutes
 from relay.router.queue.selecting import STATES
-from relay.router.queue.snapshot import figures
 from relay.router.queue.state import Queue
 from relay.router.queue.warnings import Kind
 from relay.router.schemas import SECONDS
+from relay.router.scrape import collect
 from relay.web.operations import (
     COUNT,
     FLAG,
@@ -92,6 +93,16 @@ _STUDY = record(
     since=SECONDS,
     until=SECONDS_OR_NULL,
 )
+# Dates are as DICOM writes them; what was not said is empty.
+_PATIENT = record(
+    uid=TEXT,
+    patient_id=TEXT,
+    patient_name=TEXT,
+    accession=TEXT,
+    date=TEXT,
+    modality=TEXT,
+    description=TEXT,
+)
 _SELECTION: dict[str, Schema] = {
     "called": TEXT,
     "calling": TEXT,
@@ -135,7 +146,7 @@ def queue_operations(queue: Queue) -> list[Operation]:
         ),
         Operation(
             "GET",
-            "/v1/queue/items/{number:int}",
+            "/v1/queue/items/{number:whole}",
             do.item,
             "One object.",
             _ITEM,
@@ -173,6 +184,7 @@ def queue_operations(queue: Queue) -> list[Operation]:
             " stood; `paused` are the destinations for which it still waits for a person.",
             _RETRIED,
             body=options(**_SELECTION, all=FLAG),
+            role=Role.OPERATOR,
             refusals=(400, 404),
         ),
         Operation(
@@ -182,6 +194,7 @@ def queue_operations(queue: Queue) -> list[Operation]:
             "Give objects up and erase them; one that is being sent may arrive all the same.",
             _CHANGED,
             body=options(**_SELECTION, all=FLAG),
+            role=Role.OPERATOR,
             refusals=(400, 404),
         ),
         Operation(
@@ -191,6 +204,7 @@ def queue_operations(queue: Queue) -> list[Operation]:
             "Send a destination nothing more; what comes for it is still accepted.",
             record(**_DESTINATION, paused=_PAUSE),
             body=options(called=TEXT, reason=TEXT),
+            role=Role.OPERATOR,
             refusals=(400, 404),
         ),
         Operation(
@@ -200,7 +214,19 @@ def queue_operations(queue: Queue) -> list[Operation]:
             "Let a destination go on, whoever stopped it.",
             record(**_DESTINATION, was_paused=FLAG),
             body=record(called=TEXT),
+            role=Role.OPERATOR,
             refusals=(400, 404),
+        ),
+        Operation(
+            "POST",
+            "/v1/queue/patients",
+            do.patients,
+            "Studies with what is known of their patients: of exactly this Patient ID and Accession"
+            " Number, or those named.",
+            listed(_PATIENT),
+            body=options(studies=listed(TEXT), patient_id=TEXT, accession=TEXT),
+            role=Role.OPERATOR,
+            refusals=(400,),
         ),
         Operation(
             "GET", "/v1/warnings", do.warnings, "What a person should know now.", listed(_WARNING)
@@ -208,8 +234,8 @@ def queue_operations(queue: Queue) -> list[Operation]:
         Operation(
             "GET",
             "/metrics",
-            metrics_route(partial(figures, queue)),
-            "The queue in figures, for Prometheus.",
+            metrics_handler(partial(collect, queue)),
+            "This Router in figures, for Prometheus.",
             TEXT,
             media="text/plain",
         ),

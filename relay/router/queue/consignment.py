@@ -33,6 +33,7 @@ from relay.router.node import unix_time
 from relay.router.passthrough import DIMSEGuard
 from relay.router.queue.operations import Operation, Operations
 from relay.router.queue.results import Due, Ending, How, Results, known
+from relay.router.traffic import Traffic
 from relay.scu import STORE_DEADLINE
 from relay.spool.receipts import Receipt, Recorder, needs_receipt
 from relay.tunnel import notes
@@ -95,6 +96,7 @@ class Consignment:
         window: int,
     ) -> None:
         self.results = Results(near, recorder, origin)
+        self.traffic = Traffic()
         self._near = near
         self._device = device
         self._guard = guard
@@ -288,6 +290,7 @@ class Consignment:
         digest = hashlib.sha256()
         while self._reader.message_open:
             pdv = await self._data(item)
+            self.traffic.count(len(pdv.fragment))
             digest.update(pdv.fragment)
             if pdv.is_last and passes and not self._holds(item, digest.digest()):
                 await self.results.add(Due(Result(item.id, Outcome.CHANGED, 0, "")))

@@ -29,6 +29,7 @@ from relay.errors import (
     RemoteProtocolError,
     leaves,
 )
+from relay.router import passthrough
 from relay.router.live import number
 from relay.router.outgoing import OutgoingCall, live_entry, prepare, tunnel
 from relay.router.queue.errand import Errand, Firsts
@@ -37,6 +38,7 @@ from relay.router.queue.operations import window_of
 from relay.router.queue.state import Queue
 from relay.router.queue.statuses import Verdict, judge_rejection
 from relay.router.refusals import explained
+from relay.router.traffic import Traffic
 from relay.scu import negotiated
 from relay.signalling.messages import EndReason
 from relay.spool.items import Item
@@ -88,10 +90,13 @@ async def deliver(queue: Queue, errand: Errand) -> Report:
     ledger = Ledger(queue, batch, errand.stop)
     session = _Session(queue, errand, call, ledger, page)
     try:
-        with node.live.hold(live_entry(node, call)):
+        with node.live.hold(live_entry(node, call)) as entry:
+            session.traffic = entry.traffic
             throttle = queue.throttle.take
-            async with tunnel(node, call, answer=ANSWER_WAIT, throttle=throttle) as far:
-                await session.run(far)
+            with ledger.seen_by(entry.witness):
+                async with tunnel(node, call, answer=ANSWER_WAIT, throttle=throttle) as far:
+                    await session.run(far)
+            entry.ending = _ending(ledger)
     except* RelayError as group:
         ledger.trouble(str(next(leaves(group))))
     finally:
@@ -112,6 +117,15 @@ async def deliver(queue: Queue, errand: Errand) -> Report:
     return report
 
 
+def _ending(ledger: Ledger) -> passthrough.Ending:
+    """How the association went, as people see it of any other."""
+    report = ledger.report()
+    if report.how is How.DONE:
+        return passthrough.Ending(passthrough.How.RELEASED, "requestor")
+    how = passthrough.How.ABORTED if ledger.sent else passthrough.How.REJECTED
+    return passthrough.Ending(how, "acceptor", report.reason)
+
+
 class _Session:
     """One session, while it lasts: what is said, and what is heard."""
 
@@ -123,6 +137,7 @@ class _Session:
         ledger: Ledger,
         page: list[Item] | None,
     ) -> None:
+        self.traffic = Traffic()
         self._queue = queue
         self._spool = queue.spool
         self._errand = errand
@@ -172,6 +187,7 @@ class _Session:
 
     def _negotiated(self, answer: AAssociateAC) -> None:
         accepted = accepted_contexts(self._call.request, answer).values()
+        log.info("association negotiated", accepted=len(accepted))
         self._contexts = {(c.abstract_syntax, c.transfer_syntax): c.id for c in accepted}
         self._ledger.window = window_of(answer)
 
@@ -258,6 +274,8 @@ class _Session:
         )
         if last:
             self._open = None
+        self.traffic.count(len(segment))
+        self.traffic.objects += last
         pdv = PDV(context, False, last, segment)
         await far.send(pdv, compressible=compressible, end_of_message=last)
 

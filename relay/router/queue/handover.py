@@ -22,7 +22,7 @@ from relay.dicom.pdu import (
 )
 from relay.dicom.rejection import LOCAL_LIMIT_EXCEEDED, TEMPORARY_CONGESTION
 from relay.errors import AbortReason, AbortSource, AssociationAborted, RemoteProtocolError
-from relay.router import contexts
+from relay.router import contexts, passthrough
 from relay.router.incoming import IncomingCall
 from relay.router.lasting import Lasting
 from relay.router.live import LiveAssociation
@@ -88,6 +88,8 @@ async def _negotiate(call: IncomingCall, reached: Reached) -> int | None:
             case AAssociateAC():
                 reached.guard.negotiated(answer)
                 window = window_of(answer)
+                accepted = sum(result.accepted for result in answer.contexts)
+                log.info("association negotiated", accepted=accepted, window=window)
                 told = contexts.with_rejections(
                     answer, original=call.request, proposed=reached.proposed
                 )
@@ -128,11 +130,18 @@ async def _answer(call: IncomingCall, reached: Reached) -> Atom | None:
 async def _hand_over(reached: Reached, consignment: Consignment) -> None:
     """Hand on what comes, and end both associations as they are to be ended."""
     entry, near, device = reached.entry, reached.near, reached.device
+    entry.traffic = consignment.traffic
     ending = await consignment.run()
     if ending.how in (How.RELEASED, How.LEFT) and consignment.idle:
         await _release(entry, device)
     else:
         await device.abort(AbortSource.SERVICE_PROVIDER)
+    released = ending.how is How.RELEASED
+    entry.ending = passthrough.Ending(
+        passthrough.How.RELEASED if released else passthrough.How.ABORTED,
+        "acceptor" if ending.how is How.DEVICE else "requestor",
+        ending.words,
+    )
     _log_ending(entry, ending, consignment.results.counts)
     if ending.how is How.RELEASED:
         await say(near, AReleaseRP())

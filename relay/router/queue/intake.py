@@ -84,7 +84,12 @@ async def serve(
     )
     entry = live_entry(intake)
     with node.live.hold(entry):
-        await Taking(intake, near).run()
+        taking = Taking(intake, near, entry.traffic, node.counts.messages(entry))
+        taking.witness = entry.witness
+        try:
+            await taking.run()
+        finally:
+            entry.ending = taking.ending
     if entry.scope.cancelled_caught:  # no longer permitted, or this Router stops
         await near.abort(AbortSource.SERVICE_PROVIDER)
 

@@ -15,6 +15,7 @@ import attrs
 import structlog
 import trio
 
+from relay import tracing
 from relay.errors import DatabaseError, RelayError, leaves
 from relay.router.queue.delivery import deliver
 from relay.router.queue.errand import Errand, Firsts, Retries, together
@@ -167,6 +168,7 @@ class Lane:
 
     async def run(self) -> None:
         """Deliver what there is, for ever."""
+        tracing.apart()  # it may be the end of one association that has it begin
         async with trio.open_nursery() as nursery:
             while True:
                 self._wake = trio.Event()

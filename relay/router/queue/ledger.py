@@ -9,7 +9,8 @@ is sent again.
 """
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from enum import Enum
 from math import inf
 
@@ -29,6 +30,7 @@ from relay.router.queue.statuses import (
     judge,
     judge_abort,
 )
+from relay.router.witness import Witness
 from relay.spool.items import Batch, Change, Hold, Item, State
 from relay.tunnel.notes import EndedBy, Outcome
 
@@ -96,6 +98,7 @@ class Ledger:
         self._known: list[bytes] = []  # delivered, and the far Router need not remember it
         self._told: list[bytes] = []  # it has been told so
         self._taken: set[Pair] = set()  # of what the device has stored in this session
+        self._witness = Witness()
 
     # --- the session ------------------------------------------------------------------------------
 
@@ -115,6 +118,16 @@ class Ledger:
             self.how, self.reason = how, reason
         self._stop()
         self.changed.unpark_all()
+
+    @contextmanager
+    def seen_by(self, witness: Witness) -> Iterator[None]:
+        """Have `witness` told what goes in the block, and what came of it."""
+        self._witness = witness
+        try:
+            yield
+        finally:
+            for item in self.outstanding.values():
+                witness.over(item.study, item.sop_class, item.sop_instance, "not answered")
 
     async def run(self) -> None:
         """Note what becomes of items, for ever. Raises DatabaseError."""
@@ -181,6 +194,7 @@ class Ledger:
         """It is about to be sent."""
         self.outstanding[item.id] = item
         self.sent += 1
+        self._witness.begins(item.study, item.sop_class, item.sop_instance)
 
     def damaged(self, item: Item, why: str) -> None:
         """It cannot be sent, or not to its end."""
@@ -289,6 +303,9 @@ class Ledger:
 
     def _note(self, item: Item, change: Change) -> None:
         self.settled += 1
+        if change.state is not State.HELD:  # that was not sent
+            why = "" if change.state is State.DELIVERED else change.reason or "not delivered"
+            self._witness.over(item.study, item.sop_class, item.sop_instance, why)
         self._changes.append((item, change))
         self.changed.unpark_all()
 

@@ -1,38 +1,16 @@
-"""The queue in figures, for Prometheus: GET /metrics on the control socket.
+"""The queue in figures, for Prometheus.
 
-A registry of its own, filled from a snapshot at each scrape: nothing is counted here that is not
-counted where it happens, and no library's own figures come with it. Labels are titles, states and
-kinds of warnings; docs/metrics.md has every name.
+Filled from a snapshot at each scrape: nothing is counted here that is not counted where it happens.
+Labels are titles, states and kinds of warnings; docs/metrics.md has every name.
 """
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from enum import Enum
+from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 
 import attrs
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
-from starlette.requests import Request
-from starlette.responses import Response
+from prometheus_client.core import Metric
 
-
-class Type(Enum):
-    """A counter only grows, until the Router starts again; a gauge is what is now."""
-
-    COUNTER = "counter"
-    GAUGE = "gauge"
-
-
-@attrs.frozen(slots=True)
-class Described:
-    """A metric as its scrape and the documentation show it."""
-
-    name: str
-    type: Type
-    words: str
-    labels: tuple[str, ...] = ()
-
+from relay.metrics.described import Described, Type
 
 ITEMS = Described(
     "relay_queue_items",
@@ -127,57 +105,25 @@ class Snapshot:
     webhook_failures: int = 0
 
 
-SnapshotSource = Callable[[], Awaitable[Snapshot]]
-
-
-def render(snapshot: Snapshot) -> bytes:
-    """The snapshot in Prometheus' text format, as CONTENT_TYPE_LATEST names it."""
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Figures(snapshot))
-    return generate_latest(registry)
-
-
-def metrics_route(snapshot: SnapshotSource) -> Callable[[Request], Awaitable[Response]]:
-    """What answers GET /metrics from `snapshot`, which is asked anew each time."""
-
-    async def metrics(request: Request) -> Response:
-        return Response(render(await snapshot()), headers={"content-type": CONTENT_TYPE_LATEST})
-
-    return metrics
-
-
-@attrs.frozen(slots=True, eq=False)
-class _Figures(Collector):
-    snapshot: Snapshot
-
-    def collect(self) -> Iterator[Metric]:
-        snapshot = self.snapshot
-        places = snapshot.destinations
-        yield _family(
-            ITEMS,
-            {
-                (place.destination, state): count
-                for place in places
-                for state, count in place.items.items()
-            },
-        )
-        yield _family(BYTES, {(place.destination,): place.bytes for place in places})
-        yield _family(OLDEST, {(place.destination,): place.oldest for place in places})
-        yield _family(ACCEPTED, {(): snapshot.accepted})
-        yield _family(DELIVERED, {(): snapshot.delivered})
-        yield _family(FAILED, {(): snapshot.failed})
-        yield _family(DUPLICATES, {(): snapshot.duplicates})
-        yield _family(COMMITS, {(): snapshot.commits})
-        yield _family(COMMITTED, {(): snapshot.committed})
-        yield _family(SPOOL_BYTES, {(): snapshot.spool_bytes})
-        yield _family(SPOOL_FREE, {(): snapshot.spool_free})
-        yield _family(WARNINGS, {(kind,): n for kind, n in snapshot.warnings.items()})
-        yield _family(WEBHOOK_FAILURES, {(): snapshot.webhook_failures})
-
-
-def _family(described: Described, values: Mapping[tuple[str, ...], float]) -> Metric:
-    kind = CounterMetricFamily if described.type is Type.COUNTER else GaugeMetricFamily
-    family = kind(described.name, described.words, labels=described.labels)
-    for labels, value in values.items():
-        family.add_metric(labels, value)
-    return family
+def families(snapshot: Snapshot) -> Iterator[Metric]:
+    """The snapshot in the rows above."""
+    places = snapshot.destinations
+    yield ITEMS.of(
+        {
+            (place.destination, state): count
+            for place in places
+            for state, count in place.items.items()
+        },
+    )
+    yield BYTES.of({(place.destination,): place.bytes for place in places})
+    yield OLDEST.of({(place.destination,): place.oldest for place in places})
+    yield ACCEPTED.only(snapshot.accepted)
+    yield DELIVERED.only(snapshot.delivered)
+    yield FAILED.only(snapshot.failed)
+    yield DUPLICATES.only(snapshot.duplicates)
+    yield COMMITS.only(snapshot.commits)
+    yield COMMITTED.only(snapshot.committed)
+    yield SPOOL_BYTES.only(snapshot.spool_bytes)
+    yield SPOOL_FREE.only(snapshot.spool_free)
+    yield WARNINGS.of({(kind,): n for kind, n in snapshot.warnings.items()})
+    yield WEBHOOK_FAILURES.only(snapshot.webhook_failures)

@@ -15,6 +15,7 @@ import trio
 from relay.errors import AbortReason, AbortSource, AssociationAborted, DatabaseError
 from relay.router.node import unix_time
 from relay.spool.receipts import Conflict, Receipt, Recorder
+from relay.tracing import number
 from relay.tunnel import notes
 from relay.tunnel.notes import Ended, EndedBy, Outcome, Result
 from relay.tunnel.records import Note, Record
@@ -111,17 +112,17 @@ async def say(near: TunnelAssociation, *records: Record) -> None:
 
     Also one that asks and asks, and takes no answer: it would hold the device's place.
     """
-    session = near.session.hex()[:12]
+    association = number(near.session)
     try:
         with trio.move_on_after(TELLING_WAIT) as scope:
             # In as few chunks as may be: one for each result cost a fifth of the Bridge's time.
             for left, record in zip(range(len(records) - 1, -1, -1), records, strict=True):
                 await near.send(record, end_of_message=not left)
         if scope.cancelled_caught:
-            log.warning("near Router takes no answers", session=session)
+            log.warning("near Router takes no answers", association=association)
             await near.abort(AbortSource.SERVICE_PROVIDER)
     except AssociationAborted as error:
-        log.info("near Router has left", session=session, why=str(error))
+        log.info("near Router has left", association=association, why=str(error))
 
 
 class Results:

@@ -20,6 +20,7 @@ from relay.router.entries import Entry
 from relay.router.queue import selecting, snapshot
 from relay.router.queue.destinations import Mode
 from relay.router.queue.state import Queue
+from relay.spool.index import MAXIMUM_FOUND
 from relay.spool.items import Batch, Item, Pause, Selection, State
 from relay.spool.people import PAGE
 from relay.web.answers import read_json
@@ -35,6 +36,9 @@ STUDIED = 100_000
 
 # A person's words for the others.
 MAXIMUM_REASON = 200
+
+# Patient ID and Accession Number are at most 64 and 16 characters (PS3.5 §6.2, VR LO and SH).
+MAXIMUM_SOUGHT = 64
 
 _DISCARDED = "discarded by a person"
 
@@ -72,8 +76,7 @@ class QueueRoutes:
 
     async def item(self, request: Request) -> Response:
         number = request.path_params["number"]
-        known = number <= selecting.MAXIMUM_NUMBER
-        found = await self.queue.spool.items.select(Selection(numbers=(number,))) if known else []
+        found = await self.queue.spool.items.select(Selection(numbers=(number,)))
         if not found:
             raise Refused(404, f"no object {number} in the queue; it may be long delivered")
         return JSONResponse((await self._items(found))[0])
@@ -109,6 +112,22 @@ class QueueRoutes:
         row = self.queue.destinations.for_call(called, calling)
         queued = node.network is not None and row is not None and row.mode is Mode.QUEUED
         return JSONResponse(self._destination(called) | {"calling": calling, "queued": queued})
+
+    async def patients(self, request: Request) -> Response:
+        entry = Entry(await read_json(request))
+        entry.only(("studies", "patient_id", "accession"))
+        sought = {name: entry.fields.get(name, "") for name in ("patient_id", "accession")}
+        for name, value in sought.items():
+            if not isinstance(value, str) or len(value) > MAXIMUM_SOUGHT:
+                raise Refused(400, f"{name} is a text of at most {MAXIMUM_SOUGHT} characters")
+        uids = entry.texts("studies")
+        if len(uids) > MAXIMUM_FOUND:
+            raise Refused(400, f"studies: at most {MAXIMUM_FOUND} at once")
+        if not uids and not any(value.strip() for value in sought.values()):
+            raise Refused(400, "say whom it is about: patient_id, accession or studies")
+        index = self.queue.spool.index
+        found = await index.studies(uids) if uids else await index.find(**sought)
+        return JSONResponse([study.to_json() for study in found])
 
     async def warnings(self, request: Request) -> Response:
         return JSONResponse(self.queue.warnings.to_json())

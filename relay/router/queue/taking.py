@@ -6,7 +6,7 @@
 0000 is said once an object is kept. C-ECHO is answered by the far device itself.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import attrs
@@ -25,15 +25,19 @@ from relay.dicom.negotiation import (
 from relay.dicom.pdu import PDV, UID_LENGTH, AAbort, AReleaseRP, AReleaseRQ
 from relay.errors import AssociationAborted, DatabaseError, RemoteProtocolError, SpoolError
 from relay.router.moves import HeldMove
+from relay.router.passthrough import Ending, How
 from relay.router.queue.admission import WINDOW, Intake, answer_to, border_of
 from relay.router.queue.commitment import Asked
+from relay.router.queue.describing import study_in
 from relay.router.queue.echoing import live_echo
 from relay.router.queue.events import Events
 from relay.router.queue.keeping import item_of
 from relay.router.queue.reporting import Reporter, Told
 from relay.router.reports import MAXIMUM_REPORT
+from relay.router.traffic import Traffic
+from relay.router.witness import Witness
 from relay.spool.items import Batch, Item
-from relay.spool.segments import ObjectWriter
+from relay.spool.segments import ObjectWriter, StoredObject
 
 log = structlog.get_logger()
 
@@ -44,7 +48,18 @@ _NO_OBJECTS = (uids.VERIFICATION, _COMMITMENT)
 class Taking:
     """One association while it is taken in."""
 
-    def __init__(self, intake: Intake, near: Association) -> None:
+    def __init__(
+        self,
+        intake: Intake,
+        near: Association,
+        traffic: Traffic,
+        heard: Callable[[CommandSet], None] = lambda command: None,
+    ) -> None:
+        """What is kept is counted in `traffic`; `heard` is told each command, and each answer."""
+        self.ending: Ending | None = None
+        self.witness = Witness()
+        self._heard = heard
+        self._traffic = traffic
         self._intake = intake
         self._near = near
         self._queue = intake.queue
@@ -114,6 +129,7 @@ class Taking:
         )
 
     async def _close(self, ending: str) -> None:
+        self.ending = Ending(How(ending), "requestor")
         self._border.close()
         self._events.close()
         if self._queue.commitments is not None:
@@ -152,6 +168,7 @@ class Taking:
     async def _take(self, pdv: PDV, nursery: trio.Nursery) -> None:
         command = self._reader.feed(pdv)
         if command is not None:
+            self._heard(command)
             self._open = await self._begin(pdv.context_id, command)
         message = self._open
         if message is None:
@@ -273,9 +290,7 @@ class Taking:
         assert writer is not None, "a message without a status has one"
         # Of those that wait, none is read before a session goes.
         soon = self._queue.couriers.sessions(self._batch.called) > 0
-        make = partial(
-            item_of, self._batch, message.context, message.command, accepted=self._spool.clock()
-        )
+        make = partial(self._item, message, accepted=self._spool.clock())
         then = partial(self._is_kept, message)
         try:
             if before is None:
@@ -297,9 +312,20 @@ class Taking:
             return Status.OUT_OF_RESOURCES
         return Status.SUCCESS
 
+    def _item(self, message: "_Message", stored: StoredObject, *, accepted: float) -> Item:
+        """The row of an object that has come whole; in a thread."""
+        context = message.context
+        item = item_of(self._batch, context, message.command, stored, accepted=accepted)
+        read = partial(study_in, item.study, stored.prefix, context.transfer_syntax)
+        self._spool.index.note(item.study, read)
+        return item
+
     def _is_kept(self, message: "_Message", item: Item) -> None:
         content = message.writer.content if message.writer is not None else None
         self._kept += 1
+        self._traffic.count(item.length)
+        self._traffic.objects += 1
+        self.witness.over(item.study, item.sop_class, item.sop_instance)
         self._queue.waiting.kept(message.moves, item)
         self._queue.accepted(self._batch, self._pairs, item, content)
 
@@ -338,6 +364,10 @@ class Taking:
         action = message.command.number(Tag.ACTION_TYPE_ID)  # PS3.7 §10.1.4: is said again
         extra: dict[int, int] = {} if action is None else {Tag.ACTION_TYPE_ID: action}
         response = response_to(message.command, status, extra=extra)
+        self._heard(response)
+        if message.command.command_field == CommandField.C_STORE_RQ and status != Status.SUCCESS:
+            sop_class, instance = message.command.sop_class_uid, message.command.sop_instance_uid
+            self.witness.over("", sop_class or "", instance or "", f"{status:04X}H")
         try:
             await self._events.answer(PDV(message.context.id, True, True, response.encode()))
         except AssociationAborted:

@@ -16,6 +16,7 @@ from relay.router.queue import routes
 from relay.router.queue.destinations import Destination, Mode
 from relay.router.queue.warnings import Kind
 from relay.spool import people
+from relay.spool.index import Study
 from relay.spool.items import Hold, Item, Pause, State
 from relay.spool.segments import SEGMENT
 from tests.router.fakes import hospital, listing, publication
@@ -436,3 +437,24 @@ async def test_no_log_names_an_object_or_a_study(tmp_path: Path) -> None:
     ]
     assert "1.2.840" not in str(lines)
     assert "a person's word" not in str(lines)
+
+
+async def test_whose_a_study_is(tmp_path: Path) -> None:
+    async with client(tmp_path) as call:
+        jane = Study(uid=STUDY, patient_id="4711", patient_name="DOE JANE", accession="A1")
+        call.queue.spool.index.note(STUDY, lambda: jane)
+        path = "/queue/patients"
+        for body in ({"patient_id": "4711"}, {"accession": "a1"}, {"studies": [STUDY, "1.2"]}):
+            (found,) = await call("POST", path, body)
+            assert found == jane.to_json()
+        assert await call("POST", path, {"patient_id": "4712"}) == []
+        for wrong in (
+            {},
+            {"patient_id": " "},
+            {"patient_id": 4711},
+            {"accession": "x" * 65},
+            {"studies": [1]},
+            {"studies": [STUDY] * 201},
+            {"name": "DOE"},
+        ):
+            await call("POST", path, wrong, status=400)

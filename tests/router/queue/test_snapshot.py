@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from relay.metrics.described import render
 from relay.router.queue.destinations import Destination, Mode
-from relay.router.queue.metrics import render
+from relay.router.queue.metrics import families
 from relay.router.queue.snapshot import figures, room, standings, summary
 from relay.router.queue.state import Queue
 from relay.router.queue.warnings import Kind
@@ -139,6 +140,6 @@ async def test_what_prometheus_is_told(queue: Queue) -> None:
 
 async def test_no_figure_names_an_object(queue: Queue) -> None:
     await keep(queue, batch_of("PACS"), study="1.2.840.77", instance="1.2.840.99")
-    text = render(await figures(queue)).decode()
+    text = render(families(await figures(queue))).decode()
     assert 'relay_queue_items{destination="PACS",state="waiting"} 1.0' in text
     assert "1.2.840" not in text
