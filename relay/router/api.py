@@ -10,6 +10,9 @@ from collections.abc import Sequence
 from starlette.applications import Starlette
 
 import relay
+from relay.audit.changes import audited
+from relay.people.roles import Role
+from relay.router.dicomweb.overview import Overview
 from relay.router.federation.federation import Federation
 from relay.router.node import Node
 from relay.router.queue.api import queue_operations
@@ -22,16 +25,20 @@ from relay.router.schemas import (
     ASK,
     ASK_ENTRY,
     ASSOCIATION,
+    CONFIGURED,
     DESTINATION,
     DESTINATION_ENTRY,
     DEVICE_ENTRY,
     DEVICE_SHOWN,
+    ECHOED,
     FINDINGS,
+    FINISHED,
     GRANT,
     GRANT_ADDED,
     GRANT_ENTRY,
     OBJECT,
     PEER,
+    RATES,
     REFUSAL,
     TITLE_SHOWN,
 )
@@ -52,12 +59,14 @@ def control_operations(
     queue: Queue,
     more: Sequence[Operation] = (),
     federation: Federation | None = None,
+    web: Overview | None = None,
 ) -> list[Operation]:
     """All operations on `node` and `queue`; `enrol` is what an invitation is given to.
 
-    `more` are those of what else this Router serves. Without a `federation`, it is turned off.
+    `more` are those of what else this Router serves. Without a `federation`, or DICOMweb (`web`),
+    it is turned off.
     """
-    do = Routes(node, enrol, queue, federation)
+    do = Routes(node, enrol, queue, federation, web)
     rows = [
         Operation("GET", "/v1/status", do.status, "Who this Router is, how it fares.", OBJECT),
         Operation(
@@ -86,6 +95,7 @@ def control_operations(
             do.test_device,
             "C-ECHO a device, and probe what it takes.",
             FINDINGS,
+            role=Role.OPERATOR,
             refusals=(404,),
         ),
         Operation(
@@ -153,6 +163,15 @@ def control_operations(
             refusals=(409,),
         ),
         Operation(
+            "POST",
+            "/v1/directory/{ae_title:path}/echo",
+            do.echo,
+            "C-ECHO another hospital's device through the network, as this Router.",
+            ECHOED,
+            role=Role.OPERATOR,
+            refusals=(400,),
+        ),
+        Operation(
             "GET", "/v1/peers", do.peers, "All other hospitals.", listed(PEER), refusals=(409,)
         ),
         Operation(
@@ -185,7 +204,7 @@ def control_operations(
         ),
         Operation(
             "DELETE",
-            "/v1/grants/{number:int}",
+            "/v1/grants/{number:whole}",
             do.remove_grant,
             "Take a grant back; what rests on it ends.",
             OBJECT,
@@ -204,7 +223,7 @@ def control_operations(
         ),
         Operation(
             "DELETE",
-            "/v1/asks/{number:int}",
+            "/v1/asks/{number:whole}",
             do.remove_ask,
             "No; the asker is not told.",
             OBJECT,
@@ -212,7 +231,7 @@ def control_operations(
         ),
         Operation(
             "POST",
-            "/v1/asks/{number:int}/accept",
+            "/v1/asks/{number:whole}/accept",
             do.accept_ask,
             "Grant what was asked for.",
             GRANT,
@@ -231,6 +250,27 @@ def control_operations(
         Operation("GET", "/v1/associations", do.associations, "What runs.", listed(ASSOCIATION)),
         Operation(
             "GET",
+            "/v1/associations/recent",
+            do.recent_associations,
+            "What ended last, the newest first.",
+            listed(FINISHED),
+        ),
+        Operation(
+            "GET",
+            "/v1/rates",
+            do.rates,
+            "How fast data went to other hospitals and came from them, of the last 15 minutes.",
+            RATES,
+        ),
+        Operation(
+            "GET",
+            "/v1/configuration",
+            do.configuration,
+            "The keys of relay.toml, and what this process runs with.",
+            listed(CONFIGURED),
+        ),
+        Operation(
+            "GET",
             "/v1/refusals",
             do.refusals,
             "Why calls of this hospital were refused, the newest first.",
@@ -239,6 +279,8 @@ def control_operations(
         *queue_operations(queue),
         *more,
     ]
+    auditing = node.auditing
+    rows = audited(rows, auditing.record, lambda: auditing.router)
     return with_document("Relay Router", relay.__version__, rows)
 
 
@@ -248,6 +290,7 @@ def make_app(
     queue: Queue,
     more: Sequence[Operation] = (),
     federation: Federation | None = None,
+    web: Overview | None = None,
 ) -> Starlette:
     """The ASGI app of the Unix socket."""
-    return rest_app(control_operations(node, enrol, queue, more, federation))
+    return rest_app(control_operations(node, enrol, queue, more, federation, web))

@@ -7,24 +7,39 @@ begins any more, what runs has the grace period, and then is aborted.
 """
 
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import attrs
 import structlog
 import trio
 
 from relay import listener
+from relay.audit import happenings
+from relay.audit.audit import open_audit
+from relay.audit.document import AuditSource
+from relay.audit.operations import audit_operations
+from relay.audit.sender import Sender
+from relay.audit.settings import AuditSettings, load_collector
+from relay.audit.signing import hearing
 from relay.database import open_database
 from relay.errors import Refused, RelayError
 from relay.identity import load_identity
+from relay.pages.api import people_operations
+from relay.pages.app import make_site
+from relay.pages.serving import as_console, hosts_of, origin_of, serve_pages, show_first_link
+from relay.pages.serving import load_tls as load_pages_tls
+from relay.pages.settings import PagesSettings
 from relay.patience import Timeouts
+from relay.people.people import People
 from relay.router import membership
 from relay.router.aliases import AliasTable
-from relay.router.api import make_app
+from relay.router.api import control_operations
 from relay.router.asks import AskTable
+from relay.router.auditing import Queries
 from relay.router.calling import serve_device
 from relay.router.commitments import CommitmentTable
 from relay.router.device_tls import DeviceTLS
@@ -32,15 +47,18 @@ from relay.router.devices import DeviceTable
 from relay.router.dicomweb.api import token_operations
 from relay.router.dicomweb.app import load_tls, run_dicomweb
 from relay.router.dicomweb.asked import Service
+from relay.router.dicomweb.overview import Overview
 from relay.router.dicomweb.settings import DicomwebSettings
 from relay.router.dicomweb.tokens import TokenTable
 from relay.router.federation.federation import Federation
 from relay.router.federation.settings import FederationSettings
 from relay.router.grants import GrantTable
+from relay.router.health import router_health
 from relay.router.keyring import Keyring
 from relay.router.live import LiveRegister
 from relay.router.network import NetworkSide, Outside
 from relay.router.node import Node, unix_time
+from relay.router.pages.app import NAVIGATION, PACKAGE, routes
 from relay.router.peers import Trust
 from relay.router.queue import watch
 from relay.router.queue.acceptance import Acceptance
@@ -56,6 +74,8 @@ from relay.router.queue.webhook import Webhook
 from relay.router.relaying import LOCAL_ASSOCIATIONS
 from relay.router.schema import DATABASE_FILE, MIGRATIONS
 from relay.spool.spool import Spool, open_spool
+from relay.spool.vault import load_spool_key
+from relay.web.operations import rest_app
 from relay.web.server import listen_tcp, listen_unix, serve_asgi
 from relay.web.tls import client_tls
 
@@ -92,6 +112,10 @@ async def run_router(
     queue: QueueSettings | None = None,
     federation: FederationSettings | None = None,
     dicomweb: DicomwebSettings | None = None,
+    pages: PagesSettings | None = None,
+    audit: AuditSettings | None = None,
+    audit_queries: str = Queries.KEYS.value,
+    configuration: Sequence[Mapping[str, Any]] = (),
     stopping: trio.Event,
     task_status: trio.TaskStatus[Node] = trio.TASK_STATUS_IGNORED,
 ) -> None:
@@ -99,9 +123,12 @@ async def run_router(
 
     `tls_listen` needs a `device_tls` that has a certificate to serve with.
     `ca_file` holds more certificate authorities to trust for the Bridge and the stores; `trust` is
-    "first-use" or "contacts". Raises RelayError if it cannot start.
+    "first-use" or "contacts", `audit_queries` one of Queries; `configuration` is
+    what people are shown of relay.toml. Raises RelayError if it cannot start.
     """
     device_tls = device_tls or DeviceTLS()
+    audit = audit or AuditSettings()
+    collector = load_collector(audit)
     settings = queue or QueueSettings()
     if tls_listen and device_tls.serving is None:
         raise RelayError("tls_listen needs a certificate to serve with")
@@ -126,6 +153,10 @@ async def run_router(
         web = dicomweb or DicomwebSettings()
         web_tls = load_tls(web)
         web_sockets = [owned(opened) for opened in await listen_tcp(web.listen)]
+        pages = pages or PagesSettings()
+        pages_tls = load_pages_tls(pages)
+        pages_sockets = [owned(opened) for opened in await listen_tcp(pages.listen)]
+        origin = origin_of(pages, _names(pages_sockets))
         identity = load_identity(data_dir)
         database = await stack.enter_async_context(
             open_database(data_dir / DATABASE_FILE, MIGRATIONS)
@@ -146,25 +177,50 @@ async def run_router(
             live=LiveRegister(maximum_associations),
             spool=spool,
             device_tls=device_tls,
+            configuration=configuration,
         )
-        delivery = await _queue(node, spool, settings, outside)
+        name = await _naming(node)
+        trail = await stack.enter_async_context(
+            open_audit(
+                data_dir,
+                lambda: AuditSource(ae_title, name()),
+                seal=load_spool_key(data_dir, settings.key),
+                days=audit.days,
+                space=audit.space,
+            )
+        )
+        told = partial(happenings.application, ae_title, ae_title=True)
+        stack.callback(lambda: trail.record(told(started=False)))
+        node.audit, node.audit_sender = trail, Sender(trail, collector) if collector else None
+        node.watch(trail.record, trail.room, Queries(audit_queries))
+        delivery = await _queue(node, spool, settings, outside, name)
         delivery.commitments = commitments = Commitments(delivery)
         limits = listener.ServerLimits(associations=maximum_associations, grace=grace_period)
         node.listening = _names([*sockets, *tls_sockets])
         together = _federation(node, federation or FederationSettings())
         tokens = await TokenTable.load(database)
+        people = await People.load(database)
+        people.heard = hearing(trail.record, lambda: node.auditing.router)
+        stack.callback(people.close)
+        node.counts.sign_ins = people.counted
         serve_calls = partial(serve_device, node, queue=delivery, federation=together)
         async with trio.open_nursery() as nursery:
             for task in (
+                trail.run,
                 spool.objects.run,
+                spool.index.run,
+                node.rates.run,
                 delivery.warnings.run,
                 delivery.couriers.run,
                 delivery.waiting.run,
                 commitments.run,
                 partial(delivery.acceptance.run, node, delivery.destinations),
                 partial(watch.run, delivery),
+                node.turning.run,
             ):
                 nursery.start_soon(task)
+            if node.audit_sender is not None:
+                nursery.start_soon(node.audit_sender.run)
             network = NetworkSide(node, outside, maximum_associations, stopping, delivery)
             await nursery.start(network.run)
             nursery.start_soon(_renew_keys, node)
@@ -188,20 +244,48 @@ async def run_router(
                         limits=attrs.evolve(limits, associations=LOCAL_ASSOCIATIONS),
                     )
                 )
+                operations = control_operations(
+                    node,
+                    network.enrol,
+                    delivery,
+                    [
+                        *token_operations(node, tokens),
+                        *people_operations(people, origin),
+                        *audit_operations(trail, node.audit_sender),
+                        *router_health(delivery),
+                    ],
+                    together,
+                    Overview(web, tokens, _names(web_sockets), node.federation_title),
+                )
                 await serving.start(
                     partial(
-                        serve_asgi,
-                        make_app(
-                            node,
-                            network.enrol,
-                            delivery,
-                            token_operations(node, tokens),
-                            together,
-                        ),
-                        [control],
-                        stopping=stopping,
+                        serve_asgi, as_console(rest_app(operations)), [control], stopping=stopping
                     )
                 )
+                if pages_sockets:
+                    site = make_site(
+                        name=name,
+                        fingerprint=identity.fingerprint,
+                        mode="Router",
+                        navigation=NAVIGATION,
+                        routes=routes,
+                        operations=operations,
+                        people=people,
+                        package=PACKAGE,
+                        hosts=hosts_of(pages),
+                        plain=router_health(delivery),
+                        ended=stopping,
+                    )
+                    await serving.start(
+                        partial(
+                            serve_pages,
+                            site,
+                            pages_sockets,
+                            ssl_context=pages_tls,
+                            stopping=stopping,
+                        )
+                    )
+                    show_first_link(people, origin)
                 if web_sockets:
                     # Each device alone can be asked also where there is no federation.
                     asked = together or Federation(node, FederationSettings(ae_title=""))
@@ -223,6 +307,7 @@ async def run_router(
                     listening=_names(sockets),
                     tls_listening=_names(tls_sockets),
                 )
+                trail.record(told(started=True))
                 task_status.started(node)
                 await stopping.wait()
                 deadline = trio.current_time() + grace_period
@@ -237,19 +322,29 @@ async def run_router(
             nursery.cancel_scope.cancel()
 
 
-async def _queue(node: Node, spool: Spool, settings: QueueSettings, outside: Outside) -> Queue:
-    webhook = (
-        Webhook(settings.webhook, ssl_context=outside.ssl_context, proxy=outside.proxy)
-        if settings.webhook
-        else None
-    )
-
+async def _naming(node: Node) -> Callable[[], str]:
+    """By what name people know this hospital: its invitation's, before that the AE title."""
     joined = await membership.load(node.database)
 
     def name() -> str:
         known = node.network.membership if node.network is not None else joined
         return known.name if known is not None else node.ae_title
 
+    return name
+
+
+async def _queue(
+    node: Node,
+    spool: Spool,
+    settings: QueueSettings,
+    outside: Outside,
+    name: Callable[[], str],
+) -> Queue:
+    webhook = (
+        Webhook(settings.webhook, ssl_context=outside.ssl_context, proxy=outside.proxy)
+        if settings.webhook
+        else None
+    )
     queue = Queue(
         node=node,
         spool=spool,

@@ -16,12 +16,15 @@ from relay.router.border import (
     Send,
     SharedBorder,
     changed,
+    note_refused_move,
     renamed,
+    unknown_to,
 )
 from relay.router.commitments import Commitment
 from relay.router.devices import Device, MoveVia
 from relay.router.moves import HeldMove
 from relay.router.names import why_ambiguous
+from relay.router.refusals import CALLER_MAY_NOT_STORE, NO_SUCH_TITLE, STORE_NOT_GRANTED
 from relay.router.services import Service
 
 log = structlog.get_logger()
@@ -95,28 +98,33 @@ class Arrival(SharedBorder):
             return Crossing(Status.UNABLE_TO_PERFORM_SUBOPERATIONS)
         self._asked.append((request.message_id, move))
         self._held[seen_id] = move
-        destination = self._names.router if via_router else local
-        assert destination is not None, "refused above"
-        return changed(request, {Tag.MOVE_DESTINATION: destination, Tag.MESSAGE_ID: seen_id})
+        seen = self._seen_destination(move)
+        return changed(request, {Tag.MOVE_DESTINATION: seen, Tag.MESSAGE_ID: seen_id})
+
+    def _seen_destination(self, move: HeldMove) -> str:
+        """The title that the device is given."""
+        if move.via_router:
+            return self._names.router
+        return self._names.local(move.destination) or move.destination
 
     def _destination_refusal(self, title: str) -> str | None:
         own = self._names.own(title)
         if own is not None:
             # The device stores there by itself: only where the caller could as well.
             may = self._may_store(own)
-            return None if may else f"the caller may not store there: {_GRANT.format(title)}"
+            return None if may else f"{CALLER_MAY_NOT_STORE}: {_GRANT.format(title)}"
         directory = self._knowledge.directory
         # Nothing is let go by the Bridge's listing; to say why not it will do.
         if directory.signed_owner(title) == self._peer:
             return None
         if directory.owner(title) in (None, self._knowledge.own):
-            return "no such AE title is published; `relay peer list` shows what there is"
+            return f"{NO_SUCH_TITLE}; `relay peer list` shows what there is"
         if Service.STORE in directory.granted(title):
             return None
         if directory.owner(title) == self._peer:
             return "the Bridge lists it as the caller's, who has not signed that"
         return (
-            "the hospital that publishes it has not granted this one `store` there: ask with"
+            f"the hospital that publishes it {STORE_NOT_GRANTED}: ask with"
             f" `relay grant ask {title} --services store`"
         )
 
@@ -174,10 +182,23 @@ class Arrival(SharedBorder):
         if not final:
             return Crossing(command=answer)
         del self._held[move.seen_message_id]
+        self._note_destination(move, response.status)
         finish = partial(self._finish, move)
         if not move.kept.taken:
             return Crossing(command=answer, before=finish)
         return Crossing(command=answer, before=finish, later=partial(self._answer, move, answer))
+
+    def _note_destination(self, move: HeldMove, status: int) -> None:
+        """Whether the device knew the destination, for people."""
+        refusals, seen = self._knowledge.refusals, self._seen_destination(move)
+        people = self._calling, self._device.ae_title
+        if status == Status.MOVE_DESTINATION_UNKNOWN:
+            by_router = move.via_router or self._names.own(move.destination) is None
+            why = unknown_to(self._device.ae_title, by_router=by_router)
+            note_refused_move(refusals, *people, seen, why)
+            return
+        for title in {seen, move.destination}:
+            refusals.forget_move(*people, title)
 
     async def _finish(self, move: HeldMove) -> None:
         await self._moves.settle(move)

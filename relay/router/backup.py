@@ -3,30 +3,31 @@
     FOLDER/identity.key, spool.key           who it is; the spool key only if it lies in data_dir
     FOLDER/router.db, spool/queue.db         devices, peers, grants; what waits for whom
     FOLDER/spool/NNNNNNNN/ITEM               the objects that queue.db keeps
+    FOLDER/audit.db                          what has happened, if there is an audit
     FOLDER/manifest.json                     what there is of all this; written last
 
 It is made beside the process and not by it: that one may be allowed to write in its data_dir alone,
 and has other things to do; and it is the same whether the Router runs, stands or has crashed.
 """
 
-import shutil
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 
 import apsw
 import trio
 
 import relay
+from relay.audit.entries import DATABASE_FILE as AUDIT_FILE
+from relay.backup.folder import copy_file, identity_in, new_folder
+from relay.backup.manifest import digest
 from relay.database import copy_database
-from relay.errors import DatabaseError, RelayError
-from relay.identity import IDENTITY_FILE, Identity, load_identity
-from relay.router.manifest import NEEDED, Manifest, digest
+from relay.errors import DatabaseError
+from relay.identity import IDENTITY_FILE
+from relay.router.manifest import NEEDED, Manifest
 from relay.router.schema import DATABASE_FILE, get_setting
 from relay.spool.backup import copy_objects, copy_rows
-from relay.spool.carrying import BLOCK, Progress
-from relay.spool.files import Files
+from relay.spool.carrying import Progress
 from relay.spool.vault import KEY_FILE as SPOOL_KEY_FILE
 
 
@@ -43,15 +44,18 @@ async def back_up(
     `ae_title` is told by the manifest; `key_apart`: the spool key is not the one in `data_dir`, and
     no part of the backup. Raises RelayError; nothing is left of `target` then.
     """
-    identity = _identity(data_dir)
+    identity = identity_in(data_dir, NEEDED, "a Router")
     made = time.time()
-    with _new_folder(target):
+    with new_folder(target):
         # First what promises were made for, then what they were made with.
         await copy_rows(data_dir, target)
         await copy_database(data_dir / DATABASE_FILE, target / DATABASE_FILE)
         copied = [IDENTITY_FILE] if key_apart else [IDENTITY_FILE, SPOOL_KEY_FILE]
         for name in copied:
             await trio.to_thread.run_sync(copy_file, data_dir / name, target / name)
+        if await trio.to_thread.run_sync((data_dir / AUDIT_FILE).exists):
+            await copy_database(data_dir / AUDIT_FILE, target / AUDIT_FILE)
+            copied.append(AUDIT_FILE)
         spool = await copy_objects(data_dir, target, progress)
         files = {
             name: await trio.to_thread.run_sync(digest, target / name)
@@ -74,48 +78,6 @@ async def back_up(
         )
         manifest.write(target)
     return manifest
-
-
-def _identity(data_dir: Path) -> Identity:
-    """Whose `data_dir` it is. Raises RelayError if it is no Router's."""
-    try:
-        for name in sorted(NEEDED):
-            (data_dir / name).stat()
-        return load_identity(data_dir)
-    except FileNotFoundError as error:
-        raise RelayError(
-            f"{error.filename} is missing: is this the data_dir of a Router that has run?"
-        ) from error
-    except PermissionError as error:
-        raise RelayError(
-            f"{error.filename}: permission denied: run this as the user that runs Relay, or root"
-        ) from error
-
-
-@contextmanager
-def _new_folder(target: Path) -> Iterator[None]:
-    """A folder that is gone again if its backup does not come about."""
-    try:
-        target.mkdir(mode=0o700)
-    except FileExistsError:
-        raise RelayError(f"{target} is there already: a backup gets a new folder") from None
-    except OSError as error:
-        raise RelayError(f"{target}: {error.strerror}") from error
-    try:
-        yield
-    except OSError as error:
-        shutil.rmtree(target, ignore_errors=True)
-        raise RelayError(f"{error.filename or target}: {error.strerror}") from error
-    except BaseException:
-        shutil.rmtree(target, ignore_errors=True)
-        raise
-
-
-def copy_file(source: Path, target: Path) -> None:
-    """Blocking: copy a file, as a new one for its owner only, synced. Raises OSError."""
-    with source.open("rb") as original, closing(Files(target.parent).create(target.name)) as copy:
-        shutil.copyfileobj(original, copy, BLOCK)
-        copy.sync()
 
 
 def _hospital(database: Path) -> str:

@@ -22,7 +22,7 @@ from relay.dicom.elements import Encoding
 from relay.router.commitments import Commitment, CommitmentTable
 from relay.router.moves import AskedMove, HeldMove, MoveRegister
 from relay.router.names import Names
-from relay.router.refusals import REFUSED_DESTINATION
+from relay.router.refusals import NOT_PUBLISHED_WITH_STORE, NOWHERE, Refusals
 from relay.router.services import Service
 
 log = structlog.get_logger()
@@ -66,7 +66,7 @@ class Directory(Protocol):
 class Knowledge:
     """What both borders rest on. `clock` gives Unix seconds; `own` is this Router's identity.
 
-    `refused` is told of a Move Destination that is refused: who called whom, and why, for people.
+    `refusals` has the Move Destinations that are refused, for people.
     """
 
     names: Names
@@ -75,7 +75,7 @@ class Knowledge:
     directory: Directory
     own: bytes
     clock: Callable[[], int]
-    refused: Callable[[str, str, str], None]
+    refusals: Refusals
 
     def may_be_destination(self, title: str) -> bool:
         """Whether a peer may be asked to move to the published `title`.
@@ -133,18 +133,8 @@ class SharedBorder:
         return next((move for asked, move in self._asked if asked == message_id), None)
 
     def _refused(self, calling: str, called: str, destination: str, why: str) -> Crossing:
-        log.warning(
-            "move destination refused",
-            calling=calling,
-            called=called,
-            destination=destination,
-            why=why,
-        )
-        status = Status.MOVE_DESTINATION_UNKNOWN
-        self._knowledge.refused(
-            calling, called, f"{REFUSED_DESTINATION} {destination[:64]} ({status:04X}H): {why}"
-        )
-        return Crossing(status)
+        note_refused_move(self._knowledge.refusals, calling, called, destination, why)
+        return Crossing(Status.MOVE_DESTINATION_UNKNOWN)
 
     def _over(self, over: AskedMove | HeldMove) -> None:
         self._moves.end(over)
@@ -163,6 +153,42 @@ class SharedBorder:
             log.warning("report refused", device=commitment.device, why="nobody asked for it")
             return Crossing(Status.NOT_AUTHORIZED)
         return Crossing(before=partial(table.reported, commitment, self._knowledge.clock()))
+
+
+def note_refused_move(
+    refusals: Refusals, calling: str, called: str, destination: str, why: str
+) -> None:
+    """A C-MOVE that `calling` asked of `called` is refused for its `destination` (A801H)."""
+    log.warning(
+        "move destination refused",
+        calling=calling,
+        called=called,
+        destination=destination,
+        why=why,
+    )
+    refusals.note_move(calling, called, destination, why)
+
+
+def no_destination(names: Names, local: str) -> str:
+    """Why another hospital's device cannot move to `local`, a title of this one, and what to do."""
+    if names.devices.get(local) is not None:
+        return (
+            f"it is a device of this hospital {NOT_PUBLISHED_WITH_STORE}:"
+            f" `relay device add {local} … --publish store`, beside what it has now"
+        )
+    return (
+        f"it is {NOWHERE}: `relay device list` and `relay peer list` show those; `relay alias add"
+        " LOCAL PUBLISHED` gives another hospital's this title here"
+    )
+
+
+def unknown_to(device: str, *, by_router: bool) -> str:
+    """Why `device`, of this hospital, has refused the destination that it was given (A801H).
+
+    `by_router`: what it stores there comes to this Router first.
+    """
+    where = "this Router's" if by_router else "its"
+    return f"{device} does not know it: enter it there, with {where} host and port"
 
 
 def restored(move: HeldMove) -> dict[int, int | str]:

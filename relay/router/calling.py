@@ -12,17 +12,20 @@ of a C-MOVE, reports of a storage commitment.
 import attrs
 import structlog
 
-from relay.association import TCPAssociation
+from relay.association import RELEASED, TCPAssociation
 from relay.dicom.pdu import AAssociateRJ, AAssociateRQ
-from relay.dicom.rejection import CALLING_AE_TITLE_NOT_RECOGNIZED, rejected
+from relay.dicom.rejection import CALLING_AE_TITLE_NOT_RECOGNIZED, rejected, word_of
 from relay.errors import AbortSource, AssociationRejected, RemoteProtocolError
 from relay.router import moved, reports, services
+from relay.router.counts import UNKNOWN, Line
 from relay.router.devices import Device, addresses, plain_address
 from relay.router.federation import serving
 from relay.router.federation.federation import Federation
 from relay.router.federation.registering import caller_entry
+from relay.router.live import Side, Work
 from relay.router.node import Node
 from relay.router.outgoing import as_network, called_title, prepare
+from relay.router.passthrough import Ending, How
 from relay.router.queue import intake
 from relay.router.queue.state import Queue
 from relay.router.refusals import NO_DEVICE
@@ -49,7 +52,9 @@ async def serve_device(
     request = await near.receive()
     if not isinstance(request, AAssociateRQ):
         return
+    device: Device | None = None
     try:
+        await node.auditing.admit()
         device = await _caller(node, near, request, local)
         if federation is not None and request.called == federation.settings.ae_title:
             if not (federation.settings.store_to and _only_stores(request)):
@@ -69,7 +74,12 @@ async def serve_device(
             "association rejected", calling=request.calling, called=request.called, why=str(error)
         )
         node.refusals.note(request.calling, request.called, str(error))
-        await near.send(AAssociateRJ(error.result, error.source, error.reason))
+        node.auditing.refused(request.calling, request.called, near.host or "", error)
+        rejection = AAssociateRJ(error.result, error.source, error.reason)
+        caller = node.ae_title if local else device.ae_title if device is not None else UNKNOWN
+        owner = node.owner_of(request.called)
+        node.counts.rejected(Line(Side.CALLER, Work.RELAYED, owner, caller), word_of(rejection))
+        await near.send(rejection)
 
 
 async def call_out(
@@ -103,7 +113,9 @@ async def _federate(
             return
         with place:
             node.refusals.forget(request.calling, request.called)
-            await serving.serve(federation, near, device, request)
+            await serving.serve(federation, near, device, request, entry)
+            how = How.RELEASED if near.cause == RELEASED else How.ABORTED
+            entry.ending = Ending(how, "requestor", near.cause)
 
 
 def _is_queued(queue: Queue, device: Device | None, request: AAssociateRQ, title: str) -> bool:

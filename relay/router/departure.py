@@ -11,6 +11,8 @@ from relay.router.border import (
     Knowledge,
     SharedBorder,
     changed,
+    no_destination,
+    note_refused_move,
     renamed,
     restored,
 )
@@ -18,6 +20,9 @@ from relay.router.commitments import Commitment
 from relay.router.devices import Device
 
 log = structlog.get_logger()
+
+# Only its hospital knows which it is.
+_ASK_THEM = "it is not known there, or nothing may be stored there; their `relay doctor` says which"
 
 
 class Departure(SharedBorder):
@@ -33,6 +38,7 @@ class Departure(SharedBorder):
         self._device = device
         self._peer = peer
         self._called = called
+        self._destinations: dict[int, str] = {}  # those asked for here, by the request's Message ID
 
     # --- outward ----------------------------------------------------------------------------------
 
@@ -41,26 +47,19 @@ class Departure(SharedBorder):
         local = request.move_destination or ""
         title = self._names.published(local)
         if title is None or not self._knowledge.may_be_destination(title):
-            calling = self._names.router if self._device is None else self._device.ae_title
-            called = self._names.local(self._called) or self._called
-            return self._refused(calling, called, local, self._no_destination(local))
+            return self._refused(*self._people, local, no_destination(self._names, local))
         own = self._names.own(title)
         if own is not None:
             move = self._moves.ask(self._peer, own.ae_title)
             self._asked.append((request.message_id, move))
+        self._destinations[request.message_id] = local
         return changed(request, {Tag.MOVE_DESTINATION: title})
 
-    def _no_destination(self, local: str) -> str:
-        if self._names.devices.get(local) is not None:
-            return (
-                "it is a device of this hospital that is not published with store:"
-                f" `relay device add {local} … --publish store`, beside what it has now"
-            )
-        return (
-            "it is neither a device of this hospital nor one that another hospital publishes:"
-            " `relay device list` and `relay peer list` show those; `relay alias add LOCAL"
-            " PUBLISHED` gives another hospital's this title here"
-        )
+    @property
+    def _people(self) -> tuple[str, str]:
+        """Who calls whom, by the names that people here know."""
+        calling = self._names.router if self._device is None else self._device.ae_title
+        return calling, self._names.local(self._called) or self._called
 
     def move_cancelled(self, cancel: CommandSet) -> CommandSet:
         """A C-CANCEL-RQ: of what it says."""
@@ -94,6 +93,13 @@ class Departure(SharedBorder):
         if not final:
             return PASSES
         message_id = response.message_id_responded_to
+        if (destination := self._destinations.pop(message_id, None)) is not None:
+            refusals = self._knowledge.refusals
+            if response.status == Status.MOVE_DESTINATION_UNKNOWN:
+                why = f"so {self._people[1]} answers, or its Router: {_ASK_THEM}"
+                note_refused_move(refusals, *self._people, destination, why)
+            else:
+                refusals.forget_move(*self._people, destination)
 
         async def finish() -> None:
             if (move := self._asked_with(message_id)) is not None:

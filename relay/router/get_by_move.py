@@ -32,13 +32,13 @@ from relay.errors import (
     RemoteProtocolError,
 )
 from relay.router import get_as_move
+from relay.router.border import note_refused_move, unknown_to
 from relay.router.devices import Device
 from relay.router.direction import command_pdv
 from relay.router.get_as_move import Stored
 from relay.router.get_carrier import GONE, Carrier
 from relay.router.moves import HeldMove
 from relay.router.node import Node
-from relay.router.refusals import REFUSED_DESTINATION
 
 log = structlog.get_logger()
 
@@ -330,11 +330,12 @@ class GetByMove:
         counts = stored.completed, stored.failed, stored.warned
         said = f"{moved:04X}, {status:04X}"
         log.info("C-GET by C-MOVE", device=device, calling=calling, said=said, counts=counts)
+        refusals, router = self._node.refusals, self._node.ae_title
         if moved == Status.MOVE_DESTINATION_UNKNOWN:
-            why = f"{device} does not know it: it is this Router, enter it there with host and port"
-            self._node.refusals.note(
-                calling, device, f"{REFUSED_DESTINATION} {self._node.ae_title} (A801H): {why}"
-            )
+            why = unknown_to(device, by_router=True)
+            note_refused_move(refusals, calling, device, router, why)
+        else:
+            refusals.forget_move(calling, device, router)
 
     async def _say(self, word: Atom | RelayError) -> None:
         """To whoever called. Raises AssociationAborted if it is gone."""

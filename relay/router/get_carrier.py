@@ -34,7 +34,7 @@ from relay.errors import AbortReason, AbortSource, LocalProtocolError, RemotePro
 from relay.router import get_as_move
 from relay.router.direction import command_pdv
 from relay.router.get_as_move import Stored
-from relay.router.live import LiveAssociation, Side
+from relay.router.live import LiveAssociation, Side, Work
 from relay.router.moves import MoveRegister
 
 _LAST_MESSAGE_ID = 0xFFFF  # US: two bytes
@@ -114,6 +114,7 @@ class Carrier:
             called=self._router,
             peer="",  # none: it is between the device and this Router
             still_permitted=lambda: True,  # as long as the C-GET is, whose end is this one's
+            work=Work.LOCAL,
         )
 
     @contextmanager

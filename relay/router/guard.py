@@ -49,6 +49,10 @@ MAXIMUM_PREFIX = 64 * 1024
 MAXIMUM_IDENTIFIER = 1024 * 1024
 
 
+def _unheard(command: CommandSet) -> None:
+    """Nobody counts."""
+
+
 class Guard:
     """Both directions of one association.
 
@@ -65,8 +69,11 @@ class Guard:
         border: Border,
         *,
         implied: Collection[str] = (),
+        heard: Callable[[CommandSet], None] = _unheard,
     ) -> None:
+        """`heard` is told each command that is whole, whatever becomes of it."""
         self._request = request
+        self._heard = heard
         self._granted = granted
         self._implied = implied
         self._border = border
@@ -102,6 +109,7 @@ class Guard:
     # --- what passes ------------------------------------------------------------------------
 
     def _judge_outward(self, context_id: int, command: CommandSet) -> Judgement:
+        self._heard(command)
         field = command.command_field
         if command.is_response:
             denial = self._inward.outstanding.answer(command)
@@ -147,6 +155,7 @@ class Guard:
         return self._granted is None or service in self._granted
 
     def _judge_inward(self, context_id: int, command: CommandSet) -> Judgement:
+        self._heard(command)
         field = command.command_field
         if command.is_response:
             return self._answered(context_id, command)

@@ -14,7 +14,7 @@ from relay.router import contexts, names, replay
 from relay.router.arrival import Arrival
 from relay.router.devices import Device
 from relay.router.grants import Permission
-from relay.router.live import LiveAssociation, Side, number
+from relay.router.live import LiveAssociation, Side, Work, number
 from relay.router.node import Network, Node, unix_time
 from relay.router.services import Service
 from relay.signalling import messages
@@ -158,6 +158,7 @@ def live_entry(node: Node, network: Network, call: IncomingCall) -> LiveAssociat
         called=call.request.called,
         peer=fingerprint(caller),
         still_permitted=still_permitted,
+        work=Work.of(call.received.purpose),
     )
 
 

@@ -84,7 +84,7 @@ async def serve(node: Node, near: TCPAssociation, device: Device, request: AAsso
                 tunnels = {
                     title: await _open(node, call, proposed, stack) for title, call in calls.items()
                 }
-                ending = await _relay(node, near, device, request, proposed, tunnels)
+                ending = await _relay(node, near, device, request, proposed, tunnels, entry)
                 log_ending(entry, ending)
     except SignallingError as error:  # more sessions than one Router may hold
         log.warning("association rejected", association=entry.number, why=str(error))
@@ -99,6 +99,7 @@ async def _relay(
     request: AAssociateRQ,
     proposed: AAssociateRQ,
     tunnels: Mapping[str, Tunnel],
+    entry: LiveAssociation,
 ) -> Ending:
     with ExitStack() as stack:
         # One for each, since those that are not meant are dropped before the others.
@@ -120,10 +121,13 @@ async def _relay(
             ending = await join(
                 near,
                 switch,
-                Guard(proposed, None, border),
+                entry.witness.watch(
+                    Guard(proposed, None, border, heard=node.counts.messages(entry))
+                ),
                 tunnel=switch,
                 answer_wait=device.answer_wait + ANSWER_MARGIN,
                 answered=answered,
+                traffic=entry.traffic,
             )
             # Nothing is stored any more, though one of those not meant may still be released.
             for held in storing.values():

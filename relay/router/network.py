@@ -14,6 +14,7 @@ import attrs
 import structlog
 import trio
 
+from relay import tracing
 from relay.errors import Refusal, Refused, RelayError, leaves
 from relay.invitation import Invitation
 from relay.router import membership
@@ -205,7 +206,8 @@ class NetworkSide:
         association = number(message.session)
         failed = False
         try:
-            await serve_opening(self._node, message, self._queue)
+            with tracing.about(association):
+                await serve_opening(self._node, message, self._queue)
         except* RelayError as group:
             for error in leaves(group):
                 log.warning("association failed", association=association, why=str(error))

@@ -5,13 +5,17 @@ keeps it; then the associations that rested on what is gone are ended, and the B
 """
 
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
 import attrs
 import structlog
 import trio
 
+from relay.audit.audit import Audit
+from relay.audit.events import AuditEvent
+from relay.audit.sender import Sender
 from relay.database import Database
 from relay.errors import (
     AssociationRejected,
@@ -23,11 +27,14 @@ from relay.errors import (
 )
 from relay.identity import Identity, fingerprint
 from relay.invitation import Contact
+from relay.metrics.turning import Turning
 from relay.router import services
 from relay.router.aliases import Alias, AliasTable
 from relay.router.asks import Ask, AskTable
+from relay.router.auditing import Auditing, Queries
 from relay.router.border import Knowledge
 from relay.router.commitments import CommitmentTable
+from relay.router.counts import Counts
 from relay.router.device_tls import DeviceTLS
 from relay.router.devices import Device, DeviceTable, is_own_listener
 from relay.router.directory import Directory
@@ -41,6 +48,7 @@ from relay.router.names import Names
 from relay.router.peers import Peer, PeerTable
 from relay.router.places import Places
 from relay.router.publications import Publisher
+from relay.router.rates import Rates
 from relay.router.refusals import Refusals
 from relay.router.seeking import seek
 from relay.router.titles import Titles
@@ -90,7 +98,14 @@ class Node:
     listening: Sequence[tuple[str, int]] = ()
     network: Network | None = None
     federation_title: str = ""  # by which devices here call all that there is (DESIGN §7)
+    configuration: Sequence[Mapping[str, Any]] = ()  # relay.toml, as people see it
     refusals: Refusals = attrs.field(factory=Refusals)
+    auditing: Auditing = attrs.field(factory=Auditing)
+    audit: Audit | None = None
+    audit_sender: Sender | None = None
+    rates: Rates = attrs.field(
+        default=attrs.Factory(lambda self: Rates(self.live.carried), takes_self=True)
+    )
     device_tls: DeviceTLS = attrs.field(factory=DeviceTLS)
     places: Places = attrs.field(
         default=attrs.Factory(lambda self: Places(self.live.maximum), takes_self=True)
@@ -99,6 +114,10 @@ class Node:
         default=attrs.Factory(lambda self: Lingering(self.places), takes_self=True)
     )
     moves: MoveRegister = attrs.field(factory=MoveRegister)
+    counts: Counts = attrs.field(
+        default=attrs.Factory(lambda self: Counts(self.live), takes_self=True)
+    )
+    turning: Turning = attrs.field(factory=Turning)
     _together: int = 0
     _untold: bool = False  # something has changed since the last publication began
     _publishing: trio.Lock = attrs.field(factory=trio.Lock)
@@ -121,6 +140,45 @@ class Node:
         """This hospital's AE titles and the network's."""
         return Names(self.ae_title, self.devices, self.aliases)
 
+    def owner_of(self, called: str) -> str:
+        """Whose device people here mean by `called`: a peer's fingerprint, empty if nobody's."""
+        published = self.names.published(called)
+        if self.network is None or published is None:
+            return ""
+        owner = self.network.directory.owner(published)
+        return fingerprint(owner) if owner is not None else ""
+
+    def watch(
+        self,
+        record: Callable[[AuditEvent], None],
+        room: Callable[[], Awaitable[None]],
+        queries: Queries,
+    ) -> None:
+        """Have `record` told of all that is audited; `room` waits until something may begin."""
+        self.auditing = Auditing(
+            ae_title=self.ae_title,
+            record=record,
+            room=room,
+            queries=queries,
+            host_of=self._host_of,
+            hospital_of=self._hospital_of,
+        )
+        self.live.on_begun = self.auditing.begun
+        self.refusals.on_move = self.auditing.refused_move
+
+    def _host_of(self, ae_title: str) -> str:
+        device = self.devices.get(ae_title)
+        return device.host if device is not None else ""
+
+    def _hospital_of(self, words: str) -> str:
+        """By what name the hospital of this fingerprint goes; empty for one that is not known."""
+        if self.network is None:
+            return ""
+        for peer in self.network.peers:
+            if peer.fingerprint == words:
+                return peer.name
+        return ""
+
     def knowledge(self) -> Knowledge:
         """What commands that cross are translated by. Raises Refused (409) as `joined` does."""
         return Knowledge(
@@ -130,7 +188,7 @@ class Node:
             directory=self.joined().directory,
             own=self.identity.public,
             clock=unix_time,
-            refused=self.refusals.note,
+            refusals=self.refusals,
         )
 
     def permission(self, caller: bytes, device: Device, calling: str) -> Permission:

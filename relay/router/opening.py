@@ -11,12 +11,13 @@ from functools import partial
 
 import structlog
 
-from relay.errors import HandshakeError, Refusal
+from relay.errors import AssociationRejected, HandshakeError, Refusal
 from relay.identity import fingerprint
 from relay.router import contexts
+from relay.router.counts import UNKNOWN, Line
 from relay.router.get_by_move import answering_get
 from relay.router.incoming import IncomingCall, check
-from relay.router.live import log_ending, number
+from relay.router.live import Side, Work, log_ending, number
 from relay.router.node import Network, Node, unix_time
 from relay.router.passthrough import join
 from relay.router.queue.handover import serve_delivery
@@ -34,6 +35,7 @@ async def serve_opening(node: Node, message: messages.Open, queue: Queue | None 
     network = node.joined()
     received: ReceivedOpening | None = None
     try:
+        await _admit(node)
         received = accept_opening(
             node.identity,
             node.keyring.pairs,
@@ -53,12 +55,26 @@ async def serve_opening(node: Node, message: messages.Open, queue: Queue | None 
             refusal=error.refusal.name,
             why=str(error),
         )
+        node.auditing.refused_opening(fingerprint(message.router), error)
         refusal = (
             refuse_opening(node.identity, message.opening, error.refusal)
             if received is None
             else received.refuse(error.refusal)
         )
+        device = node.devices.published_as(message.called)
+        title = device.ae_title if device is not None else UNKNOWN
+        known = network.peers.get(message.router) is not None
+        line = Line(Side.CALLEE, Work.RELAYED, fingerprint(message.router) if known else "", title)
+        node.counts.rejected(line, error.refusal.name.lower())
         await network.client.send(messages.Refuse(message.session, refusal))
+
+
+async def _admit(node: Node) -> None:
+    """Raises HandshakeError while nothing may begin."""
+    try:
+        await node.auditing.admit()
+    except AssociationRejected as error:
+        raise HandshakeError(str(error), Refusal.BUSY) from error
 
 
 async def _serve_purpose(
@@ -88,5 +104,6 @@ async def _join(node: Node, call: IncomingCall, reached: Reached) -> None:
             tunnel=near,
             answer_wait=call.device.answer_wait,
             answered=partial(contexts.with_rejections, original=call.request, proposed=proposed),
+            traffic=reached.entry.traffic,
         )
     log_ending(reached.entry, ending)

@@ -23,7 +23,7 @@ from relay.errors import HandshakeError
 from relay.router import contexts, names
 from relay.router.devices import Device
 from relay.router.directory import Route
-from relay.router.live import LiveAssociation, Side, number
+from relay.router.live import LiveAssociation, Side, Work, number
 from relay.router.node import Network, Node, unix_time
 from relay.router.refusals import NO_CONNECTION, NOT_ENROLLED
 from relay.tunnel.handshake import PendingOpening, Purpose, open_session
@@ -180,4 +180,5 @@ def live_entry(node: Node, call: OutgoingCall) -> LiveAssociation:
         called=call.title,
         peer=call.route.peer.fingerprint,
         still_permitted=still_permitted,
+        work=Work.of(Purpose(call.pending.header.purpose)),
     )

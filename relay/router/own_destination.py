@@ -19,7 +19,7 @@ from relay.dicom.rejection import LOCAL_LIMIT_EXCEEDED, TEMPORARY_CONGESTION
 from relay.errors import AbortReason, AbortSource, AssociationRejected, HandshakeError
 from relay.router import contexts, reaching
 from relay.router.devices import Device
-from relay.router.live import LiveAssociation, Side
+from relay.router.live import LiveAssociation, Side, Work
 from relay.router.node import Node
 from relay.router.places import Claim
 
@@ -64,6 +64,7 @@ class OwnCall:
             called=self.device.ae_title,
             peer=self.node.identity.fingerprint,
             still_permitted=still_permitted,
+            work=Work.LOCAL,
         )
 
     @asynccontextmanager

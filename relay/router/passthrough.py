@@ -19,6 +19,7 @@ from math import inf
 from typing import Protocol
 
 import attrs
+import structlog
 import trio
 
 from relay.association import Association
@@ -42,6 +43,9 @@ from relay.errors import (
 )
 from relay.router.direction import Verdict
 from relay.router.side import Passing, Side, Tunnel
+from relay.router.traffic import Traffic
+
+log = structlog.get_logger()
 
 # From an A-RELEASE-RQ to its end on both hops. Longer than the 60 s that each hop's association
 # waits by itself (relay.patience.Timeouts.release), so that this only ends what they do not see.
@@ -89,13 +93,14 @@ async def join(
     tunnel: Tunnel,
     answer_wait: float,
     answered: Callable[[AAssociateAC], AAssociateAC] = lambda answer: answer,
+    traffic: Traffic | None = None,
 ) -> Ending:
     """Join both until the association is over on both; closing them is the caller's.
 
     `tunnel` is the one of both that is over with the first A-RELEASE-RP in either direction.
     The acceptor's A-ASSOCIATE answer must come within `answer_wait` seconds; `answered` makes of it
-    what the requestor gets. Cancelled, or after an error of its own, both are aborted; errors
-    arrive in an exception group.
+    what the requestor gets. `traffic` shows what has passed. Cancelled, or after an error of its
+    own, both are aborted; errors arrive in an exception group.
     """
     passage = _Passage(
         Side("requestor", requestor, tunnel if tunnel is requestor else None),
@@ -103,11 +108,18 @@ async def join(
         guard,
         answered,
     )
+    if traffic is not None:
+        traffic.follow(*passage.sides)
     return await passage.run(answer_wait)
 
 
 async def _pass_on(sink: Side, pdv: PDV, ends: bool) -> None:
     await sink.pass_on((Passing(pdv, ends),))
+
+
+def _log_negotiated(answer: AAssociateAC) -> None:
+    accepted = sum(result.accepted for result in answer.contexts)
+    log.info("association negotiated", accepted=accepted, rejected=len(answer.contexts) - accepted)
 
 
 def _passes_only(verdict: Verdict) -> bool:
@@ -142,6 +154,11 @@ class _Passage:
         self._established = False
         self._ending: Ending | None = None
         self._scope = trio.CancelScope()
+
+    @property
+    def sides(self) -> tuple[Side, Side]:
+        """The requestor's and the acceptor's."""
+        return self._requestor, self._acceptor
 
     async def run(self, answer_wait: float) -> Ending:
         self._scope.deadline = trio.current_time() + answer_wait
@@ -234,6 +251,7 @@ class _Passage:
                 self._established = True
                 self._scope.deadline = inf
                 self._guard.negotiated(atom)
+                _log_negotiated(atom)
                 await sink.send(self._answered(atom))
             case AAssociateRJ() if source is self._acceptor and not self._established:
                 self._finish(How.REJECTED, source.name, source.association.cause, atom)

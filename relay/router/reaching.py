@@ -29,6 +29,7 @@ from relay.router.lasting import Lasting
 from relay.router.linger import Kept, kind_of
 from relay.router.live import LiveAssociation, Side
 from relay.router.node import Network, Node
+from relay.router.passthrough import DIMSEGuard
 from relay.router.places import Claim, Place
 from relay.tunnel.session import TunnelAssociation, TunnelTimeouts, accept_tunnel
 
@@ -45,7 +46,7 @@ class Reached:
     entry: LiveAssociation
     near: TunnelAssociation
     device: Lasting
-    guard: Guard
+    guard: DIMSEGuard
     proposed: AAssociateRQ
 
 
@@ -66,7 +67,15 @@ async def serve_reached(
         raise HandshakeError("nothing of what it proposes is granted", Refusal.NOT_GRANTED)
     entry = live_entry(node, network, call)
     border = border_of(node, call)
-    guard = Guard(proposed, call.permission.services, border, implied=call.implied)
+    guard = entry.witness.watch(
+        Guard(
+            proposed,
+            call.permission.services,
+            border,
+            implied=call.implied,
+            heard=node.counts.messages(entry),
+        )
+    )
     answer = Answer(network, call)
     with node.live.hold(entry):
         async with AsyncExitStack() as held:  # the device, then its place: until it is closed

@@ -92,7 +92,7 @@ async def relay(
 
     entry = live_entry(node, call)
     border = Departure(node.knowledge(), device, call.peer, call.title)
-    guard = Guard(request, None, border)
+    guard = entry.witness.watch(Guard(request, None, border, heard=node.counts.messages(entry)))
     holder = entry.device  # where the call is for a C-MOVE, its response waits for our end
     try:
         with node.live.hold(entry), node.moves.storing(holder, call.title):
@@ -110,6 +110,7 @@ async def relay(
                     tunnel=far,
                     answer_wait=answer_wait,
                     answered=answered,
+                    traffic=entry.traffic,
                 )
                 why = _why(call, ending, said.called)
                 if why:

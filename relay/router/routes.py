@@ -19,8 +19,11 @@ from relay.router import probe, services
 from relay.router.aliases import Alias
 from relay.router.apply import apply, as_published, parse_grant, put_grant
 from relay.router.asks import Ask
+from relay.router.causes import cause_of
 from relay.router.devices import Device
-from relay.router.entries import Entry
+from relay.router.dicomweb.overview import Overview
+from relay.router.entries import Entry, ae_title
+from relay.router.far_echo import echo_far
 from relay.router.federation.federation import Federation
 from relay.router.federation.overview import overview
 from relay.router.grants import Grant, parse_calling
@@ -44,13 +47,14 @@ Enrol = Callable[[Invitation], Awaitable[bool]]
 class Routes:
     """The routes over `node`; `enrol` is what an invitation is given to.
 
-    Without a `federation`, it is turned off.
+    Without a `federation`, or DICOMweb (`web`), it is turned off.
     """
 
     node: Node
     enrol: Enrol
     queue: Queue
     federation: Federation | None = None
+    web: Overview | None = None
 
     async def status(self, request: Request) -> Response:
         node = self.node
@@ -61,6 +65,7 @@ class Routes:
             "federation": node.federation_title or None,
             "fingerprint": node.identity.fingerprint,
             "listening": [{"host": host, "port": port} for host, port in node.listening],
+            "dicomweb": self.web.to_json() if self.web is not None else None,
             "devices": len(list(node.devices)),
             "associations": len(node.live),
             "queue": await snapshot.summary(self.queue),
@@ -160,6 +165,11 @@ class Routes:
         await look(self.node.joined())
         return JSONResponse(await overview(self.node, self.queue, self.federation))
 
+    async def echo(self, request: Request) -> Response:
+        title = ae_title(request.path_params["ae_title"])
+        echoed = await echo_far(self.node, title)
+        return JSONResponse(echoed.to_json())
+
     async def peers(self, request: Request) -> Response:
         network = self.node.joined()
         await look(network)
@@ -235,12 +245,35 @@ class Routes:
         )
 
     async def associations(self, request: Request) -> Response:
-        return JSONResponse([entry.to_json() for entry in self.node.live])
+        return JSONResponse([self._association(entry.to_json()) for entry in self.node.live])
+
+    async def recent_associations(self, request: Request) -> Response:
+        return JSONResponse([self._association(row) for row in self.node.live.finished])
+
+    async def rates(self, request: Request) -> Response:
+        return JSONResponse(self.node.rates.to_json())
 
     async def refusals(self, request: Request) -> Response:
-        return JSONResponse([refusal.to_json() for refusal in self.node.refusals])
+        return JSONResponse(
+            [
+                refusal.to_json() | {"cause": cause_of(refusal.why, refusal.destination).value}
+                for refusal in self.node.refusals
+            ]
+        )
+
+    async def configuration(self, request: Request) -> Response:
+        return JSONResponse(list(self.node.configuration))
 
     # --- for people ---------------------------------------------------------------------------
+
+    def _association(self, row: dict[str, Any]) -> dict[str, Any]:
+        """With the peer's name; this hospital's own where both ends are here."""
+        network = self.node.network
+        if network is None:
+            return row | {"name": ""}
+        names = {peer.fingerprint: peer.name for peer in network.peers}
+        names[self.node.identity.fingerprint] = network.membership.name
+        return row | {"name": names.get(row["peer"], "")}
 
     def _device(self, device: Device) -> dict[str, Any]:
         return device.to_json() | {"refusal": self.node.title_refusal(device)}

@@ -6,6 +6,7 @@ from typing import cast
 import apsw
 
 from relay.database import Database
+from relay.people.schema import PEOPLE
 
 DATABASE_FILE = "router.db"
 
@@ -164,6 +165,7 @@ MIGRATIONS = (
         created INTEGER NOT NULL
     ) STRICT, WITHOUT ROWID;
     """,
+    PEOPLE,
 )
 
 

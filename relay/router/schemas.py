@@ -1,9 +1,11 @@
 """What the Router's REST takes and gives, as the OpenAPI document describes it."""
 
+from relay.router.causes import Cause
 from relay.router.devices import MoveVia
 from relay.router.directory import Standing
 from relay.router.federation.overview import Reach
-from relay.router.live import Side
+from relay.router.live import Side, Work
+from relay.router.passthrough import How
 from relay.router.queue.destinations import Mixed, Mode
 from relay.spool.items import Priority
 from relay.web.operations import (
@@ -147,6 +149,7 @@ APPLY = options(
     grants=listed(GRANT_ENTRY),
     prune=FLAG,
 )
+# `bytes_outward`: from who calls to who is called; `name` is the peer's.
 ASSOCIATION = record(
     id=TEXT,
     side={"enum": [side.value for side in Side]},
@@ -155,6 +158,44 @@ ASSOCIATION = record(
     called=TEXT,
     peer=TEXT,
     seconds=SECONDS,
+    work={"enum": [work.value for work in Work]},
+    bytes_outward=COUNT,
+    bytes_inward=COUNT,
+    objects=COUNT,
+    name=TEXT,
 )
-REFUSAL = record(time=SECONDS, calling=TEXT, called=TEXT, why=TEXT)
+# `how` is null where nobody said how it went: see the log.
+FINISHED = record(
+    **ASSOCIATION["properties"],
+    ended=SECONDS,
+    how={"enum": [*(how.value for how in How), None]},
+    why=TEXT,
+    revoked=FLAG,
+)
+# Bytes a second, in and out of this hospital; `interval` seconds to a sample, at most `maximum`.
+RATES = record(
+    interval=SECONDS,
+    maximum=COUNT,
+    samples=listed(record(time=SECONDS, sent=COUNT, received=COUNT)),
+)
+REFUSAL = record(
+    time=SECONDS,
+    calling=TEXT,
+    called=TEXT,
+    why=TEXT,
+    destination=TEXT,
+    cause={"enum": [cause.value for cause in Cause]},
+)
+ECHOED = record(finding=FINDING, milliseconds=_SECONDS_OR_NULL)
+# A key of relay.toml: what it holds, or null; `given`: the file says so itself; `words` is what it
+# is for. A secret's value is where it is kept.
+CONFIGURED = record(
+    table=TEXT,
+    key=TEXT,
+    value=TEXT_OR_NULL,
+    default=TEXT_OR_NULL,
+    given=FLAG,
+    secret=FLAG,
+    words=TEXT,
+)
 OBJECT: Schema = {"type": "object"}

@@ -17,6 +17,7 @@ from relay.router.departure import Departure
 from relay.router.devices import Device, DeviceTable
 from relay.router.moves import MoveRegister
 from relay.router.names import Names
+from relay.router.refusals import Refusals
 from relay.router.schema import MIGRATIONS
 from tests.router.fakes import move_rq, store_rq
 
@@ -67,7 +68,12 @@ class World:
     moves: MoveRegister
     directory: FakeDirectory
     commitments: CommitmentTable
-    refused: list[tuple[str, str, str]]
+
+    @property
+    def refused(self) -> list[tuple[str, str, str, str]]:
+        """Who called whom, and the Move Destination that was refused and why; the oldest first."""
+        rows = [(r.calling, r.called, r.destination, r.why) for r in self.knowledge.refusals]
+        return rows[::-1]
 
     def departure(self, device: Device | None = WS, called: str = "PACS") -> Departure:
         return Departure(self.knowledge, device, PEER, called)
@@ -101,7 +107,6 @@ async def open_world(tmp_path: Path) -> AsyncIterator[World]:
             await aliases.put(alias)
         moves, directory = MoveRegister(), FakeDirectory()
         commitments = await CommitmentTable.load(database)
-        refused: list[tuple[str, str, str]] = []
         knowledge = Knowledge(
             names=Names("RELAY", devices, aliases),
             moves=moves,
@@ -109,9 +114,9 @@ async def open_world(tmp_path: Path) -> AsyncIterator[World]:
             directory=directory,
             own=OWN,
             clock=lambda: NOW,
-            refused=lambda *refusal: refused.append(refusal),
+            refusals=Refusals(),
         )
-        yield World(knowledge, moves, directory, commitments, refused)
+        yield World(knowledge, moves, directory, commitments)
 
 
 def final(message_id: int, status: int = 0) -> CommandSet:

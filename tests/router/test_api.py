@@ -3,6 +3,7 @@
 import inspect
 from pathlib import Path
 
+from relay.people.roles import Role
 from relay.router.api import control_operations
 from relay.router.routes import Routes
 from tests.router.fakes import hospital
@@ -35,3 +36,21 @@ async def test_what_is_unknown_is_refused_in_json(tmp_path: Path) -> None:
     async with client(tmp_path) as call:
         assert "error" in await call("GET", "/nothing", status=404)
         assert "error" in await call("PUT", "/devices", status=405)
+
+
+async def test_operators_settle_the_queue_and_test_and_search_and_change_nothing_else(
+    tmp_path: Path,
+) -> None:
+    async with hospital(tmp_path) as node:
+        operations = control_operations(node, lambda _: None, await parts_of(node))  # type: ignore[arg-type,return-value]
+    needs = {(op.method, op.path): op.needs for op in operations}
+    assert {path for (_, path), role in needs.items() if role is Role.OPERATOR} == {
+        "/v1/devices/{ae_title:path}/test",
+        "/v1/directory/{ae_title:path}/echo",
+        "/v1/queue/patients",
+        "/v1/queue/retry",
+        "/v1/queue/discard",
+        "/v1/queue/pause",
+        "/v1/queue/resume",
+    }
+    assert {role for (method, _), role in needs.items() if method == "GET"} == {Role.VIEWER}

@@ -339,7 +339,7 @@ async def test_warnings_have_the_hospitals_name_before_the_bridge_is_there(tmp_p
         for saved, name in ((False, "RELAY"), (True, joined.name)):
             if saved:
                 await membership.save(node.database, joined)
-            queue = await app._queue(node, spool, settings, outside)
+            queue = await app._queue(node, spool, settings, outside, await app._naming(node))
             queue.warnings._webhook.post = posted.append  # type: ignore[union-attr, method-assign]
             queue.warn_failed("PACS", 1)
             assert posted[-1]["router"] == name

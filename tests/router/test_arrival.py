@@ -65,8 +65,8 @@ async def test_a_third_hospital_must_have_granted_store(
     else:
         assert crossing.status == Status.MOVE_DESTINATION_UNKNOWN
         assert len(world.moves) == 0
-        ((calling, called, why),) = world.refused
-        assert (calling, called) == ("WS1", "PACS")
+        ((*who, why),) = world.refused
+        assert who == ["WS1", "PACS", "WS3"]
         assert "relay grant ask WS3 --services store" in why
 
 
@@ -75,7 +75,7 @@ async def test_a_destination_that_is_only_listed_as_the_callers_is_none(world: W
     world.directory.only_listed.add("WS1")
     crossing = world.arrival().move_asked(move_rq("WS1", 3))
     assert crossing.status == Status.MOVE_DESTINATION_UNKNOWN
-    assert "has not signed" in world.refused[0][2]
+    assert "has not signed" in world.refused[0][3]
 
 
 @pytest.mark.parametrize("via", list(MoveVia))
@@ -93,7 +93,7 @@ async def test_a_name_that_means_another_device_here_is_no_destination(world: Wo
     world.directory.grants["NORTH_PACS"] = STORE
     border = world.arrival()
     assert border.move_asked(move_rq("NORTH_PACS")).status == Status.MOVE_DESTINATION_UNKNOWN
-    assert "relay alias add LOCAL NORTH_PACS" in world.refused[-1][2]
+    assert "relay alias add LOCAL NORTH_PACS" in world.refused[-1][3]
     # One that goes by way of its Router needs no name for it.
     border = world.arrival(attrs.evolve(PACS, move_via=MoveVia.ROUTER))
     assert passed_on(border.move_asked(move_rq("NORTH_PACS")))[0] == "RELAY"

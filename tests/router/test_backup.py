@@ -6,11 +6,16 @@ from pathlib import Path
 import apsw
 import pytest
 
+from relay.audit import happenings
+from relay.audit.audit import open_audit
+from relay.audit.document import AuditSource
+from relay.backup.manifest import MANIFEST_FILE
 from relay.errors import DatabaseError, RelayError
 from relay.identity import load_identity
 from relay.router import backup as module
-from relay.router.backup import back_up, copy_file
-from relay.router.manifest import MANIFEST_FILE, Manifest
+from relay.router.backup import back_up
+from relay.router.manifest import Manifest
+from relay.router.restore import restore
 from relay.spool.backup import BackedUp
 from relay.spool.carrying import Progress
 from tests.router.backups import make_router
@@ -44,6 +49,20 @@ async def test_all_of_a_router_is_in_the_folder(tmp_path: Path) -> None:
     assert told[-1] == (3, 3)
     for path in (target, *target.rglob("*")):
         assert path.stat().st_mode & 0o077 == 0, path
+
+
+async def test_its_audit_is_in_it_and_comes_out_again(tmp_path: Path) -> None:
+    data_dir, target = tmp_path / "data", tmp_path / "backup"
+    await make_router(data_dir)
+    async with open_audit(data_dir, lambda: AuditSource("here")) as audit:
+        audit.record(happenings.application("RELAY_A", started=True))
+        await audit.flush()
+        manifest = await back_up(data_dir, target, ae_title="RELAY_A", key_apart=False)
+    assert "audit.db" in manifest.files
+    await restore(target, tmp_path / "new", key=None)
+    async with open_audit(tmp_path / "new", lambda: AuditSource("here")) as audit:
+        finding = await audit.verify()
+    assert (finding.entries, finding.fault) == (1, "")
 
 
 async def test_a_spool_key_from_elsewhere_is_not_in_it(tmp_path: Path) -> None:
@@ -132,13 +151,3 @@ async def test_it_changes_nothing_of_the_router(tmp_path: Path) -> None:
     assert {path: path.read_bytes() for path in before} == before
     with apsw.Connection(str(tmp_path / "backup" / "router.db")) as copy:
         assert copy.execute("SELECT value FROM setting WHERE name = 'last'").get == b"\x01"
-
-
-def test_a_file_is_copied_for_its_owner_alone(tmp_path: Path) -> None:
-    source = tmp_path / "a"
-    source.write_bytes(b"x" * 3_000_000)
-    copy_file(source, tmp_path / "b")
-    assert (tmp_path / "b").read_bytes() == source.read_bytes()
-    assert (tmp_path / "b").stat().st_mode & 0o777 == 0o600
-    with pytest.raises(FileExistsError):
-        copy_file(source, tmp_path / "b")

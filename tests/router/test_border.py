@@ -3,9 +3,10 @@
 import attrs
 import pytest
 
-from relay.dicom.dimse import Status
+from relay.dicom.dimse import Status, Tag
 from relay.router.border import Crossing
 from relay.router.departure import Departure
+from relay.router.devices import MoveVia
 from tests.router.borders import (
     PACS,
     THIRD,
@@ -17,6 +18,7 @@ from tests.router.borders import (
     moved_rq,
     originator,
     passed_on,
+    pending,
 )
 from tests.router.fakes import move_rq, store_rq
 
@@ -79,13 +81,58 @@ async def test_who_asked_for_a_destination_that_cannot_be_is_told_to_people(worl
     world.departure(None).move_asked(move_rq("NOBODY"))
     world.arrival().move_asked(move_rq("SOUTH_WS1"))
     (scanner, nobody, other) = world.refused
-    assert scanner[:2] == ("WS1", "NORTH_PACS")
-    assert scanner[2].startswith("Move Destination SCANNER (A801H): ")
-    assert "relay device add SCANNER … --publish store" in scanner[2]
-    assert nobody[:2] == ("RELAY", "NORTH_PACS")
-    assert "relay alias add LOCAL PUBLISHED" in nobody[2]
-    assert other[:2] == ("WS1", "PACS")
-    assert "relay grant add HOSPITAL SOUTH_WS1 --services store" in other[2]
+    assert scanner[:3] == ("WS1", "NORTH_PACS", "SCANNER")
+    assert "relay device add SCANNER … --publish store" in scanner[3]
+    assert nobody[:3] == ("RELAY", "NORTH_PACS", "NOBODY")
+    assert "relay alias add LOCAL PUBLISHED" in nobody[3]
+    assert other[:3] == ("WS1", "PACS", "SOUTH_WS1")
+    assert "relay grant add HOSPITAL SOUTH_WS1 --services store" in other[3]
+
+
+async def test_a_destination_that_the_far_side_refuses_is_told_until_it_does_not(
+    world: World,
+) -> None:
+    border = world.departure()
+    for message_id in (1, 2):
+        border.move_asked(move_rq("WS1", message_id))
+        border.move_answered(pending(message_id), final=False)
+        border.move_answered(final(message_id, Status.MOVE_DESTINATION_UNKNOWN), final=True)
+    first, second = world.refused
+    assert first == second
+    assert first[:3] == ("WS1", "NORTH_PACS", "WS1")
+    assert "their `relay doctor` says which" in first[3]
+    border.move_asked(move_rq("WS1", 3))
+    assert len(world.refused) == 2  # it may be refused again
+    border.move_answered(final(3), final=True)
+    assert world.refused == []
+
+
+async def test_a_destination_that_the_device_does_not_know_is_told_here(world: World) -> None:
+    """As the device was given it, with whose host and port it needs there."""
+    refused = final(1, Status.MOVE_DESTINATION_UNKNOWN)
+    via_router = attrs.evolve(PACS, move_via=MoveVia.ROUTER)
+    for device, title, stores_at, seen, whose in (
+        (PACS, "WS1", (), "NORTH_WS1", "this Router's"),
+        (PACS, "SOUTH_WS1", ("WS1",), "WS1", "its"),
+        (via_router, "WS1", (), "RELAY", "this Router's"),
+    ):
+        border = world.arrival(device, stores_at=stores_at)
+        passed_on(border.move_asked(move_rq(title, 1)))
+        (held,) = border._held
+        border.move_answered(refused.evolve({Tag.MESSAGE_ID_BEING_RESPONDED_TO: held}), final=True)
+        assert world.refused[-1] == (
+            "WS1",
+            "PACS",
+            seen,
+            f"PACS does not know it: enter it there, with {whose} host and port",
+        )
+    world.arrival().move_asked(move_rq("SOUTH_WS1"))  # which this Router refuses, by its own name
+    assert len(world.refused) == 4
+    border = world.arrival(stores_at=("WS1",))
+    for message_id, title in ((2, "WS1"), (3, "SOUTH_WS1")):
+        border.move_asked(move_rq(title, message_id))
+        border.move_answered(final(message_id), final=True)
+    assert [row[2] for row in world.refused] == ["RELAY"]
 
 
 @pytest.mark.parametrize("title", ["OUTSIDE", "RELAY"])  # the Router's own title is one of both

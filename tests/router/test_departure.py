@@ -15,6 +15,7 @@ from relay.router.departure import Departure
 from relay.router.devices import Device, DeviceTable
 from relay.router.moves import MoveRegister
 from relay.router.names import Names
+from relay.router.refusals import Refusals
 from relay.router.schema import MIGRATIONS
 from tests.router.borders import (
     NOW,
@@ -130,7 +131,7 @@ async def test_without_other_names_no_answer_is_looked_into(tmp_path: Path) -> N
             directory=FakeDirectory(),
             own=OWN,
             clock=lambda: NOW,
-            refused=lambda *refusal: None,
+            refusals=Refusals(),
         )
         assert Departure(knowledge, WS, PEER, "PACS").retrieve_title() is None
 

@@ -1,7 +1,7 @@
 """C-GET of a device that only knows C-MOVE: what its requestor gets, and what the device sees."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import attrs
@@ -56,7 +56,7 @@ class Archive:
     """A device that knows C-MOVE and C-FIND, and stores at the Move Destination `sends`.
 
     Each is a SOP class and a transfer syntax, in `associations` associations at once. `before` is
-    done ahead of each object, with how many there were.
+    done ahead of each object, with how many there were; `hold` keeps it from storing any.
     """
 
     sends: Sequence[tuple[str, str]] = ((CT, IMPLICIT), (CT, IMPLICIT))
@@ -67,16 +67,25 @@ class Archive:
     breaks_off: bool = False  # in the middle of the first object
     answer: int | None = None  # instead of what became of it
     before: Callable[[int], Awaitable[None]] | None = None
+    hold: trio.Event | None = None
     both: TwoHospitals | None = None
     requests: list[AAssociateRQ] = attrs.Factory(list)
     commands: list[CommandSet] = attrs.Factory(list)
     identifiers: list[bytes] = attrs.Factory(list)
     statuses: list[int] = attrs.Factory(list)
     sub: TCPAssociation | None = None
+    gone: int = 0  # associations that were aborted
+
+    def let_go(self) -> None:
+        """Store what was held back."""
+        assert self.hold is not None
+        self.hold.set()
 
     async def serve(self, association: TCPAssociation) -> None:
-        with suppress(AssociationAborted):
+        try:
             await self._serve(association)
+        except* AssociationAborted:
+            self.gone += 1
 
     async def _serve(self, association: TCPAssociation) -> None:
         request = await association.receive()
@@ -168,6 +177,8 @@ class Archive:
             accepted = {r.id for r in answer.contexts if r.accepted}
             contexts = {pair: 2 * n + 1 for n, pair in enumerate(classes)}
             for n, pair in enumerate(sends):
+                if self.hold is not None:
+                    await self.hold.wait()
                 if self.before is not None:
                     await self.before(n)
                 if contexts[pair] in accepted:
@@ -427,8 +438,8 @@ async def test_a_device_that_does_not_know_its_router_is_a_failure_with_words(
         assert got.final.status == Status.UNABLE_TO_PERFORM_SUBOPERATIONS
         assert "own Router" in (got.final.text(Tag.ERROR_COMMENT) or "")
         (refusal,) = it.both.b.refusals
-        assert (refusal.calling, refusal.called) == ("WS", "PACS")
-        assert "Move Destination RELAY_B (A801H): PACS does not know it" in refusal.why
+        assert (refusal.calling, refusal.called, refusal.destination) == ("WS", "PACS", "RELAY_B")
+        assert "PACS does not know it: enter it there, with this Router's" in refusal.why
         await release(device)
 
 
@@ -443,15 +454,9 @@ async def test_another_failure_is_the_devices(tmp_path: Path, status: int) -> No
 
 
 async def test_a_c_cancel_is_that_of_the_c_move(tmp_path: Path) -> None:
-    archive = Archive()
+    archive = Archive(hold=trio.Event())
     async with world(tmp_path, archive) as it:
         device = await it.associate()
-        go_on = trio.Event()
-
-        async def wait(number: int) -> None:
-            await go_on.wait()
-
-        archive.before = wait
         await device.send(command(1, get_rq(7)))
         await device.send(data(1))
         cancel = dimse.request(CommandField.C_CANCEL_RQ, 7)
@@ -461,19 +466,13 @@ async def test_a_c_cancel_is_that_of_the_c_move(tmp_path: Path) -> None:
         assert cancelled.command_field == CommandField.C_CANCEL_RQ
         assert cancelled.message_id_responded_to == moved.message_id != 7
         await device.abort()
-        go_on.set()
+        archive.let_go()
 
 
 async def test_two_at_once_are_one_too_many(tmp_path: Path) -> None:
-    archive = Archive()
+    archive = Archive(hold=trio.Event())
     async with world(tmp_path, archive) as it:
         device = await it.associate()
-        go_on = trio.Event()
-
-        async def wait(number: int) -> None:
-            await go_on.wait()
-
-        archive.before = wait
         await device.send(command(1, get_rq(1)))
         await device.send(data(1))
         await until(lambda: archive.sub is not None)
@@ -484,7 +483,7 @@ async def test_two_at_once_are_one_too_many(tmp_path: Path) -> None:
         assert (refused.message_id_responded_to, refused.status) == (2, 0xA702)
         assert len(archive.commands) == 1
         await device.abort()
-        go_on.set()
+        archive.let_go()
 
 
 async def test_what_the_requestor_stores_is_refused(tmp_path: Path) -> None:

@@ -1,9 +1,13 @@
 """The register of live associations."""
 
+import pytest
 import trio
 import trio.testing
 
-from relay.router.live import LiveAssociation, LiveRegister, Side
+from relay.router import live
+from relay.router.live import LiveAssociation, LiveRegister, Side, Work, log_ending
+from relay.router.passthrough import Ending, How
+from relay.tunnel.handshake import Purpose
 
 
 def entry(
@@ -55,3 +59,42 @@ async def test_waiting_until_none_is_left() -> None:
                 assert held.to_json()["side"] == "callee"
                 nursery.start_soon(register.wait_empty)
                 await trio.testing.wait_all_tasks_blocked()
+
+
+async def test_what_is_over_is_kept_with_how_it_went(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "MAXIMUM_FINISHED", 2)
+    register = LiveRegister(5)
+    for device in ("A", "B", "C"):
+        with register.hold(entry(device)) as held:
+            held.traffic.count(10)
+            if device == "B":
+                log_ending(held, Ending(How.ABORTED, "router", "why"))
+    newest, before = register.finished
+    assert (newest["called"], newest["how"], newest["why"]) == ("C", None, "")
+    assert (before["called"], before["how"], before["why"]) == ("B", "aborted", "why")
+    assert before["bytes_outward"] == 10
+    with register.hold(entry("D")) as held:
+        held.still_permitted = lambda: False
+        register.recheck()
+    assert register.finished[0]["revoked"]
+
+
+async def test_what_was_carried_counts_both_ways_and_only_over_the_line() -> None:
+    register = LiveRegister(5)
+    with register.hold(entry(side=Side.CALLER)) as calls, register.hold(entry()) as called:
+        calls.traffic.count(100)
+        called.traffic.count(7)
+        assert register.carried() == (100, 7)
+    assert register.carried() == (100, 7), "also once they are over"
+    with register.hold(entry(side=Side.CALLER)) as queued:
+        queued.work = Work.QUEUED
+        queued.traffic.count(1000)
+    assert register.carried() == (100, 7), "what is only taken in has not left"
+
+
+def test_each_purpose_of_a_session_has_its_work() -> None:
+    assert {Work.of(purpose) for purpose in Purpose} == {
+        Work.RELAYED,
+        Work.DELIVERY,
+        Work.KNOWLEDGE,
+    }

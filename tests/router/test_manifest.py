@@ -7,9 +7,10 @@ from typing import Any
 import attrs
 import pytest
 
+from relay.backup import manifest as module
+from relay.backup.manifest import MANIFEST_FILE, digest
 from relay.errors import RelayError
-from relay.router import manifest as module
-from relay.router.manifest import MANIFEST_FILE, NEEDED, Manifest, digest
+from relay.router.manifest import NEEDED, Manifest
 
 FILES = {name: "00" * 32 for name in NEEDED}
 MANIFEST = Manifest(

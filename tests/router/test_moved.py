@@ -38,6 +38,7 @@ from relay.router.devices import Device, MoveVia
 from relay.router.moved import MovedDeparture, Only, Switch
 from relay.router.moves import ABANDONED_WAIT, SETTLE_WAIT, HeldMove, MoveRegister
 from relay.router.own_destination import OwnCall
+from relay.router.refusals import Refusals
 from relay.scu import release
 from tests.router.fakes import (
     CT,
@@ -450,7 +451,7 @@ async def _happen(happenings: list[tuple[Going, int, str]], names: bool) -> None
         directory=cast(Any, None),
         own=b"",
         clock=lambda: 0,
-        refused=lambda *refusal: None,
+        refusals=Refusals(),
     )
     node = cast(Any, SimpleNamespace(knowledge=lambda: knowledge))
     stored_for: list[HeldMove] = []  # what the holder may still be storing for
@@ -710,7 +711,7 @@ async def test_a_destination_that_cannot_be_is_told_to_the_people_there(tmp_path
         assert (await move(both, "NOBODY")).status == Status.MOVE_DESTINATION_UNKNOWN
         (refusal,) = both.a.refusals
         assert (refusal.calling, refusal.called) == ("WS", "PACS")
-        assert refusal.why.startswith("Move Destination NOBODY (A801H): ")
+        assert refusal.destination == "NOBODY"
         await settled(both)
 
 

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from relay.backup.manifest import digest
 from relay.database import open_database
 from relay.errors import DatabaseError, IdentityError, RelayError
 from relay.identity import load_identity
 from relay.router import restore as module
 from relay.router.backup import back_up
 from relay.router.keyring import Keyring
-from relay.router.manifest import digest
 from relay.router.membership import load
 from relay.router.restore import Restored, restore
 from relay.router.schema import DATABASE_FILE, MIGRATIONS, next_serial

@@ -8,7 +8,9 @@ from relay.identity import Identity
 from relay.invitation import Invitation
 from relay.router import probe, routes
 from relay.router.devices import Device
+from relay.router.live import LiveAssociation, Side
 from relay.router.probe import Finding, Report
+from relay.router.refusals import NO_DEVICE
 from tests.router.fakes import hospital, listing, publication
 from tests.router.rest import PACS, client
 
@@ -207,3 +209,37 @@ async def test_a_document_that_is_too_large_is_refused(tmp_path: Path) -> None:
     async with client(tmp_path) as call:
         large = {"devices": ["x" * (routes.MAXIMUM_APPLY + 1)]}
         assert "error" in await call("POST", "/apply", large, 413)
+
+
+async def test_associations_have_the_peers_name_and_what_is_over_is_kept(tmp_path: Path) -> None:
+    async with client(tmp_path) as call, hospital(tmp_path / "south", "SOUTH") as south:
+        await call.node.joined().directory.take(listing(south))
+
+        def entry(peer: str) -> LiveAssociation:
+            return LiveAssociation("1", Side.CALLER, "WS", "WS", "PACS", peer, lambda: True)
+
+        with call.node.live.hold(entry(south.identity.fingerprint)):
+            (shown,) = await call("GET", "/associations")
+            assert shown["name"] == "Hospital SOUTH"
+        with call.node.live.hold(entry(call.node.identity.fingerprint)):
+            pass
+        recent = await call("GET", "/associations/recent")
+        assert [row["name"] for row in recent] == ["Hospital RELAY", "Hospital SOUTH"]
+
+
+async def test_rates_and_the_configuration_and_causes(tmp_path: Path) -> None:
+    async with client(tmp_path, enrolled=False) as call:
+        call.node.configuration = [{"key": "proxy"}]
+        call.node.refusals.note("CT", "PACS", f"'CT' {NO_DEVICE}")
+        assert (await call("GET", "/rates"))["samples"] == []
+        assert await call("GET", "/configuration") == [{"key": "proxy"}]
+        (refusal,) = await call("GET", "/refusals")
+        assert refusal["cause"] == "no_device"
+
+
+async def test_an_echo_through_the_network(tmp_path: Path) -> None:
+    async with client(tmp_path) as call:
+        echoed = await call("POST", "/directory/NO%2FBODY/echo")
+        assert echoed["milliseconds"] is None
+        assert "not published" in echoed["finding"]["advice"]
+        await call("POST", "/directory/%5C/echo", status=400)

@@ -104,9 +104,12 @@ async def run_dicomweb(
         listening=[opened.getsockname()[:2] for opened in sockets],
         tls=ssl_context is not None,
     )
-    await serve_asgi(
-        gate, sockets, stopping=stopping, ssl_context=ssl_context, task_status=task_status
-    )
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(gate.trail.run)
+        await serve_asgi(
+            gate, sockets, stopping=stopping, ssl_context=ssl_context, task_status=task_status
+        )
+        nursery.cancel_scope.cancel()
 
 
 def load_tls(settings: DicomwebSettings) -> ssl.SSLContext | None:

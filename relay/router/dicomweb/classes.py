@@ -19,6 +19,7 @@ from relay.errors import Refused, SourceFailed
 from relay.router.devices import Device
 from relay.router.dicomweb.media import DEFAULT
 from relay.router.federation.federation import Federation
+from relay.router.federation.outcomes import told_of
 from relay.router.federation.owners import holdings_of, owners_of
 from relay.router.federation.sources import Source
 from relay.router.federation.targets import Target
@@ -86,16 +87,33 @@ async def held_of(
 ) -> Held:
     """What there is of what `target` names.
 
-    Raises Refused: 404 where nobody has anything of it, 503 where somebody who may could not be
-    asked.
+    Where those who are remembered to hold the study have nothing of it, all are asked anew: it may
+    be elsewhere now, or there too. Raises Refused: 404 where nobody has anything of it, 503 where
+    somebody who may could not be asked.
     """
     if target.instances and (seen := known.of(target.series[0])):
         instances = dict.fromkeys(target.instances, target.series[0])
         return Held(seen.sop_classes, instances, seen.holders)
+    remembered = federation.found.owners(caller, target.studies[0]).titles
+    held = await _survey(federation, caller, target, known)
+    if remembered and not (held.instances or held.troubles):
+        federation.found.forget(caller, target.studies[0])
+        held = await _survey(federation, caller, target, known)
+    if not held.instances and held.troubles:
+        raise Refused(503, f"not found, but not all could be asked: {held.troubles}")
+    if not held.instances:
+        raise Refused(404, "no device has it, of those that this caller may ask")
+    return held
+
+
+async def _survey(
+    federation: Federation, caller: Device | None, target: Target, known: KnownClasses
+) -> Held:
+    """What those that hold the study say that they have of `target`."""
     troubles: dict[str, str] = {}
     owners = await owners_of(federation, caller, target.studies, troubles)
     found: set[str] = set()
-    instances = {}
+    instances: dict[str, str] = {}
 
     async def look(source: Source) -> None:
         try:
@@ -112,11 +130,7 @@ async def held_of(
     async with trio.open_nursery() as nursery:
         for source in holders.values():
             nursery.start_soon(look, source)
-    words = "; ".join(f"{title}: {why}" for title, why in sorted(troubles.items()))
-    if not instances and words:
-        raise Refused(503, f"not found, but not all could be asked: {words}")
-    if not instances:
-        raise Refused(404, "no device has it, of those that this caller may ask")
+    words = "; ".join(told_of(title, why) for title, why in sorted(troubles.items()))
     return Held(frozenset(found - {""}), instances, frozenset(holders), words)
 
 

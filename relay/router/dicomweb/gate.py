@@ -22,6 +22,7 @@ from relay.router.dicomweb.answering import refusal
 from relay.router.dicomweb.settings import is_loopback
 from relay.router.dicomweb.tokens import Token, TokenTable
 from relay.router.node import Node
+from relay.router.web_trail import WebRequest, WebTrail
 
 log = structlog.get_logger()
 
@@ -52,6 +53,9 @@ class Gate:
     origins: Sequence[str]
     open: bool
     room: trio.Semaphore
+    trail: WebTrail = attrs.field(
+        default=attrs.Factory(lambda self: WebTrail(self.node.auditing), takes_self=True)
+    )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -74,7 +78,11 @@ class Gate:
             if answer is not None:
                 await answer(scope, receive, watched)
         finally:
-            _note(request, watched, token, trio.current_time() - begun)
+            seconds = trio.current_time() - begun
+            resource, method = _resource(request), _method(request)
+            self.node.counts.requested(resource, method, watched.status, seconds)
+            _note(request, watched, token, seconds)
+            self._tell(request, watched, token, resource)
 
     async def _pass(self, scope: Scope, receive: Receive, send: Send) -> Response | None:
         """Let it in; the answer where there is no room."""
@@ -120,9 +128,7 @@ class Gate:
         if token is None:
             if self.open and not authorization:
                 return None, None, None
-            answer = refusal(401, "a token is needed: `relay token add NAME` makes one")
-            answer.headers["www-authenticate"] = 'Bearer realm="DICOMweb"'
-            return answer, None, None
+            return self._no_token(authorization), None, None
         if not token.device:
             return None, token, None
         device = self.node.devices.get(token.device)
@@ -130,6 +136,44 @@ class Gate:
             words = f"the token is of {token.device}, which is no device here any more"
             return refusal(403, words), token, None
         return None, token, device
+
+    def _tell(
+        self, request: Request, watched: "_Watched", token: Token | None, resource: str
+    ) -> None:
+        """Have the audit know of it."""
+        address = request.client.host if request.client is not None else ""
+        if watched.status in (401, 403):
+            why = "no token that holds" if watched.status == 401 else "not allowed"
+            self.node.auditing.refused_token(address, request.url.path, why)
+            return
+        title, device = self.node.ae_title, token.device if token is not None else ""
+        self.trail.answered(
+            WebRequest(
+                resource=resource,
+                caller=device or title,
+                token=token.name if token is not None else "",
+                address=address,
+                called=request.path_params.get("ae_title", ""),
+                path=request.url.path,
+                study=request.path_params.get("study", ""),
+                names="&".join(f"{name}=" for name in request.query_params),
+                held=watched.whole and watched.status < 300,
+            )
+        )
+
+    def _no_token(self, authorization: str) -> Response:
+        """The answer to who has none, or one that nobody knows (RFC 6750 §3)."""
+        challenge, words = 'Bearer realm="DICOMweb"', "a token is needed"
+        if authorization:
+            challenge += ', error="invalid_token"'
+            words = "Authorization has no token that is known here (mistyped, or removed?)"
+        if self.open:
+            words += "; without Authorization this is open"
+        else:
+            words += "; `relay token add NAME` makes one"
+        answer = refusal(401, words)
+        answer.headers["www-authenticate"] = challenge
+        return answer
 
 
 class _Watched:
@@ -174,12 +218,20 @@ def _split(url: str) -> SplitResult:
         return urlsplit("")
 
 
+def _method(request: Request) -> str:
+    return request.method if request.method in _METHODS else "other"
+
+
+def _resource(request: Request) -> str:
+    """The name of what was asked for; empty where there is no such thing."""
+    return str(getattr(request.scope.get("route"), "name", ""))
+
+
 def _note(request: Request, watched: _Watched, token: Token | None, seconds: float) -> None:
-    route = request.scope.get("route")
     log.info(
         "DICOMweb request",
-        method=request.method if request.method in _METHODS else "other",
-        resource=getattr(route, "name", ""),
+        method=_method(request),
+        resource=_resource(request),
         ae_title=request.path_params.get("ae_title", ""),
         token=token.name if token is not None else "",
         status=watched.status,

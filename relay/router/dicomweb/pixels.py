@@ -78,8 +78,34 @@ class Parts:
         await self._answer.end(b"" if self._writer is None else self._writer.end())
 
 
+class _OneObject:
+    """A sink that takes one object, once: the only one of `wanted`, if that names any."""
+
+    __slots__ = ()
+    whole: bool
+    wanted: Sequence[str]
+
+    def leaves_out(self, instance: Arriving) -> bool:
+        """Whether nothing of this one is for it."""
+        return self.whole or bool(self.wanted and instance.sop_instance not in self.wanted)
+
+
+class _Reading:
+    """One object on its way through a scanner."""
+
+    def __init__(self, instance: Arriving) -> None:
+        encoding = encoding_of(instance.transfer_syntax)
+        assert encoding is not None, "of a transfer syntax that was not proposed"
+        self._instance = instance.sop_instance
+        self._syntax = instance.transfer_syntax
+        self._scanner = Scanner(encoding)
+
+    async def abandon(self) -> None:
+        """See `Taking.abandon`: what has gone out is not ended."""
+
+
 @attrs.define(slots=True, eq=False)
-class FrameSink:
+class FrameSink(_OneObject):
     """Sends frames of one object (relay.router.federation.sinks.Sink), in the order of `frames`.
 
     Without `frames` all pixel data: what is uncompressed as one, else each frame. `whole`: they
@@ -98,19 +124,13 @@ class FrameSink:
 
     async def begin(self, instance: Arriving) -> Taking | int:
         """See `Sink.begin`."""
-        if self.whole or (self.wanted and instance.sop_instance not in self.wanted):
-            return Status.SUCCESS
-        return _Cutting(self, instance)
+        return Status.SUCCESS if self.leaves_out(instance) else _Cutting(self, instance)
 
 
-class _Cutting:
+class _Cutting(_Reading):
     def __init__(self, sink: FrameSink, instance: Arriving) -> None:
-        encoding = encoding_of(instance.transfer_syntax)
-        assert encoding is not None, "of a transfer syntax that was not proposed"
+        super().__init__(instance)
         self._sink = sink
-        self._instance = instance.sop_instance
-        self._syntax = instance.transfer_syntax
-        self._scanner = Scanner(encoding)
         self._cutter: Cutter | None = None
         self._order = _Order(())
         self._parts: Parts | None = None
@@ -171,9 +191,6 @@ class _Cutting:
         self._sink.sent.add(self._instance)
         return Status.SUCCESS
 
-    async def abandon(self) -> None:
-        """See `Taking.abandon`: what has gone out is not ended."""
-
 
 class _Order:
     """Brings pieces of frames into the order in which they were asked for."""
@@ -232,7 +249,7 @@ def bulk_path(text: str) -> tuple[int, ...]:
 
 
 @attrs.define(slots=True, eq=False)
-class BulkSink:
+class BulkSink(_OneObject):
     """Sends one value of one object (relay.router.federation.sinks.Sink), as it is stored.
 
     `wanted`: the object, as for FrameSink.
@@ -248,19 +265,13 @@ class BulkSink:
 
     async def begin(self, instance: Arriving) -> Taking | int:
         """See `Sink.begin`."""
-        if self.whole or (self.wanted and instance.sop_instance not in self.wanted):
-            return Status.SUCCESS
-        return _Picking(self, instance)
+        return Status.SUCCESS if self.leaves_out(instance) else _Picking(self, instance)
 
 
-class _Picking:
+class _Picking(_Reading):
     def __init__(self, sink: BulkSink, instance: Arriving) -> None:
-        encoding = encoding_of(instance.transfer_syntax)
-        assert encoding is not None, "of a transfer syntax that was not proposed"
+        super().__init__(instance)
         self._sink = sink
-        self._instance = instance.sop_instance
-        self._syntax = instance.transfer_syntax
-        self._scanner = Scanner(encoding)
         self._parts = Parts(sink.answer, alone=sink.alone)
         self._passing = False
 
@@ -309,6 +320,3 @@ class _Picking:
             raise Refused(404, "the object has no such bulk data") from None
         except ValueError as error:
             raise Refused(502, f"the device sent what cannot be read: {error}") from None
-
-    async def abandon(self) -> None:
-        """See `Taking.abandon`: what has gone out is not ended."""

@@ -32,6 +32,7 @@ from relay.router.dicomweb.json_model import Model as JSONModel
 from relay.router.dicomweb.json_model import model
 from relay.router.dicomweb.keys import INSTANCE_UID, SERIES_UID, STUDY_UID, Search
 from relay.router.federation.identifiers import Level, Model, parse
+from relay.router.federation.outcomes import told_of
 from relay.router.federation.searching import Said, search
 from relay.router.federation.searching import Search as FederatedSearch
 from relay.router.federation.settings import Merging
@@ -218,7 +219,7 @@ def _warnings(wanted: Search, more: int, incomplete: Sequence[Said]) -> list[str
 
 
 def _named(incomplete: Sequence[Said]) -> str:
-    return "; ".join(f"{said.source.title}: {said.words}" for said in incomplete)
+    return "; ".join(told_of(said.source.title, said.words) for said in incomplete)
 
 
 def _value(row: JSONModel, tag: int) -> Any:

@@ -42,6 +42,21 @@ async def test_what_nobody_has_is_not_found(tmp_path: Path) -> None:
         assert refused.value.status == 404
 
 
+async def test_what_came_to_another_device_is_found_there(tmp_path: Path) -> None:
+    """Though it is remembered that A holds all that there is of the study."""
+    one = Target(level=Level.IMAGE, studies=("1.2",), series=("1.2.2",), instances=("1.2.2.1",))
+    known, late = KnownClasses(), Archive([])
+    archives = {"A": Archive([plain("1.2", "1.2.1", "1.2.1.1")]), "B": late}
+    async with site(tmp_path, archives) as made:
+        assert (await held_of(made.federation, made.caller, STUDY, known)).holders == {"A"}
+        late.held = [report("1.2", "1.2.2", "1.2.2.1")]
+        found = await held_of(made.federation, made.caller, one, known)
+        assert found == Held(frozenset({SR}), {"1.2.2.1": "1.2.2"}, frozenset("AB"))
+        nobody = Target(level=Level.SERIES, studies=("1.2",), series=("1.2.9",))
+        with pytest.raises(Refused, match="no device has it"):
+            await held_of(made.federation, made.caller, nobody, known)
+
+
 async def test_what_a_device_did_not_say_is_not_said_to_be_missing(tmp_path: Path) -> None:
     archive = Archive([plain("1.2", "1.2.1", "1.2.1.1")], find_status=Status.OUT_OF_RESOURCES)
     async with site(tmp_path, {"A": archive}) as made:

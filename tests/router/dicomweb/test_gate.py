@@ -39,7 +39,13 @@ async def test_without_a_token_nobody_comes_in(tmp_path: Path) -> None:
                 for method, path in (("GET", STUDIES), ("GET", "/"), ("POST", STUDIES)):
                     answer = await http.request(method, path)
                     assert answer.status_code == 401
-                    assert answer.headers["www-authenticate"] == 'Bearer realm="DICOMweb"'
+                    challenge = answer.headers["www-authenticate"]
+                    assert challenge.startswith('Bearer realm="DICOMweb"')
+                    # What is wrong of one that was given; RFC 6750 §3.1.
+                    assert ('error="invalid_token"' in challenge) == bool(token)
+                    assert answer.text.startswith("Authorization" if token else "a token is needed")
+                    assert "`relay token add NAME`" in answer.text
+                    assert "relay_wrong" not in answer.text
         await web.tokens.remove("test")
         assert (await web.get(STUDIES)).status_code == 401
     assert not asked.heard
@@ -55,7 +61,10 @@ async def test_on_this_machine_it_may_be_open_by_the_names_of_this_machine(tmp_p
             other = await http.get(STUDIES, headers={"host": f"rebound.example:{web.port}"})
             assert other.status_code == 421
         async with await web.client("relay_wrong") as http:
-            assert (await http.get(STUDIES)).status_code == 401
+            answer = await http.get(STUDIES)
+            assert answer.status_code == 401
+            assert "a token is needed" not in answer.text
+            assert "without Authorization this is open" in answer.text
 
 
 async def test_pages_of_the_origins_that_are_configured_may_use_it(tmp_path: Path) -> None:

@@ -57,6 +57,19 @@ async def test_compressed_ones_too(size: int) -> None:
     assert STREAMS[1] not in sent.body
 
 
+@pytest.mark.parametrize("kind", ["frames", "bulk"])
+async def test_nothing_is_taken_of_others_nor_of_one_that_comes_again(kind: str) -> None:
+    """There are archives that send all of a series."""
+    sent, wanted = Sent(), ["1.2.1.1"]
+    sink: FrameSink | BulkSink = FrameSink(sent.answer, ANYTHING, [], (1,), wanted=wanted)
+    if kind == "bulk":
+        sink = BulkSink(sent.answer, (0x7FE0_0010,), True, [], wanted=wanted)
+    for one in (plain("1.2", "1.2.1", "1.2.1.2"), ONE, ONE):
+        assert await give(sink, one) == Status.SUCCESS
+    assert sink.sent == set(wanted)
+    assert sent.body.count(FRAMES[0]) == 1
+
+
 async def test_what_waits_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pixels, "MAXIMUM_WAITING", 6)
     sent = Sent()

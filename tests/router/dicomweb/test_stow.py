@@ -10,10 +10,14 @@ import httpx
 import pytest
 import trio
 
+from relay.dicom import elements
+from relay.dicom.elements import STUDY_INSTANCE_UID, Element, Encoding
 from relay.router.devices import Device
 from relay.router.dicomweb import part10
+from relay.router.dicomweb.asked import SomeSources
 from relay.router.dicomweb.multipart import Writer
 from relay.router.dicomweb.part10 import Meta
+from relay.router.dicomweb.stow import MAXIMUM_PREFIX
 from relay.router.federation.federation import Federation
 from relay.router.federation.settings import FederationSettings
 from tests.router.dicomweb.objects_made import jpeg, plain, report
@@ -59,6 +63,14 @@ def uids(answer: dict[str, Any], sequence: str) -> list[str]:
     return [row["00081155"]["Value"][0] for row in answer[sequence]["Value"]]
 
 
+def url_of(row: dict[str, Any]) -> str:
+    """Retrieve URL; empty: it has none."""
+    element = row["00081190"]
+    assert element["vr"] == "UR"
+    [url] = element.get("Value", [""])
+    return str(url)
+
+
 async def test_objects_are_stored_as_they_are(tmp_path: Path) -> None:
     store = Store()
     async with storing(tmp_path, store) as web:
@@ -69,14 +81,48 @@ async def test_objects_are_stored_as_they_are(tmp_path: Path) -> None:
         assert uids(said, "00081199") == [one.uid for one in OBJECTS]
         assert "00081198" not in said
         base = f"http://127.0.0.1:{web.port}/aets{STUDIES}"
-        assert said["00081190"]["Value"] == [base]
-        [row, *_] = said["00081199"]["Value"]
+        assert said["00081190"] == {"vr": "UR"}  # of one study there would be one
+        [row, *_, last] = said["00081199"]["Value"]
         assert row["00081150"]["Value"] == [OBJECTS[0].sop_class]
-        assert row["00081190"]["Value"] == [f"{base}/1.2"]
+        assert url_of(row) == f"{base}/1.2/series/1.2.1/instances/1.2.1.1"
+        assert url_of(last) == f"{base}/1.3/series/1.3.1/instances/1.3.1.1"
     assert store.objects == {one.uid: (one.transfer_syntax, one.data) for one in OBJECTS}
     assert set(store.callings) == {web.service.federation.node.ae_title}
     # One for each pair that was new.
     assert (len(store.callings), store.broken) == (3, 0)
+
+
+async def test_the_answer_says_where_what_was_stored_can_be_had(tmp_path: Path) -> None:
+    """Each instance and the study, by the AE title of the request; PS3.18 Table I.1-1."""
+    private = elements.encode(0x0019_1010, b"UN", bytes(2 * MAXIMUM_PREFIX), Encoding())
+    hidden = plain("1.2", "1.2.1", "1.2.1.4")
+    at = elements.find(hidden.data, STUDY_INSTANCE_UID, Encoding(), whole=True)
+    assert isinstance(at, Element)
+    data = hidden.data[: at.start] + private + hidden.data[at.start :]
+    strange = plain("1.2.99", "1.2.1", "1.2.1.5")
+    strange = attrs.evolve(strange, data=strange.data.replace(b"1.2.99", b"1.2/.."))
+    async with storing(tmp_path, Store(), store_to="STORE") as web:
+        for title in ("STORE", "FEDERATION"):
+            answer = await post(web, f"/{title}/rs/studies", *map(file, OBJECTS[:2]))
+            said = answer.json()
+            study = f"http://127.0.0.1:{web.port}/aets/{title}/rs/studies/1.2"
+            assert url_of(said) == study
+            assert [url_of(row) for row in said["00081199"]["Value"]] == [
+                f"{study}/series/1.2.1/instances/{one.uid}" for one in OBJECTS[:2]
+            ]
+        # UIDs that cannot be found, or that are none, make no URL.
+        for one in (attrs.evolve(hidden, data=data), strange):
+            said = (await post(web, STUDIES, file(one))).json()
+            assert [url_of(said), url_of(said["00081199"]["Value"][0])] == ["", ""]
+
+
+async def test_from_what_only_stores_nothing_can_be_had(tmp_path: Path) -> None:
+    """Another hospital's device, of which `query` and `retrieve` are not granted."""
+    async with storing(tmp_path, Store()) as web:
+        web.service.federation.sources = SomeSources(web.service.federation.sources)
+        said = (await post(web, STUDIES, file(OBJECTS[0]))).json()
+        assert uids(said, "00081199") == ["1.2.1.1"]
+        assert [url_of(said), url_of(said["00081199"]["Value"][0])] == ["", ""]
 
 
 async def test_pieces_of_a_body_may_be_of_any_size(tmp_path: Path) -> None:
@@ -104,7 +150,7 @@ async def test_of_another_study_than_the_urls_nothing_is_stored(tmp_path: Path) 
         assert uids(said, "00081199") == ["1.3.1.1"]
         [failed] = said["00081198"]["Value"]
         assert failed["00081197"]["Value"] == [0xA900]
-        assert said["00081190"]["Value"][0].endswith("/studies/1.3")
+        assert url_of(said).endswith("/studies/1.3")
     assert list(store.objects) == ["1.3.1.1"]
 
 
@@ -209,8 +255,13 @@ async def test_where_nothing_can_be_stored(tmp_path: Path) -> None:
 async def test_the_federation_stores_where_it_is_told_to(tmp_path: Path) -> None:
     store = Store()
     async with storing(tmp_path, store, store_to="STORE") as web:
+        # That others had all of the study is no longer so.
+        found = web.service.federation.found
+        for study in ("1.2", "1.3"):
+            found.note(None, study, ["ARCHIVE"], whole=True)
         answer = await post(web, "/FEDERATION/rs/studies", file(OBJECTS[0]))
         assert answer.status_code == 200
+        assert [bool(found.owners(None, study).titles) for study in ("1.2", "1.3")] == [False, True]
     assert list(store.objects) == ["1.2.1.1"]
 
 

@@ -1,0 +1,1 @@
+"""The Router's pages: views of its REST, for the people of one hospital."""

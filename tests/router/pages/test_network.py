@@ -1,0 +1,108 @@
+"""Network: others' devices, an echo through it, hospitals and their verification."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from relay.invitation import Contact
+from relay.people.roles import Role
+from relay.router import routes
+from relay.router.devices import Device
+from relay.router.far_echo import Echo
+from relay.router.node import Node
+from relay.router.probe import Finding
+from tests.router.fakes import hospital, listing, publication
+from tests.router.pages.site import Browser, browser, text, value_of
+
+
+async def meet(visitor: Browser, south: Node, *services: str) -> None:
+    shown = listing(south, publications=[publication(south, "PACS_S", *services)])
+    await visitor.node.joined().directory.take(shown)
+
+
+async def test_others_devices_show_with_what_may_be_done(tmp_path: Path) -> None:
+    async with browser(tmp_path) as visitor, hospital(tmp_path / "south", "SOUTH") as south:
+        await meet(visitor, south, "echo", "query")
+        await visitor.node.put_device(Device("PACS", "h", services=frozenset({"store"})))
+        page = await visitor.get("/network")
+        assert "PACS_S Hospital SOUTH nothing yet echo, query" in text(page)
+        assert 'href="/network/ask?ae_title=PACS_S"' in page
+        viewer = await visitor.sign_in(Role.VIEWER)
+        looked = await viewer.get("/network")
+        assert "PACS_S" in looked
+        assert "/network/echo" not in looked
+        assert "/network/ask?" not in looked
+
+
+async def test_a_title_that_is_taken_here_asks_for_a_local_name(tmp_path: Path) -> None:
+    async with browser(tmp_path) as visitor, hospital(tmp_path / "south", "SOUTH") as south:
+        await visitor.node.put_device(Device("PACS_S", "h"))
+        await meet(visitor, south, "echo")
+        page = await visitor.get("/network")
+        assert 'href="/network/names?published=PACS_S"' in page
+        names = await visitor.get("/network/names?published=PACS_S")
+        assert value_of(names, "published") == "PACS_S"
+
+
+@pytest.mark.parametrize("advice", ["", "South has granted this Router nothing of <b>PACS_S</b>"])
+async def test_an_echo_says_what_came_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, advice: str
+) -> None:
+    asked = []
+
+    async def echo(node: Node, title: str) -> Echo:
+        asked.append(title)
+        finding = Finding(f"{title} answers a C-ECHO through the network", not advice, advice)
+        return Echo(finding, None if advice else 42.5)
+
+    monkeypatch.setattr(routes, "echo_far", echo)
+    async with browser(tmp_path) as administrator:
+        operator = await administrator.sign_in(Role.OPERATOR)
+        page = await operator.post("/network/echo", 200, ae_title="PACS_S")
+    assert asked == ["PACS_S"]
+    shown = text(page)
+    assert ("Fails" if advice else "Works") in shown
+    assert ("42.5 ms" in shown) == (not advice)
+    assert advice in shown
+    assert "<b>PACS_S" not in page
+
+
+async def test_a_hospital_is_verified_by_its_contact_string(tmp_path: Path) -> None:
+    async with browser(tmp_path) as visitor, hospital(tmp_path / "south", "SOUTH") as south:
+        await meet(visitor, south, "echo")
+        assert "Not compared yet" in text(await visitor.get("/network/peers"))
+        contact = Contact(south.identity.public, "Hospital South").to_string()
+        page = text(await visitor.post("/network/peers", contact=f"{contact[:30]}\n{contact[30:]}"))
+        assert "Hospital South is verified." in page
+        assert "Not compared yet" not in page
+
+
+async def test_a_contact_that_is_none_is_refused_and_stays_typed(tmp_path: Path) -> None:
+    async with browser(tmp_path) as visitor:
+        for typed, words in (("", "paste the contact string"), ("relay-contact:x", "contact")):
+            page = await visitor.post("/network/peers", 400, contact=typed)
+            assert words in text(page)
+            assert value_of(page, "contact") == typed
+        own = visitor.node.contact.to_string()
+        assert own in await visitor.get("/network/peers"), "one's own, to be given to others"
+        page = await visitor.post("/network/peers", 400, contact=own)
+        assert "this hospital's own contact" in text(page)
+
+
+async def test_a_claim_is_accepted_after_a_question(tmp_path: Path) -> None:
+    async with (
+        browser(tmp_path) as visitor,
+        hospital(tmp_path / "south", "SOUTH") as south,
+        hospital(tmp_path / "east", "EAST") as east,
+    ):
+        await meet(visitor, south, "echo")
+        claims: Any = [publication(south, "PACS_S", "echo"), publication(east, "PACS_S", "echo")]
+        await visitor.node.joined().directory.take(listing(south, east, publications=claims))
+        page = await visitor.get("/network/peers")
+        assert "It publishes what another hospital published before: PACS_S" in text(page)
+        assert "Are these titles Hospital EAST's now?" in text(page)
+        fingerprint = east.identity.fingerprint
+        page = await visitor.post("/network/peers/accept", fingerprint=fingerprint)
+        assert "PACS_S is taken for Hospital EAST's now." in text(page)
+        assert visitor.node.joined().directory.owner("PACS_S") == east.identity.public
