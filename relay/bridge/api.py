@@ -4,40 +4,37 @@ Enrolment, signalling, blobs and health. Everything here may be reached by anybo
 knowledge of a code, signalling an identity, a blob's URL its signature.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 import trio
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import WebSocketRoute
 
 from relay import __version__
 from relay.bridge.blobs import BlobEndpoint, BlobStore
 from relay.bridge.sockets import SignalEndpoint
-from relay.errors import Refused, RelayError
+from relay.errors import Refused
 from relay.invitation import MAXIMUM_ENROLMENT
 from relay.web.answers import read_body
-from relay.web.operations import BINARY, BYTES, TEXT, Operation, record, rest_app, with_document
+from relay.web.operations import BINARY, BYTES, Operation, rest_app, with_public_document
 
 SIGNAL_PATH = "/v1/signal"
 # Reading a request of 8 KiB and one transaction.
 ENROLMENT_TIMEOUT = 20.0
-# A probe (systemd, a load balancer) asks every few seconds and waits about as long.
-READY_TIMEOUT = 3.0
-
-STATE = record(status=TEXT)
 
 
 def network_operations(
     *,
     enrol: Callable[[bytes], Awaitable[bytes]],
-    ready: Callable[[], Awaitable[None]],
+    health: Sequence[Operation],
     store: BlobStore | None,
+    people: Sequence[Operation] = (),
 ) -> list[Operation]:
     """The operations of the network port; `store` is None where no provider is the Bridge's own.
 
-    `ready` raises RelayError if the Bridge cannot serve now.
+    The document also describes those for `people`, where they are served on it, too.
     """
 
     async def enrolments(request: Request) -> Response:
@@ -45,18 +42,6 @@ def network_operations(
             answer = await enrol(await read_body(request, MAXIMUM_ENROLMENT))
             return Response(answer, status_code=201, media_type=BYTES)
         raise Refused(408, "enrolment took too long")
-
-    async def healthz(request: Request) -> Response:
-        return JSONResponse({"status": "ok"})
-
-    async def readyz(request: Request) -> Response:
-        with trio.move_on_after(READY_TIMEOUT):
-            try:
-                await ready()
-            except RelayError as error:
-                raise Refused(503, str(error)) from error
-            return JSONResponse({"status": "ready"})
-        raise Refused(503, "the database does not answer")
 
     operations = [
         Operation(
@@ -71,12 +56,11 @@ def network_operations(
             body_media=BYTES,
             refusals=(403, 408, 409, 413, 415),
         ),
-        Operation("GET", "/healthz", healthz, "The process lives.", answer=STATE),
-        Operation("GET", "/readyz", readyz, "It can serve.", answer=STATE, refusals=(503,)),
+        *health,
     ]
     if store is not None:
         operations += BlobEndpoint(store).operations()
-    return with_document("Relay Bridge, network port", __version__, operations)
+    return with_public_document("Relay Bridge, network port", __version__, operations, people)
 
 
 def network_app(operations: list[Operation], signal: SignalEndpoint) -> Starlette:

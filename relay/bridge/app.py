@@ -12,19 +12,34 @@ from urllib.parse import urlsplit
 import attrs
 import structlog
 import trio
-from starlette.applications import Starlette
 from starlette.types import ASGIApp
 
+from relay.audit import happenings
+from relay.audit.audit import Audit, open_audit
+from relay.audit.changes import audited
+from relay.audit.document import AuditSource
+from relay.audit.operations import audit_operations
+from relay.audit.sender import Sender
+from relay.audit.settings import AuditSettings, load_collector
+from relay.audit.signing import hearing
+from relay.bridge import facing
 from relay.bridge.api import network_app, network_operations
+from relay.bridge.auditing import Auditing
 from relay.bridge.backend import BridgeBackend
 from relay.bridge.blobs import BlobEndpoint
 from relay.bridge.control import Administration, control_operations
 from relay.bridge.descriptors import DEFAULT_MAXIMUM_CONNECTIONS, connections
 from relay.bridge.enrolment import Enrolment
+from relay.bridge.facing import Facing, beside
+from relay.bridge.health import bridge_health
 from relay.bridge.metering import Meter, MeteredStore
 from relay.bridge.opened import OpenedObjects
+from relay.bridge.rates import Rates
 from relay.bridge.registry import Registry
-from relay.bridge.schema import MIGRATIONS, Network, load_network
+from relay.bridge.restored import Restored
+from relay.bridge.schema import DATABASE_FILE, MIGRATIONS, Network, load_network
+from relay.bridge.scrape import Watched, metrics_operation
+from relay.bridge.seen import LastSeen
 from relay.bridge.sessions import Sessions
 from relay.bridge.sockets import SignalEndpoint
 from relay.bridge.stores import Stores, open_stores
@@ -32,17 +47,22 @@ from relay.bridge.sweeper import LAST_SWEEP_AFTER, Sweeper
 from relay.database import Database, open_database
 from relay.errors import RelayError
 from relay.identity import Identity, fingerprint
+from relay.metrics.turning import Turning
+from relay.pages.api import people_operations
+from relay.pages.serving import as_console, serve_pages, show_first_link
+from relay.pages.serving import load_tls as load_pages_tls
+from relay.pages.settings import PagesSettings
+from relay.people.people import People
 from relay.providers.registry import Host
 from relay.signalling.hub import Hub, Timeouts
 from relay.signalling.messages import MAXIMUM_MESSAGE
 from relay.web.operations import rest_app
 from relay.web.server import GRACE, listen_tcp, listen_unix, serve_asgi
-from relay.web.tls import client_tls, covers, names_in, server_tls
+from relay.web.tls import client_tls, covers, end_of, names_in, server_tls
 
 log = structlog.get_logger()
 
 CONTROL_SOCKET = "control.sock"
-DATABASE_FILE = "bridge.db"
 STORES_FOLDER = "stores"
 DEFAULT_BLOB_SPACE = 20 * 2**30
 # Of all connections, those that may wait: that have not sent a request, or are idle. Where a Bridge
@@ -68,9 +88,13 @@ class _Rooms:
     sweeper: Sweeper
     opened: OpenedObjects
     backend: BridgeBackend
+    seen: LastSeen
+    rates: Rates
     signal: SignalEndpoint
     network_app: ASGIApp
-    control_app: Starlette
+    control_app: ASGIApp
+    pages_app: ASGIApp
+    turning: Turning
 
 
 async def run_bridge(
@@ -86,6 +110,8 @@ async def run_bridge(
     grace: float = GRACE,
     timeouts: Timeouts | None = None,
     last_sweep_after: float = LAST_SWEEP_AFTER,
+    pages: PagesSettings | None = None,
+    audit: AuditSettings | None = None,
     stopping: trio.Event,
     task_status: trio.TaskStatus[BridgeHandle] = trio.TASK_STATUS_IGNORED,
 ) -> None:
@@ -97,6 +123,10 @@ async def run_bridge(
     get `grace` seconds at the end. Raises RelayError if it cannot start.
     """
     tls = _tls(certificate, key, behind_proxy, url)
+    pages = pages or PagesSettings()
+    pages_tls = load_pages_tls(pages)
+    audit = audit or AuditSettings()
+    collector = load_collector(audit)
     _make_folders(data_dir)
     # First of all: it finds out whether another Bridge is running on this folder.
     control = listen_unix(data_dir / CONTROL_SOCKET)
@@ -107,8 +137,8 @@ async def run_bridge(
         )
         identity, network = await load_network(database, data_dir)
         most = connections(maximum_connections)
-        sockets = await listen_tcp(listen)
-        for opened in sockets:
+        sockets, pages_sockets = await listen_tcp(listen), await listen_tcp(pages.listen)
+        for opened in [*sockets, *pages_sockets]:
             stack.callback(opened.close)
 
         def host(name: str) -> Host:
@@ -122,7 +152,39 @@ async def run_bridge(
             )
 
         stores = await stack.enter_async_context(open_stores(database, host, clock=time.time))
-        rooms = await _furnish(database, identity, network, stores, url, timeouts, last_sweep_after)
+        auditing = Auditing(name=urlsplit(url).hostname or url)
+        trail = await stack.enter_async_context(
+            open_audit(
+                data_dir, lambda: AuditSource(auditing.name), days=audit.days, space=audit.space
+            )
+        )
+        told = partial(happenings.application, auditing.name)
+        stack.callback(lambda: trail.record(told(started=False)))
+        auditing.record = trail.record
+        sender = Sender(trail, collector) if collector else None
+        people = await People.load(database)
+        people.heard = hearing(trail.record, lambda: auditing.bridge)
+        stack.callback(people.close)
+        pages_bound = [opened.getsockname()[:2] for opened in pages_sockets]
+        origin = facing.origin(url, pages, pages_bound)
+        rooms = await _furnish(
+            database,
+            identity,
+            network,
+            stores,
+            url,
+            timeouts,
+            last_sweep_after,
+            None if certificate is None or behind_proxy else end_of(certificate),
+            behind_proxy,
+            people,
+            pages,
+            origin,
+            stopping,
+            auditing,
+            trail,
+            sender,
+        )
         serve = partial(serve_asgi, stopping=stopping, grace=grace, maximum_message=MAXIMUM_MESSAGE)
         network_limits = {
             "maximum_connections": most,
@@ -134,14 +196,33 @@ async def run_bridge(
             background.start_soon(rooms.opened.run)
             background.start_soon(rooms.backend.expire)
             background.start_soon(rooms.backend.hub.run)
+            background.start_soon(rooms.seen.run)
+            background.start_soon(rooms.rates.run)
+            background.start_soon(trail.run)
+            if sender is not None:
+                background.start_soon(sender.run)
+            background.start_soon(rooms.turning.run)
             async with trio.open_nursery() as serving:
                 await serving.start(
                     partial(serve, rooms.network_app, sockets, ssl_context=tls, **network_limits)
                 )
                 await serving.start(partial(serve, rooms.control_app, [control]))
+                if pages_sockets:
+                    await serving.start(
+                        partial(
+                            serve_pages,
+                            rooms.pages_app,
+                            pages_sockets,
+                            ssl_context=pages_tls,
+                            stopping=stopping,
+                        )
+                    )
                 log.info("bridge started", url=url, listen=bound, identity=identity.fingerprint)
+                show_first_link(people, origin)
+                trail.record(told(started=True))
                 task_status.started(BridgeHandle(bound, data_dir / CONTROL_SOCKET))
                 await stopping.wait()
+                await rooms.seen.look()  # while they are there
                 # Ours first: a WebSocket would never end by itself, and who waits for an object
                 # that is not there yet would do so until the grace is over.
                 rooms.signal.close()
@@ -159,6 +240,15 @@ async def _furnish(
     url: str,
     timeouts: Timeouts | None,
     last_sweep_after: float,
+    certificate_ends: int | None,
+    behind_proxy: bool,
+    people: People,
+    pages: PagesSettings,
+    origin: str,
+    stopping: trio.Event,
+    auditing: Auditing,
+    trail: Audit,
+    sender: Sender | None,
 ) -> _Rooms:
     """Put the rooms together."""
     meter = Meter()
@@ -187,39 +277,96 @@ async def _furnish(
         on_deleted=meter.release,
     )
     backend = BridgeBackend(registry, sessions, sweeper, opened)
-    backend.hub = Hub(identity, network.network, backend, timeouts=timeouts)
+    backend.hub = hub = Hub(identity, network.network, backend, timeouts=timeouts)
+    hub.on_refused = auditing.connection_refused
+    seen = LastSeen(database, hub.connected, clock=time.time)
+    await seen.load()
+    rates = Rates(lambda: hub.counted, clock=time.time)
+    restored = await Restored.load(database)
+    if restored.unconfirmed is not None:
+        auditing.restored(restored.unconfirmed.made)
     signal = SignalEndpoint(backend.hub.serve)
 
     async def enrol(request: bytes) -> bytes:
-        enrolled = await enrolment.enrol(request)
+        try:
+            enrolled = await enrolment.enrol(request)
+        except RelayError as error:
+            auditing.enrolment_refused(str(error))
+            raise
         log.info("router enrolled", router=fingerprint(enrolled.router[0]))
+        auditing.enrolled(fingerprint(enrolled.router[0]))
         await backend.enrolled(enrolled.router)
         return enrolled.answer
-
-    async def ready() -> None:
-        await database.run(lambda db: db.execute("SELECT 1").get)
 
     administration = Administration(
         url=url,
         network=network.network,
         identity=identity.public,
         started=int(time.time()),
+        certificate_ends=certificate_ends,
         registry=registry,
         enrolment=enrolment,
         sessions=sessions,
         backend=backend,
         hub=backend.hub,
         stores=stores,
+        seen=seen,
+        rates=rates,
+        meter=meter,
+        restored=restored,
+        audit=trail,
+        audit_sender=sender,
     )
     store = MeteredStore(lambda: stores.own, meter)
-    others = network_app(network_operations(enrol=enrol, ready=ready, store=store), signal)
+    health, turning = bridge_health(database, stores), Turning()
+    watched = Watched(
+        over=administration,
+        blobs=store.traffic,
+        sweeper=sweeper,
+        sign_ins=people.counted,
+        turning=turning,
+    )
+    operations = control_operations(
+        administration,
+        [
+            *people_operations(people, origin),
+            *audit_operations(trail, sender),
+            metrics_operation(watched),
+            *health,
+        ],
+    )
+    operations = audited(operations, trail.record, lambda: auditing.bridge)
+    plain = network_operations(
+        enrol=enrol,
+        health=health,
+        store=store,
+        people=operations if pages.on_network_port else (),
+    )
+    face = Facing(
+        url=url,
+        tls=not behind_proxy,
+        fingerprint=identity.fingerprint,
+        people=people,
+        settings=pages,
+        operations=operations,
+        plain=health,
+        stopping=stopping,
+    )
+    others: ASGIApp = network_app(plain, signal)
+    if pages.on_network_port:
+        paths = frozenset(operation.path for operation in plain)
+        others = beside(others, paths, face.on_network_port())
     return _Rooms(
         sweeper,
         opened,
         backend,
+        seen,
+        rates,
         signal,
         BlobEndpoint(store).in_front_of(others),
-        rest_app(control_operations(administration)),
+        as_console(rest_app(operations)),
+        face.on_own_port(),
+        turning,
     )
 
 

@@ -1,5 +1,6 @@
 """What the hub asks of the Bridge, and what changes tell the hub in return."""
 
+from collections import Counter
 from collections.abc import Collection, Sequence
 
 import structlog
@@ -13,6 +14,7 @@ from relay.errors import RelayError
 from relay.identity import fingerprint
 from relay.signalling.hub import GrantedRow, GrantRow, Hub, ListedRow, RouterRow, SignedRow
 from relay.signalling.messages import Direction, EndReason, Open
+from relay.tracing import number
 
 log = structlog.get_logger()
 
@@ -40,6 +42,9 @@ class BridgeBackend:
         self._sessions = sessions
         self._sweeper = sweeper
         self._opened = opened
+        # Since the Bridge started, for whoever counts.
+        self.begun = 0
+        self.over = Counter[EndReason]()
 
     # --- Routers --------------------------------------------------------------------------------
 
@@ -91,14 +96,31 @@ class BridgeBackend:
     async def open(self, caller: bytes, message: Open) -> None:
         connected = message.router in self.hub.connected()
         await self._sessions.open(caller, message, callee_connected=connected)
+        self.begun += 1
+        log.info(
+            "session begun",
+            association=number(message.session),
+            caller=fingerprint(caller),
+            callee=fingerprint(message.router),
+            called=message.called,
+        )
 
     async def answered(self, session: bytes, answer: bytes) -> None:
+        log.info("session answered", association=number(session))
         await self._sessions.answered(session, answer)
 
     async def ended(self, session: bytes, reason: EndReason) -> None:
         ended = await self._sessions.end(session, reason)
         if ended is not None:
             self._sweeper.ended(ended)
+            self.over[reason] += 1
+            log.info(
+                "session ended",
+                association=number(session),
+                reason=reason.name,
+                slots=ended.slots,
+                seconds=ended.ended - ended.created,
+            )
 
     def ends(self, session: bytes) -> tuple[bytes, bytes] | None:
         return self._sessions.ends(session)
@@ -168,4 +190,4 @@ class BridgeBackend:
             await self.hub.end_session(session, reason)
         except RelayError as error:
             # The other sessions must end all the same.
-            log.error("session not ended", session=session.hex(), why=str(error))
+            log.error("session not ended", association=number(session), why=str(error))

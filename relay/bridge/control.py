@@ -3,7 +3,8 @@
 Until people can sign in there is nothing else between them and this.
 """
 
-from collections.abc import Mapping
+import time
+from collections.abc import Sequence
 from typing import Any
 
 import attrs
@@ -11,104 +12,64 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from relay import __version__
+from relay.audit.audit import Audit
+from relay.audit.sender import Sender
 from relay.bridge.backend import BridgeBackend
 from relay.bridge.enrolment import DEFAULT_LIFETIME, Enrolment
+from relay.bridge.metering import Meter
+from relay.bridge.rates import Rates
 from relay.bridge.registry import Registry
+from relay.bridge.restored import Restored
+from relay.bridge.schemas import (
+    GRANT,
+    INVITATION,
+    INVITATION_ROW,
+    PUBLICATION,
+    RATES,
+    ROUTER,
+    SESSION,
+    STATUS,
+    WARNING,
+)
+from relay.bridge.seen import LastSeen
 from relay.bridge.sessions import Sessions
 from relay.bridge.stores import Stores
+from relay.bridge.stores_api import store_operations
+from relay.bridge.warnings import standing
 from relay.errors import Refused
 from relay.identity import fingerprint
+from relay.people.roles import Role
 from relay.signalling.hub import Hub
-from relay.web.answers import read_json
-from relay.web.operations import (
-    COUNT,
-    FINDING,
-    FLAG,
-    TEXT,
-    TEXT_OR_NULL,
-    Operation,
-    Schema,
-    listed,
-    options,
-    record,
-    with_document,
-)
-
-COUNT_OR_NULL: Schema = {"type": ["integer", "null"]}
-TEXTS: Schema = {"type": "object", "additionalProperties": TEXT}
-
-INVITATION = record(invitation=TEXT, id=TEXT, name=TEXT, expires=COUNT)
-INVITATION_ROW = record(
-    id=TEXT, name=TEXT, created=COUNT, expires=COUNT, state=TEXT, router=TEXT_OR_NULL
-)
-ROUTER = record(
-    fingerprint=TEXT,
-    name=TEXT,
-    enrolled=COUNT,
-    revoked=FLAG,
-    connected=FLAG,
-    ae_titles=listed(TEXT),
-)
-PUBLICATION = record(ae_title=TEXT, router=TEXT, name=TEXT, services=listed(TEXT), serial=COUNT)
-GRANT = record(owner=TEXT, grantee=TEXT, ae_title=TEXT, services=listed(TEXT))
-SESSION = record(
-    session=TEXT,
-    caller=TEXT,
-    callee=TEXT,
-    called=TEXT,
-    provider=TEXT,
-    created=COUNT,
-    answered=FLAG,
-    slots=listed(COUNT),
-)
-PROVIDER = record(
-    name=TEXT,
-    kind=TEXT,
-    in_use=FLAG,
-    place=COUNT,
-    origin=TEXT_OR_NULL,
-    leaving=FLAG,
-    failing=FLAG,
-    worked=FLAG,
-    last_failure=TEXT_OR_NULL,
-    failed_at=COUNT_OR_NULL,
-    sessions=COUNT,
-)
-# What stays of a store that is removed: the sessions that rest on it, after which it goes.
-REMOVED = record(sessions=COUNT)
-FINDINGS = record(findings=listed(FINDING))
-STATUS = record(
-    mode=TEXT,
-    version=TEXT,
-    url=TEXT,
-    network=TEXT,
-    fingerprint=TEXT,
-    started=COUNT,
-    routers=COUNT,
-    connected=COUNT,
-    publications=COUNT,
-    sessions=COUNT,
-    messages=COUNT,
-    stored=COUNT,
-    store=TEXT_OR_NULL,
-    failing_stores=listed(TEXT),
-)
+from relay.signalling.messages import EndReason
+from relay.web.answers import only, read_json
+from relay.web.operations import COUNT, TEXT, Operation, listed, options, with_document
 
 
 @attrs.frozen(slots=True)
 class Administration:
-    """What the operations below work on."""
+    """What the operations below work on.
+
+    `certificate_ends` is until when the certificate of the network port holds (Unix seconds), None
+    where a proxy has it.
+    """
 
     url: str
     network: bytes
     identity: bytes
     started: int
+    certificate_ends: int | None
     registry: Registry
     enrolment: Enrolment
     sessions: Sessions
     backend: BridgeBackend
     hub: Hub
     stores: Stores
+    seen: LastSeen
+    rates: Rates
+    meter: Meter
+    restored: Restored
+    audit: Audit | None = None
+    audit_sender: Sender | None = None
 
     # --- invitations and Routers ----------------------------------------------------------------
 
@@ -119,7 +80,7 @@ class Administration:
             raise Refused(400, "name: expected the hospital's name")
         if type(lifetime) is not int:
             raise Refused(400, "lifetime: expected a whole number of seconds")
-        _only(body, "name", "lifetime")
+        only(body, "name", "lifetime")
         invitation = await self.enrolment.invite(name, lifetime)
         answer = {
             "invitation": invitation.to_string(),
@@ -132,10 +93,28 @@ class Administration:
     async def invitations(self, request: Request) -> Response:
         return JSONResponse(await self.enrolment.list_invitations())
 
+    async def withdraw(self, request: Request) -> Response:
+        await self.enrolment.withdraw(request.path_params["id"])
+        return Response(status_code=204)
+
     async def routers(self, request: Request) -> Response:
+        return JSONResponse(await self._routers())
+
+    async def _routers(self) -> list[dict[str, Any]]:
         connected = {fingerprint(router) for router in self.hub.connected()}
-        rows = await self.registry.list_routers()
-        return JSONResponse([{**row, "connected": row["fingerprint"] in connected} for row in rows])
+        seen = {fingerprint(router): at for router, at in self.seen.all().items()}
+        stored = {fingerprint(router): size for router, size in self.meter.used().items()}
+        versions = {fingerprint(router): said for router, said in self.hub.versions().items()}
+        return [
+            {
+                **row,
+                "connected": row["fingerprint"] in connected,
+                "last_seen": seen.get(row["fingerprint"]),
+                "stored": stored.get(row["fingerprint"], 0),
+                "version": versions.get(row["fingerprint"]) or None,
+            }
+            for row in await self.registry.list_routers()
+        ]
 
     async def revoke(self, request: Request) -> Response:
         router = await self.registry.find_router(request.path_params["fingerprint"])
@@ -152,6 +131,35 @@ class Administration:
 
     async def open_sessions(self, request: Request) -> Response:
         return JSONResponse(self.sessions.describe())
+
+    async def end_session(self, request: Request) -> Response:
+        named = request.path_params["session"]
+        held = {session.id.hex(): session.id for session in self.sessions.all()}
+        if named not in held:
+            raise Refused(404, "no such session is open: it may be over by now")
+        await self.hub.end_session(held[named], EndReason.REVOKED)
+        return Response(status_code=204)
+
+    async def passed(self, request: Request) -> Response:
+        return JSONResponse(self.rates.describe())
+
+    async def warnings(self, request: Request) -> Response:
+        own = self.stores.own
+        found = standing(
+            await self.stores.describe(),
+            await self._routers(),
+            used=own.used if own is not None else 0,
+            space=own.space if own is not None else None,
+            certificate_ends=self.certificate_ends,
+            restored=self.restored.unconfirmed,
+            started=self.started,
+            now=int(time.time()),
+        )
+        return JSONResponse([warned.to_json() for warned in found])
+
+    async def confirm_restoration(self, request: Request) -> Response:
+        await self.restored.confirm()
+        return Response(status_code=204)
 
     async def status(self, request: Request) -> Response:
         routers = await self.registry.list_routers()
@@ -170,56 +178,17 @@ class Administration:
                 "publications": sum(len(row["ae_titles"]) for row in routers),
                 "sessions": len(self.sessions.all()),
                 "messages": statistics.messages,
+                "moved": statistics.moved,
                 "stored": own.used if own is not None else 0,
+                "space": own.space if own is not None else None,
                 "store": next(iter(self.stores.in_use), None),
                 "failing_stores": self.stores.failing(),
             }
         )
 
-    # --- object stores --------------------------------------------------------------------------
 
-    async def list_providers(self, request: Request) -> Response:
-        return JSONResponse(await self.stores.describe())
-
-    async def add_provider(self, request: Request) -> Response:
-        body = await read_json(request)
-        name, kind, settings = body.get("name"), body.get("kind"), body.get("settings", {})
-        if not isinstance(name, str):
-            raise Refused(400, "name: expected the name that the object store is to have")
-        if not isinstance(kind, str):
-            raise Refused(400, "kind: expected a kind of object store, such as s3")
-        if not isinstance(settings, dict):
-            raise Refused(400, "settings: expected an object of names and texts")
-        _only(body, "name", "kind", "settings")
-        await self.stores.add(name, kind, settings)
-        return Response(status_code=201)
-
-    async def use_providers(self, request: Request) -> Response:
-        body = await read_json(request)
-        names = body.get("names")
-        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise Refused(400, "names: expected a list of object stores' names")
-        _only(body, "names")
-        await self.stores.use(names)
-        return Response(status_code=204)
-
-    async def remove_provider(self, request: Request) -> Response:
-        return JSONResponse({"sessions": await self.stores.remove(request.path_params["name"])})
-
-    async def check_provider(self, request: Request) -> Response:
-        findings = await self.stores.check(request.path_params["name"])
-        return JSONResponse({"findings": [attrs.asdict(finding) for finding in findings]})
-
-
-def _only(body: Mapping[str, Any], *known: str) -> None:
-    """Raise Refused (400) for a key that would otherwise be ignored in silence."""
-    for key in body:
-        if key not in known:
-            raise Refused(400, f"{key}: unknown; expected {', '.join(known)}")
-
-
-def control_operations(over: Administration) -> list[Operation]:
-    """The operations of the Unix socket."""
+def control_operations(over: Administration, more: Sequence[Operation] = ()) -> list[Operation]:
+    """The operations for people: of the Unix socket, and of the pages. `more` come beside them."""
     return with_document(
         "Relay Bridge, administration",
         __version__,
@@ -240,6 +209,14 @@ def control_operations(over: Administration) -> list[Operation]:
                 over.invitations,
                 "The invitations made so far: open, used or expired.",
                 answer=listed(INVITATION_ROW),
+            ),
+            Operation(
+                "DELETE",
+                "/v1/invitations/{id}",
+                over.withdraw,
+                "Take an invitation back that was not used: it lets nobody in any more.",
+                status=204,
+                refusals=(404, 409),
             ),
             Operation(
                 "GET",
@@ -278,51 +255,39 @@ def control_operations(over: Administration) -> list[Operation]:
                 answer=listed(SESSION),
             ),
             Operation(
-                "GET",
-                "/v1/providers",
-                over.list_providers,
-                "The object stores that are set up.",
-                answer=listed(PROVIDER),
-            ),
-            Operation(
-                "POST",
-                "/v1/providers",
-                over.add_provider,
-                "Set up another object store; it is not yet in use.",
-                status=201,
-                body={
-                    **options(name=TEXT, kind=TEXT, settings=TEXTS),
-                    "required": ["name", "kind"],
-                },
-                refusals=(400, 409, 413, 415, 503),
-            ),
-            Operation(
-                "POST",
-                "/v1/providers/use",
-                over.use_providers,
-                "Use these for new sessions, in this order; one that was not in use is checked.",
+                "DELETE",
+                "/v1/sessions/{session}",
+                over.end_session,
+                "End a session at both ends, as if it were not granted any more.",
                 status=204,
-                body={**options(names=listed(TEXT)), "required": ["names"]},
-                refusals=(400, 404, 409, 413, 415, 504),
+                refusals=(404,),
+                role=Role.OPERATOR,
+            ),
+            *store_operations(over.stores),
+            Operation(
+                "GET",
+                "/v1/rates",
+                over.passed,
+                "What passed in the last five minutes, interval by interval.",
+                answer=RATES,
+            ),
+            Operation(
+                "GET",
+                "/v1/warnings",
+                over.warnings,
+                "What the network's administrator should know now, the worst first.",
+                answer=listed(WARNING),
             ),
             Operation(
                 "DELETE",
-                "/v1/providers/{name}",
-                over.remove_provider,
-                "Use it for no new session, and let go of it once no session rests on it.",
-                answer=REMOVED,
-                refusals=(404, 409),
-            ),
-            Operation(
-                "POST",
-                "/v1/providers/{name}/check",
-                over.check_provider,
-                "Put, get and delete a probe object.",
-                answer=FINDINGS,
-                refusals=(404, 504),
+                "/v1/restoration",
+                over.confirm_restoration,
+                "Say that what a restored backup had undone is set right: the warning ends.",
+                status=204,
             ),
             Operation(
                 "GET", "/v1/status", over.status, "The Bridge at this moment.", answer=STATUS
             ),
+            *more,
         ],
     )

@@ -125,6 +125,31 @@ class Enrolment:
 
         return await self._database.run(write)
 
+    async def withdraw(self, invitation: str) -> None:
+        """Take back the invitation of this id (hex): it lets nobody in any more, and is forgotten.
+
+        Raises Refused (404) if there is none, (409) if it was used: then its Router is to be
+        revoked.
+        """
+        try:
+            invitation_id = bytes.fromhex(invitation)
+        except ValueError:
+            raise Refused(404, "no such invitation") from None
+
+        def write(db: apsw.Connection) -> None:
+            row = db.execute(
+                "SELECT used, name FROM invitation WHERE id = ?", (invitation_id,)
+            ).fetchone()
+            if row is None:
+                raise Refused(404, "no such invitation")
+            if row[0] is not None:
+                raise Refused(
+                    409, f"the invitation of {row[1]} was used: revoke its Router to shut it out"
+                )
+            db.execute("DELETE FROM invitation WHERE id = ?", (invitation_id,))
+
+        await self._database.run(write)
+
     async def list_invitations(self) -> list[dict[str, Any]]:
         """Every invitation, without its code."""
         now = int(self._clock())

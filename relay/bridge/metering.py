@@ -8,6 +8,8 @@ it is stored. A restart forgets; the sweeper ends that within minutes.
 
 from collections.abc import AsyncIterable, Awaitable, Callable, Sequence
 
+import attrs
+
 from relay.errors import Refused
 from relay.providers.disk import Blob, DiskProvider
 
@@ -69,6 +71,24 @@ class Meter:
         """Bytes that this Router has stored, or is storing."""
         return self._used.get(router, 0)
 
+    def used(self) -> dict[bytes, int]:
+        """As `used_by`, of each Router that ever stored anything since the Bridge started."""
+        return dict(self._used)
+
+
+@attrs.define(slots=True, eq=False)
+class BlobTraffic:
+    """What the Bridge's own store was asked since it started; of PUTs that were not kept, those
+    `refused` for want of room, and those that `failed` on the way."""
+
+    puts: int = 0
+    gets: int = 0
+    deletes: int = 0
+    refused: int = 0
+    failed: int = 0
+    bytes_put: int = 0
+    bytes_got: int = 0
+
 
 class MeteredStore:
     """The disk provider behind the blob endpoint, with every PUT counted.
@@ -79,6 +99,7 @@ class MeteredStore:
     def __init__(self, store: Callable[[], DiskProvider | None], meter: Meter) -> None:
         self._find = store
         self._meter = meter
+        self.traffic = BlobTraffic()
 
     @property
     def _store(self) -> DiskProvider:
@@ -95,22 +116,32 @@ class MeteredStore:
         try:
             router = self._meter.charge(name, length)
         except Refused:
+            self.traffic.refused += 1
             if store.has(name):  # put again, by one that got no answer
                 raise Refused(409, "the object exists") from None
             raise
         try:
             await store.write(name, stream, length)
         except BaseException:
+            self.traffic.failed += 1
             self._meter.failed(router, length)
             raise
         self._meter.stored(name, router, length)
+        self.traffic.puts += 1
+        self.traffic.bytes_put += length
 
     async def open(self, name: str) -> Blob:
-        return await self._store.open(name)
+        return self._read(await self._store.open(name))
 
     async def open_ahead(self, name: str, reader: str, gone: Callable[[], Awaitable[None]]) -> Blob:
-        return await self._store.open_ahead(name, reader, gone)
+        return self._read(await self._store.open_ahead(name, reader, gone))
+
+    def _read(self, blob: Blob) -> Blob:
+        self.traffic.gets += 1
+        self.traffic.bytes_got += blob.size
+        return blob
 
     async def remove(self, name: str) -> None:
         await self._store.remove(name)
+        self.traffic.deletes += 1
         self._meter.release([name])

@@ -11,13 +11,14 @@ from relay.signalling.messages import Direction
 
 @attrs.frozen(slots=True)
 class EndedSession:
-    """A session that is over and whose objects are to be swept. `ended` is Unix seconds."""
+    """A session that is over and whose objects are to be swept; times are Unix seconds."""
 
     id: bytes
     provider: str
     name_key: bytes = attrs.field(repr=False)
     slots: tuple[int, int]
     ended: int
+    created: int
 
     def object_names(self) -> Iterator[str]:
         """The name of every object that it may have put."""

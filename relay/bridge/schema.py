@@ -9,6 +9,9 @@ import trio
 from relay.database import Database
 from relay.errors import IdentityError
 from relay.identity import IDENTITY_FILE, Identity, load_identity
+from relay.people.schema import PEOPLE
+
+DATABASE_FILE = "bridge.db"
 
 MIGRATIONS = (
     """
@@ -102,6 +105,18 @@ MIGRATIONS = (
     # What is granted to a Router is looked up whenever its owner changes anything.
     """
     CREATE INDEX grant_grantee ON "grant" (grantee);
+    """,
+    # When a Router was last connected; null where it never was, or not since this is noted.
+    """
+    ALTER TABLE router ADD COLUMN last_seen INTEGER;
+    """,
+    PEOPLE,
+    # One row, in a Bridge that comes from a backup (relay.bridge.restored).
+    """
+    CREATE TABLE restored (
+        made INTEGER NOT NULL,
+        at INTEGER NOT NULL
+    ) STRICT;
     """,
 )
 

@@ -194,21 +194,21 @@ class Sessions:
                 (now, int(reason), *slots, session),
             ).fetchall()
         )
-        return EndedSession(held.id, held.provider, held.name_key, slots, now)
+        return EndedSession(held.id, held.provider, held.name_key, slots, now, held.created)
 
     async def ended(self) -> list[EndedSession]:
         """Sessions that are over and not yet forgotten, the oldest first."""
         rows = await self._database.run(
             lambda db: list(
                 db.execute(
-                    "SELECT id, provider, name_key, outward, inward, ended FROM session"
+                    "SELECT id, provider, name_key, outward, inward, ended, created FROM session"
                     " WHERE ended IS NOT NULL ORDER BY ended"
                 )
             )
         )
         return [
-            EndedSession(identity, provider, name_key, (outward, inward), ended)
-            for identity, provider, name_key, outward, inward, ended in rows
+            EndedSession(identity, provider, name_key, (outward, inward), ended, created)
+            for identity, provider, name_key, outward, inward, ended, created in rows
         ]
 
     async def forget(self, session: bytes) -> None:

@@ -1,5 +1,6 @@
 """Starlette's WebSocket as the hub wants it."""
 
+import re
 from collections.abc import Awaitable, Callable
 
 import trio
@@ -7,6 +8,9 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from relay.errors import SignallingError
 from relay.signalling.transport import Socket
+
+# What a Router says that it is (relay.signalling.dial).
+_AGENT = re.compile(r"Relay/([0-9A-Za-z.+-]{1,32})")
 
 
 class StarletteSocket:
@@ -43,9 +47,10 @@ class StarletteSocket:
 
 
 class SignalEndpoint:
-    """`/v1/signal`: hands each WebSocket to `serve` for as long as it lasts."""
+    """`/v1/signal`: hands each WebSocket to `serve` for as long as it lasts, with the version of
+    Relay that its Router says it is of."""
 
-    def __init__(self, serve: Callable[[Socket], Awaitable[None]]) -> None:
+    def __init__(self, serve: Callable[[Socket, str], Awaitable[None]]) -> None:
         self._serve = serve
         self._live: set[trio.CancelScope] = set()
         self._closed = False
@@ -58,7 +63,8 @@ class SignalEndpoint:
             self._live.add(scope)
             try:
                 await websocket.accept()
-                await self._serve(StarletteSocket(websocket))
+                agent = _AGENT.fullmatch(websocket.headers.get("user-agent", ""))
+                await self._serve(StarletteSocket(websocket), agent[1] if agent else "")
             finally:
                 self._live.discard(scope)
 

@@ -67,6 +67,7 @@ class Stores:
         self._clock = clock
         self._stores: dict[str, Store] = {}
         self._changing = trio.Lock()
+        self._trying = trio.Lock()
         self.providers: dict[str, Provider] = {}
         self.in_use: list[str] = []
 
@@ -111,15 +112,7 @@ class Stores:
         """Set up another store, not yet in use."""
         _check_names(name, settings)
         async with self._changing:
-            if name in self._stores:
-                raise Refused(
-                    409,
-                    f"there is an object store {name}: remove it first, or choose another name",
-                )
-            if len(self._stores) >= MAXIMUM_STORES:
-                raise Refused(409, f"{MAXIMUM_STORES} object stores are set up: remove one")
-            if kind == DISK and any(store.kind == DISK for store in self._stores.values()):
-                raise Refused(409, "the Bridge's own disk is set up already, and there is only one")
+            self._check_free(name, kind)
             store = self._new(name, kind, settings)
             try:
                 await self._start(store)
@@ -135,6 +128,26 @@ class Stores:
                 raise
             self._stores[name] = store
             log.info("object store added", store=name, kind=kind)
+
+    async def try_out(self, name: str, kind: str, settings: Mapping[str, str]) -> Sequence[Finding]:
+        """What the check of such a store finds, before it is set up: nothing of it is kept."""
+        _check_names(name, settings)
+        self._check_free(name, kind)
+        store = self._new(name, kind, settings)
+        async with self._trying:
+            try:
+                with trio.fail_after(OPEN_TIMEOUT):
+                    await self._nursery.start(store.hold, self._host(name), {})
+            except trio.TooSlowError:
+                raise Refused(504, f"object store {name} did not open in time") from None
+            except ProviderError as error:
+                raise Refused(400, str(error)) from error
+            try:
+                return await self._checked(store)
+            finally:
+                store.closing.set()
+                with trio.move_on_after(CLOSE_TIMEOUT, shield=True):
+                    await store.closed.wait()
 
     async def use(self, names: Sequence[str]) -> None:
         """Use these for new sessions, in this order: the first that works.
@@ -180,12 +193,7 @@ class Stores:
 
     async def check(self, name: str) -> Sequence[Finding]:
         """What the store's own check finds."""
-        store = self.find(name)
-        if store.provider is None:
-            return [Finding("open the store", False, store.health.last_failure or "not yet open")]
-        with trio.move_on_after(CHECK_TIMEOUT):
-            return await store.provider.check()
-        raise Refused(504, f"object store {name} did not answer in {CHECK_TIMEOUT:g} s")
+        return await self._checked(self.find(name))
 
     def find(self, name: str) -> Store:
         """The store of this name. Raises Refused (404)."""
@@ -198,6 +206,10 @@ class Stores:
     def failing(self) -> list[str]:
         """The names of the stores that fail."""
         return sorted(store.name for store in self._stores.values() if store.health.failing)
+
+    def failures(self) -> dict[str, int]:
+        """How often each store has failed since the Bridge started."""
+        return {store.name: store.health.failures for store in self._stores.values()}
 
     async def describe(self) -> list[dict[str, Any]]:
         """Every store, for people: those in use first, in their order."""
@@ -223,6 +235,17 @@ class Stores:
         ]
 
     # --- inside ---------------------------------------------------------------------------------
+
+    def _check_free(self, name: str, kind: str) -> None:
+        """Raise Refused (409) if there can be no new store of this name and kind."""
+        if name in self._stores:
+            raise Refused(
+                409, f"there is an object store {name}: remove it first, or choose another name"
+            )
+        if len(self._stores) >= MAXIMUM_STORES:
+            raise Refused(409, f"{MAXIMUM_STORES} object stores are set up: remove one")
+        if kind == DISK and any(store.kind == DISK for store in self._stores.values()):
+            raise Refused(409, "the Bridge's own disk is set up already, and there is only one")
 
     def _new(
         self,
@@ -272,6 +295,13 @@ class Stores:
             else:
                 return
         store.closed.set()
+
+    async def _checked(self, store: Store) -> Sequence[Finding]:
+        if store.provider is None:
+            return [Finding("open the store", False, store.health.last_failure or "not yet open")]
+        with trio.move_on_after(CHECK_TIMEOUT):
+            return await store.provider.check()
+        raise Refused(504, f"object store {store.name} did not answer in {CHECK_TIMEOUT:g} s")
 
     async def _must_pass(self, stores: Sequence[Store]) -> None:
         """Check these stores, all in one store's time: a person waits. Raises Refused."""

@@ -62,6 +62,16 @@ class Sweeper:
         self._last: dict[bytes, EndedSession] = {}
         self._woken = trio.Event()
         self._orphans_due = 0.0
+        # Since the Bridge started: objects asked to be deleted (most are gone by then), and tries
+        # that failed.
+        self.swept = 0
+        self.failures = 0
+
+    @property
+    def waiting(self) -> int:
+        """Sessions that are over and not swept for the first time yet: a store that fails has them
+        wait."""
+        return len(self._first)
 
     def ended(self, session: EndedSession) -> None:
         """This session is over: sweep it now, and once more when nothing can come."""
@@ -161,10 +171,13 @@ class Sweeper:
         with trio.move_on_after(BATCH_TIMEOUT):
             try:
                 await provider.delete(names)
+                self.swept += len(names)
                 return True
             except RelayError as error:
+                self.failures += 1
                 log.warning("sweep failed", provider=provider.name, why=str(error))
                 return False
+        self.failures += 1
         log.warning("sweep failed", provider=provider.name, why="no answer in time")
         return False
 

@@ -43,12 +43,14 @@ class Health:
     last_failure: str | None = None
     failed_at: int | None = None
     worked: bool = False
+    failures: int = 0  # since the Bridge started
     _in_a_row: int = 0
     suspected: trio.Event = attrs.Factory(trio.Event)
 
     def failed(self, why: str) -> None:
         """The store did not do what it was asked."""
         self._in_a_row += 1
+        self.failures += 1
         self.last_failure, self.failed_at = why, int(self.clock())
         self.suspected.set()
         if self._in_a_row >= FAILURES_TOLERATED and not self.failing:

@@ -1,4 +1,7 @@
-"""`relay backup` and `relay restore`: a Router into a folder, and out of it on another machine."""
+"""`relay backup` and `relay restore`: a Router into a folder, and out of it on another machine.
+
+For a Bridge, relay.cli.backup_bridge does it.
+"""
 
 import sys
 from collections.abc import Iterator
@@ -13,9 +16,10 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from relay.cli import output
+from relay.cli.backup_bridge import back_up_bridge, restore_bridge
 from relay.cli.context import Command, Invocation, json_option
 from relay.cli.output import local_time, objects, print_json, say
-from relay.config import RouterConfig
+from relay.config import BridgeConfig, RouterConfig
 from relay.router.backup import back_up
 from relay.router.manifest import Manifest
 from relay.router.restore import Restored
@@ -28,12 +32,16 @@ from relay.spool.carrying import Progress as Told
 @json_option
 @click.pass_obj
 def backup(invocation: Invocation, folder: Path, as_json: bool) -> None:
-    """Copy this Router, running or not, with all objects in its queue, into the new FOLDER.
+    """Copy this Router with all objects in its queue, or this Bridge, running or not, into FOLDER.
 
-    Not in it: the configuration and the files that it names. Run this as the user that runs Relay,
-    or root. Whoever has the folder has the Router: keep it as you keep keys.
+    FOLDER is new. Not in it: the configuration and the files that it names. Run this as the user
+    that runs Relay, or root. Whoever has the folder has the Router, or the Bridge: keep it as you
+    keep keys.
     """
-    config = invocation.router()
+    config = invocation.load()
+    if isinstance(config, BridgeConfig):
+        back_up_bridge(config, invocation.file, folder, as_json=as_json)
+        return
     with _progress("backing up", quiet=as_json) as told:
         manifest = trio.run(
             partial(
@@ -75,15 +83,27 @@ def _contents(manifest: Manifest, file: Path, config: RouterConfig) -> Iterator[
 
 @click.command(cls=Command)
 @click.argument("folder", type=click.Path(path_type=Path))
+@click.option(
+    "--revoke",
+    multiple=True,
+    metavar="FINGERPRINT",
+    help="Of a Bridge: shut out this Router, which was revoked after the backup; repeatable.",
+)
 @json_option
 @click.pass_obj
-def restore(invocation: Invocation, folder: Path, as_json: bool) -> None:
-    """Lay the Router of a backup FOLDER down in the configuration's data_dir, which is empty.
+def restore(invocation: Invocation, folder: Path, revoke: tuple[str, ...], as_json: bool) -> None:
+    """Lay the Router or Bridge of a backup FOLDER down in the configuration's data_dir.
 
-    Nothing that waited is sent by itself: it may have been delivered since the backup. Run this as
-    the user that runs Relay, or as root with a data_dir that is that user's.
+    That is empty, or not there yet. Nothing that waited in a Router is sent by itself: it may have
+    been delivered since the backup. Run this as the user that runs Relay, or as root with a
+    data_dir that is that user's.
     """
-    config = invocation.router()
+    config = invocation.load()
+    if isinstance(config, BridgeConfig):
+        restore_bridge(config, invocation.file, folder, revoke=revoke, as_json=as_json)
+        return
+    if revoke:
+        raise click.UsageError("--revoke is for a Bridge's backup")
     with _progress("restoring", quiet=as_json) as told:
         restored = trio.run(
             partial(restore_router, folder, config.data_dir, key=config.spool_key, progress=told)

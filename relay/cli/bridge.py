@@ -46,9 +46,16 @@ def router_list(invocation: Invocation, as_json: bool) -> None:
         print_json(routers)
         return
     print_table(
-        ("name", "connected", "revoked", "fingerprint", "published"),
+        ("name", "connected", "last seen", "revoked", "fingerprint", "published"),
         (
-            (r["name"], r["connected"], r["revoked"], r["fingerprint"], r["ae_titles"])
+            (
+                r["name"],
+                r["connected"],
+                "never" if r["last_seen"] is None else local_time(r["last_seen"]),
+                r["revoked"],
+                r["fingerprint"],
+                r["ae_titles"],
+            )
             for r in routers
         ),
         empty="no Router has enrolled; `relay invite HOSPITAL` makes an invitation",

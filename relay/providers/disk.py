@@ -271,6 +271,11 @@ class DiskProvider:
         """Bytes stored."""
         return self._usage.stored
 
+    @property
+    def space(self) -> int:
+        """Bytes that may be stored."""
+        return self._space
+
     # --- inside ---------------------------------------------------------------------------------
 
     async def prepare(self) -> None:

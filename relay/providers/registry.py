@@ -20,6 +20,8 @@ from relay.providers import Provider
 from relay.providers.arrivals import MAXIMUM_AHEAD
 from relay.providers.disk import open_disk_provider
 from relay.providers.s3 import S3Provider, S3Settings
+from relay.providers.s3form import S3_SETTINGS
+from relay.providers.settings import Setting, takes
 
 ENTRY_POINT_GROUP = "relay.providers"
 
@@ -50,6 +52,7 @@ class Host:
 ProviderFactory = Callable[[Host, Mapping[str, str]], AbstractAsyncContextManager[Provider]]
 
 
+@takes()
 @asynccontextmanager
 async def _disk(host: Host, settings: Mapping[str, str]) -> AsyncIterator[Provider]:
     if settings:
@@ -65,6 +68,7 @@ async def _disk(host: Host, settings: Mapping[str, str]) -> AsyncIterator[Provid
         yield provider
 
 
+@takes(*S3_SETTINGS)
 @asynccontextmanager
 async def _s3(host: Host, settings: Mapping[str, str]) -> AsyncIterator[Provider]:
     read = S3Settings.read(settings)
@@ -94,3 +98,19 @@ def factory(kind: str) -> ProviderFactory:
                 f"provider {kind} does not load: {type(error).__name__}", permanent=True
             ) from error
     raise Refused(400, f"no provider of kind {kind!r}: there are {', '.join(kinds())}")
+
+
+def settings_of(kind: str) -> tuple[Setting, ...] | None:
+    """What settings a store of this kind takes; None if its package does not say so.
+
+    Raises as `factory` does.
+    """
+    said = getattr(factory(kind), "settings", None)
+    if said is None:
+        return None
+    if not isinstance(said, tuple) or not all(isinstance(one, Setting) for one in said):
+        raise ProviderError(
+            f"provider {kind}: its settings are not those of relay.providers.settings.takes",
+            permanent=True,
+        )
+    return said

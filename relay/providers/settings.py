@@ -4,16 +4,68 @@ settings = Settings("s3", given)
 bucket = settings.text("bucket")
 secret = settings.secret("secret_key")
 settings.done()
+
+What settings a kind takes is said beside, for a form: a factory that is decorated with `takes`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from enum import Enum
 from pathlib import Path
+from typing import Any, TypeVar
+
+import attrs
 
 from relay.errors import ProviderError
 from relay.values import SECRET, Expectation, Secret
 
 # How a secret that stands elsewhere is given.
 REFERENCES = ("env:", "file:")
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Form(Enum):
+    """How a setting is entered."""
+
+    TEXT = "text"
+    SECRET = "secret"
+    FLAG = "flag"
+    CHOICE = "choice"
+    PATH = "path"
+
+
+@attrs.frozen(slots=True)
+class Setting:
+    """One setting of a kind of store, as a form asks for it.
+
+    `required`: nothing goes without it; what is needed in some cases only says so in its `words`.
+    `default` is what holds where it is left empty; `choices` are those of a CHOICE. `seldom`: most
+    people leave it as it is. `label` is empty where it is the name with blanks.
+    """
+
+    name: str
+    words: str
+    form: Form = Form.TEXT
+    default: str | None = None
+    required: bool = False
+    choices: tuple[str, ...] = ()
+    seldom: bool = False
+    label: str = ""
+
+    @property
+    def called(self) -> str:
+        """What a form calls it."""
+        return self.label or self.name.replace("_", " ").capitalize()
+
+
+def takes(*settings: Setting) -> Callable[[F], F]:
+    """Say which settings a `relay.providers.registry.ProviderFactory` takes, in a form's order."""
+
+    def say(factory: F) -> F:
+        factory.settings = settings  # type: ignore[attr-defined]
+        return factory
+
+    return say
 
 
 class Settings:

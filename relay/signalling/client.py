@@ -73,6 +73,7 @@ class ClientStatistics:
     sessions: int
     messages: int
     last_failure: str
+    round_trip: float | None = None  # to the Bridge and back, seconds, the last that was measured
 
 
 @attrs.frozen(slots=True)
@@ -134,6 +135,7 @@ class SignallingClient:
             len(self._sessions),
             self._messages,
             self._last_failure,
+            self._requests.round_trip,
         )
 
     async def request(
@@ -238,7 +240,10 @@ class SignallingClient:
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._become_ready, outbox, callbacks)
-            await converse(socket, outbox, dispatch, self._timeouts)
+            await converse(socket, outbox, dispatch, self._timeouts, self._returned)
+
+    def _returned(self, seconds: float) -> None:
+        self._requests.round_trip = seconds
 
     async def _become_ready(self, outbox: Outbox, callbacks: _Callbacks) -> None:
         await callbacks.connected()

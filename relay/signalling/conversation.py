@@ -29,12 +29,17 @@ class _Line:
     reading: float = math.inf
     writing: float = math.inf
     said: float = attrs.Factory(trio.current_time)  # when something was last written
+    pinged: float = -math.inf
 
 
 async def converse(
-    socket: Socket, outbox: Outbox, dispatch: Dispatch, timeouts: Timeouts
+    socket: Socket,
+    outbox: Outbox,
+    dispatch: Dispatch,
+    timeouts: Timeouts,
+    returned: Callable[[float], None] = lambda seconds: None,
 ) -> NoReturn:
-    """Write, watch and read until the connection fails.
+    """Write, watch and read until the connection fails; `returned` is told each ping's round trip.
 
     Raises SignallingError (in an ExceptionGroup) when it is closed or lost, silent, does not take
     what is sent, or speaks out of turn; and what `dispatch` raises.
@@ -43,7 +48,7 @@ async def converse(
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_write, socket, outbox, line)
         nursery.start_soon(_watch, outbox, line, timeouts)
-        await _read(socket, outbox, dispatch, line)
+        await _read(socket, outbox, dispatch, line, returned)
     raise AssertionError("reading only ends by an error")
 
 
@@ -68,26 +73,32 @@ async def _watch(outbox: Outbox, line: _Line, timeouts: Timeouts) -> NoReturn:
     nothing, pings are all that a Bridge has to do, and this halves them. What is heard does not
     count: a long directory that comes in says nothing of us to the Bridge.
     """
-    sequence, pinged = 0, -math.inf
+    sequence = 0
     while True:
         now = trio.current_time()
         if now >= line.reading + timeouts.silence:
             raise _silent(timeouts.silence)
         if now >= line.writing + timeouts.write:
             raise SignallingError(f"a message could not be written for {timeouts.write:g} s")
-        if now >= max(line.said, pinged) + timeouts.heartbeat:
+        if now >= max(line.said, line.pinged) + timeouts.heartbeat:
             outbox.put_control(encode(Ping(sequence)), key=Ping)
-            sequence, pinged = sequence + 1, now
+            sequence, line.pinged = sequence + 1, now
         await trio.sleep_until(
             min(
-                max(line.said, pinged) + timeouts.heartbeat,
+                max(line.said, line.pinged) + timeouts.heartbeat,
                 line.reading + timeouts.silence,
                 line.writing + timeouts.write,
             )
         )
 
 
-async def _read(socket: Socket, outbox: Outbox, dispatch: Dispatch, line: _Line) -> NoReturn:
+async def _read(
+    socket: Socket,
+    outbox: Outbox,
+    dispatch: Dispatch,
+    line: _Line,
+    returned: Callable[[float], None],
+) -> NoReturn:
     # What is dispatched is counted there.
     pings = Allowance(MESSAGES_PER_SECOND, MESSAGES_AT_ONCE, trio.current_time)
     while True:
@@ -102,6 +113,8 @@ async def _read(socket: Socket, outbox: Outbox, dispatch: Dispatch, line: _Line)
                 outbox.put_control(encode(Pong(sequence)), key=Pong)
                 await _slow_down(pings)
             case Pong():
+                if math.isfinite(line.pinged):  # else it answers what nobody has asked
+                    returned(trio.current_time() - line.pinged)
                 await _slow_down(pings)  # it was heard from: that is all
             case message:
                 await dispatch(message, frame)

@@ -12,6 +12,7 @@ from wsproto.events import RejectConnection, Request
 from wsproto.handshake import H11Handshake
 from wsproto.utilities import LocalProtocolError, RemoteProtocolError
 
+from relay import __version__
 from relay.byte_stream import Buffer, PlainStream, TLSStream
 from relay.errors import SignallingError, connection_fault
 from relay.signalling.messages import MAXIMUM_MESSAGE
@@ -22,6 +23,9 @@ from relay.websocket import Closed, WebSocket
 SIGNAL_PATH = "/v1/signal"
 # One read of the socket: half of what a home line carries in a round trip, and most messages whole.
 RECEIVE_BUFFER = 64 * 1024
+
+# By which a Bridge's people see how old a Router is (RFC 9110 §10.1.5).
+USER_AGENT = (b"User-Agent", f"Relay/{__version__}".encode("ascii"))
 
 # What to do about a certificate whose authority is not known.
 UNKNOWN_AUTHORITY = (
@@ -148,7 +152,9 @@ async def _upgrade(stream: PlainStream | TLSStream, address: BridgeAddress) -> F
     """Make `stream` a WebSocket (RFC 6455 §4.1). Raises SignallingError."""
     where = authority(address.host, address.port)
     handshake = H11Handshake(ConnectionType.CLIENT)
-    asked = handshake.send(Request(host=address.host_header, target=address.path))
+    asked = handshake.send(
+        Request(host=address.host_header, target=address.path, extra_headers=[USER_AGENT])
+    )
     try:
         await stream.send_all(asked)
         while handshake.connection is None:

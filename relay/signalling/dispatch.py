@@ -54,6 +54,7 @@ from relay.signalling.messages import (
     encode,
 )
 from relay.signalling.recent import Recent
+from relay.tracing import number
 
 log = structlog.get_logger()
 
@@ -162,7 +163,7 @@ class Dispatcher:
                     reason = EndReason.NOT_GRANTED
                 log.info(
                     "session refused",
-                    session=session.hex(),
+                    association=number(session),
                     router=self._connection.name,
                     reason=reason.name,
                     why=str(error),
@@ -222,7 +223,7 @@ class Dispatcher:
                         self._backend.read_urls(session, direction, message.slot)
                     )
                 except RelayError as error:
-                    log.warning("no signed URLs", session=session.hex(), why=str(error))
+                    log.warning("no signed URLs", association=number(session), why=str(error))
                     await self._ask(
                         self._exchange.end_session(session, EndReason.STORE_UNAVAILABLE)
                     )
@@ -248,7 +249,7 @@ class Dispatcher:
     async def _violated(self, session: bytes, what: str) -> None:
         log.warning(
             "session breaks the protocol",
-            session=session.hex(),
+            association=number(session),
             router=self._connection.name,
             what=what,
         )

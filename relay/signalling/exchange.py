@@ -19,6 +19,7 @@ import attrs
 import structlog
 import trio
 
+from relay import tracing
 from relay.errors import Refused, RelayError, SignallingError
 from relay.identity import fingerprint
 from relay.signalling.backend import Backend, RouterRow
@@ -59,6 +60,8 @@ class Connection:
     """One authenticated Router's socket, from Welcome to its loss."""
 
     router: bytes
+    # Of Relay, as the Router says; empty where it does not.
+    version: str = ""
     outbox: Outbox = attrs.field(factory=Outbox)
     scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
     # It has said which sessions it holds; until then nothing of sessions is sent to it.
@@ -176,7 +179,6 @@ class Exchange:
         if ends is None:
             return
         await self._backend.ended(session, reason)
-        log.info("session ended", session=session.hex(), reason=reason.name)
         for router in ends:
             self.tell_end(router, session, reason)
 
@@ -200,7 +202,7 @@ class Exchange:
             try:
                 await self.end_session(session, EndReason.REVOKED)
             except RelayError as error:  # the other sessions end all the same
-                log.error("revoked session", session=session.hex(), why=str(error))
+                log.error("revoked session", association=tracing.number(session), why=str(error))
 
     # --- the directory ---------------------------------------------------------------------------
 

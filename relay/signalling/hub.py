@@ -5,7 +5,8 @@ two ends of a session, and answers requests out of the Bridge's registry (`Backe
 nothing that outlives a connection, so that a restart is only a pause.
 """
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from typing import NoReturn
 
 import attrs
@@ -21,7 +22,7 @@ from relay.signalling.directory import GrantedRow, ListedRow
 from relay.signalling.dispatch import Dispatcher
 from relay.signalling.exchange import Connection, Exchange
 from relay.signalling.limits import MAXIMUM_UNAUTHENTICATED, Timeouts
-from relay.signalling.messages import EndReason, Message
+from relay.signalling.messages import Announce, EndReason, InLine, Message
 from relay.signalling.transport import Socket, close
 
 __all__ = [
@@ -43,11 +44,16 @@ log = structlog.get_logger()
 
 @attrs.frozen(slots=True)
 class HubStatistics:
-    """The hub at this moment, and messages since it began; sizes in bytes."""
+    """The hub at this moment, and messages since it began; sizes in bytes.
+
+    `moved` are bytes of sealed chunks since it began, as they were announced or sent in line: what
+    a Router says, and repeats where it announces anew.
+    """
 
     connected: int
     unauthenticated: int
     messages: int
+    moved: int
     waiting_control_bytes: int
     waiting_session_bytes: int
 
@@ -70,17 +76,27 @@ class Hub:
         self._exchange = Exchange(backend)
         self._strangers: dict[trio.CancelScope, None] = {}
         self._messages = 0
+        # Since it began: messages of Routers by what they say, and connections that were refused.
+        self.kinds = Counter[type[Message]]()
+        self.refused = 0
+        self.on_refused: Callable[[str], None] = lambda why: None
+        """Is told why, each time."""
+        self._moved = 0
 
     async def run(self) -> NoReturn:
         """Tell Routers what changes in the directory, for as long as the Bridge runs."""
         await self._exchange.tell_news()
         raise AssertionError("it never ends")
 
-    async def serve(self, socket: Socket) -> None:
-        """One connection, from its upgrade to its end. Raises nothing for the peer's faults."""
+    async def serve(self, socket: Socket, version: str = "") -> None:
+        """One connection, from its upgrade to its end. Raises nothing for the peer's faults.
+
+        `version` is that of the Router's Relay, as it says: for people, and for nothing else.
+        """
         try:
             proven = await self._authenticate(socket)
             if proven is not None:
+                proven[0].version = version
                 await self._serve_router(socket, *proven)
         finally:
             await close(socket, self._timeouts.close)
@@ -123,12 +139,22 @@ class Hub:
         """The Routers that are connected and have said which sessions they hold."""
         return self._exchange.connected()
 
+    def versions(self) -> dict[bytes, str]:
+        """Of Relay at each Router that is connected, as it says; empty where it does not."""
+        return {each.router: each.version for each in self._exchange.connections()}
+
+    @property
+    def counted(self) -> tuple[int, int]:
+        """`messages` and `moved` of the statistics, for who looks every few seconds."""
+        return self._messages, self._moved
+
     def statistics(self) -> HubStatistics:
         waiting = [connection.outbox.statistics() for connection in self._exchange.connections()]
         return HubStatistics(
             connected=len(self.connected()),
             unauthenticated=len(self._strangers),
             messages=self._messages,
+            moved=self._moved,
             waiting_control_bytes=sum(outbox.control_bytes for outbox in waiting),
             waiting_session_bytes=sum(outbox.session_bytes for outbox in waiting),
         )
@@ -152,15 +178,19 @@ class Hub:
                 return self._exchange.register(proven.router), proven
             except RelayError as error:
                 log.info("connection refused", why=str(error))
+                self.refused += 1
+                self.on_refused(str(error))
                 return None
             finally:
                 self._strangers.pop(scope, None)
         log.info("connection refused", why="it did not say who it is")
+        self.refused += 1
+        self.on_refused("it did not say who it is")
         return None
 
     async def _serve_router(self, socket: Socket, connection: Connection, proven: Proven) -> None:
         connection.tell(proven.welcome)
-        log.info("router connected", router=connection.name)
+        log.info("router connected", router=connection.name, version=connection.version)
         try:
             with connection.scope:
                 async with trio.open_nursery() as nursery:
@@ -170,6 +200,11 @@ class Hub:
 
                     async def dispatch(message: Message, frame: bytes) -> None:
                         self._messages += 1
+                        self.kinds[type(message)] += 1
+                        if isinstance(message, Announce):
+                            self._moved += message.size
+                        elif isinstance(message, InLine):
+                            self._moved += len(message.sealed)
                         await dispatcher.dispatch(message, frame)
 
                     nursery.start_soon(self._tell, connection)

@@ -38,6 +38,7 @@ class Requests:
         self._numbers = itertools.count(1)
         self._pending: dict[int, _Pending] = {}
         self._limit = trio.Semaphore(MAXIMUM_REQUESTS)
+        self.round_trip: float | None = None  # of the last one that the Bridge answers at once
 
     def connected(self, outbox: Outbox) -> None:
         """Requests go out from now on."""
@@ -64,6 +65,7 @@ class Requests:
             raise SignallingError("not connected to the Bridge")
         number = next(self._numbers)
         pending = self._pending[number] = _Pending()
+        asked = trio.current_time()
         try:
             if not self._outbox.put_control(encode(build(number))):
                 raise SignallingError("too much waits to be sent to the Bridge")
@@ -72,6 +74,8 @@ class Requests:
             del self._pending[number]
         if pending.reply is None:
             raise SignallingError("the connection to the Bridge was lost")
+        if not isinstance(pending.reply, Done):  # before which the Bridge may have had to write
+            self.round_trip = trio.current_time() - asked
         return pending.reply
 
     def reply(self, message: Reply) -> None:

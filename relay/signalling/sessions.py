@@ -21,6 +21,7 @@ from relay.signalling.messages import (
 from relay.signalling.outbox import Outbox
 from relay.signalling.port import Connected, Disconnected, SessionPort
 from relay.signalling.recent import Recent
+from relay.tracing import number
 
 log = structlog.get_logger()
 
@@ -134,7 +135,7 @@ class Sessions:
         try:
             self._hold(session)
         except SignallingError:
-            log.warning("session turned away: too many are held", session=session.hex())
+            log.warning("session turned away: too many are held", association=number(session))
             self.say(End(session, EndReason.LIMIT_REACHED))
             return False
         self._offered.add(session)
@@ -154,7 +155,9 @@ class Sessions:
         if isinstance(self._unheard.get(session), Open) or isinstance(message, InLine | Announce):
             self._unheard.pop(session, None)
         if not port.deliver(message):
-            log.warning("session ended: its receiver is too far behind", session=session.hex())
+            log.warning(
+                "session ended: its receiver is too far behind", association=number(session)
+            )
             self.say(End(session, EndReason.PROTOCOL_VIOLATION))
             self.forget(port)
         elif isinstance(message, End):

@@ -10,6 +10,7 @@ from starlette.routing import Route, WebSocketRoute
 from relay.bridge.api import SIGNAL_PATH, network_app, network_operations
 from relay.bridge.sockets import SignalEndpoint
 from relay.errors import DatabaseError
+from relay.web.health import Part, health_operations
 
 from .conftest import PATIENCE, Bridge, Router, connected
 from .schemas import conforms, operations_of
@@ -23,7 +24,7 @@ FRAME = b"\x82\x81\x00\x00\x00\x00A"
 
 async def is_well(bridge: Bridge) -> bool:
     with trio.fail_after(PATIENCE):
-        return (await bridge.web.get("/readyz")).json() == {"status": "ready"}
+        return (await bridge.web.get("/readyz")).json()["status"] == "ok"
 
 
 @pytest.mark.parametrize(
@@ -131,42 +132,46 @@ async def test_enrolment_too_large(bridge: Bridge) -> None:
 
 
 async def test_health(bridge: Bridge) -> None:
-    assert (await bridge.web.get("/healthz")).json() == {"status": "ok"}
-    assert (await bridge.web.get("/readyz")).json() == {"status": "ready"}
+    database, store = {"database": "ok"}, {"object store": "ok"}
+    answer = (await bridge.web.get("/healthz")).json()
+    assert answer == {"status": "ok", "parts": database}
+    answer = (await bridge.web.get("/readyz")).json()
+    assert answer == {"status": "ok", "parts": database | store}
     assert (await bridge.web.post("/healthz")).status_code == 405
     assert (await bridge.web.get("/nothing")).json() == {"error": "Not Found"}
 
 
 async def test_not_ready() -> None:
-    async def ready() -> None:
-        raise DatabaseError("disk is full")
+    async def database() -> str:
+        raise DatabaseError("/srv/relay: disk is full")
 
     async def enrol(data: bytes) -> bytes:
         return data
 
-    operations = network_operations(enrol=enrol, ready=ready, store=None)
+    operations = network_operations(
+        enrol=enrol, health=health_operations([], [Part("database", database)]), store=None
+    )
     app = network_app(operations, SignalEndpoint(no_signal))
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
         answer = await client.get("/readyz")
-        assert (answer.status_code, answer.json()) == (503, {"error": "disk is full"})
+        assert answer.status_code == 503
+        assert answer.json()["parts"] == {"database": "fails: the log says why"}
         assert (await client.get("/v1/blobs/ab/cd")).status_code == 404
 
 
-async def no_signal(socket: object) -> None:
+async def no_signal(socket: object, version: str) -> None:
     raise AssertionError("nobody connects here")
 
 
 async def test_every_route_is_described_and_every_description_has_a_route(bridge: Bridge) -> None:
-    async def ready() -> None: ...
-
     async def enrol(data: bytes) -> bytes:
         return data
 
     class Store:
         verify = write = open = remove = None
 
-    operations = network_operations(enrol=enrol, ready=ready, store=Store())
+    operations = network_operations(enrol=enrol, health=health_operations([], []), store=Store())
     app = network_app(operations, SignalEndpoint(no_signal))
     described = (await bridge.web.get("/v1/openapi.json")).json()
     routes = {

@@ -1,14 +1,27 @@
 """The Unix socket: what people and scripts may ask, and answers as they are described."""
 
 import json
+import time
 
 import pytest
 import trio
 
 from relay.invitation import Invitation
+from relay.signalling.messages import End, EndReason
 
-from .conftest import PATIENCE, Bridge, Router, connected
+from .conftest import PATIENCE, Bridge, Router, connected, running
 from .schemas import conforms, operations_of
+
+# What both modes have is tried where it is made: people, audit, health and metrics.
+_SHARED = (
+    "/v1/people",
+    "/v1/api-tokens",
+    "/v1/first-link",
+    "/v1/audit",
+    "/healthz",
+    "/readyz",
+    "/metrics",
+)
 
 
 async def described(bridge: Bridge):
@@ -41,6 +54,8 @@ async def test_everything_is_described_and_answers_so(bridge: Bridge) -> None:
         await ask("POST", "/v1/invitations", json={"name": "West"})
         rows = await ask("GET", "/v1/invitations")
         assert [row["state"] for row in rows].count("used") == 2
+        [open_one] = [row["id"] for row in rows if row["name"] == "West"]
+        await ask("DELETE", "/v1/invitations/{id}", f"/v1/invitations/{open_one}")
         rows = await ask("GET", "/v1/routers")
         assert [(r["name"], r["connected"], r["ae_titles"]) for r in rows] == [
             ("North", True, []),
@@ -59,8 +74,11 @@ async def test_everything_is_described_and_answers_so(bridge: Bridge) -> None:
         status = await ask("GET", "/v1/status")
         assert (status["routers"], status["connected"], status["sessions"]) == (2, 2, 1)
         assert (status["store"], status["failing_stores"]) == ("disk", [])
+        assert status["space"] > status["stored"] == 0
         settings = {"bucket": "b-1", "region": "r", "access_key": "a", "secret_key": "s"}
         cloud = {"name": "cloud", "kind": "s3", "settings": settings}
+        rows = await ask("GET", "/v1/providers/kinds")
+        assert [row["kind"] for row in rows] == ["disk", "s3"]
         await ask("POST", "/v1/providers", json=cloud)
         rows = await ask("GET", "/v1/providers")
         assert [(row["name"], row["kind"], row["place"], row["sessions"]) for row in rows] == [
@@ -72,6 +90,18 @@ async def test_everything_is_described_and_answers_so(bridge: Bridge) -> None:
         assert answer == {"sessions": 0}
         answer = await ask("POST", "/v1/providers/{name}/check", "/v1/providers/disk/check")
         assert all(finding["ok"] for finding in answer["findings"])
+        # A region of that name leads nowhere: the finding says so.
+        elsewhere = {**cloud, "name": "elsewhere"}
+        elsewhere["settings"] = {**settings, "endpoint": "https://127.0.0.1:1"}
+        answer = await ask("POST", "/v1/providers/try", json=elsewhere)
+        assert not all(finding["ok"] for finding in answer["findings"])
+        rates = await ask("GET", "/v1/rates")
+        assert len(rates["messages"]) == len(rates["bytes"])
+        assert await ask("GET", "/v1/warnings") == []
+        await ask("DELETE", "/v1/restoration")
+        session = message.session.hex()
+        await ask("DELETE", "/v1/sessions/{session}", f"/v1/sessions/{session}")
+        assert await bridge.get("/v1/sessions") == []
         await ask("GET", "/v1/openapi.json")
         fingerprint = north.identity.fingerprint
         await ask(
@@ -79,7 +109,11 @@ async def test_everything_is_described_and_answers_so(bridge: Bridge) -> None:
             "/v1/routers/{fingerprint}/revoke",
             f"/v1/routers/{fingerprint}/revoke",
         )
-        assert tried == operations_of(document)
+        assert tried == {
+            (method, path)
+            for method, path in operations_of(document)
+            if not path.startswith(_SHARED)
+        }
 
 
 async def test_invitation_holds_what_a_router_needs(bridge: Bridge) -> None:
@@ -171,10 +205,69 @@ async def test_not_found(bridge: Bridge) -> None:
 
 async def test_people_have_no_business_on_the_network_port(bridge: Bridge) -> None:
     for method, path in operations_of(await described(bridge)):
-        if path == "/v1/openapi.json":
+        if path in ("/v1/openapi.json", "/healthz", "/readyz"):
             continue
         answer = await bridge.web.request(method, path.replace("{", "").replace("}", ""))
         assert answer.status_code == 404
+
+
+async def test_an_invitation_taken_back_lets_nobody_in(bridge: Bridge) -> None:
+    invitation = await bridge.invite("North")
+    path = f"/v1/invitations/{invitation.invitation_id.hex()}"
+    assert (await bridge.control.delete(path)).status_code == 204
+    router = Router(invitation.network, "North")
+    answer = await bridge.web.post("/v1/enrolments", content=router.enrolment(invitation))
+    assert answer.status_code == 403
+    document = await described(bridge)
+    for gone in (path, "/v1/invitations/not-hex"):
+        answer = await bridge.control.delete(gone)
+        conforms(document, "DELETE", "/v1/invitations/{id}", answer)
+        assert answer.status_code == 404
+    await bridge.enrol("South")
+    [used] = await bridge.get("/v1/invitations")
+    answer = await bridge.control.delete(f"/v1/invitations/{used['id']}")
+    conforms(document, "DELETE", "/v1/invitations/{id}", answer)
+    assert (answer.status_code, "revoke its Router" in answer.json()["error"]) == (409, True)
+
+
+async def test_a_session_ended_by_a_person_is_over_at_both_ends(bridge: Bridge) -> None:
+    north, south = await bridge.enrol("North"), await bridge.enrol("South")
+    publish = (south.publication("PACS"),)
+    grants = ((north.id, "PACS", ("store",)),)
+    async with (
+        connected(bridge, south, publish=publish, grants=grants) as callee,
+        connected(bridge, north) as caller,
+    ):
+        message = north.opening(south, "PACS")
+        port = caller.client.attach(message.session)
+        await caller.client.send(message)
+        await callee.heard(lambda heard: bool(heard.opens))
+        path = f"/v1/sessions/{message.session.hex()}"
+        assert (await bridge.control.delete(path)).status_code == 204
+        with trio.fail_after(PATIENCE):
+            assert await port.receive() == End(message.session, EndReason.REVOKED)
+        answer = await bridge.control.delete(path)
+        conforms(await described(bridge), "DELETE", "/v1/sessions/{session}", answer)
+        assert answer.status_code == 404
+
+
+async def test_when_a_router_was_last_seen(data_dir) -> None:
+    async with running(data_dir) as bridge:
+        north, south = await bridge.enrol("North"), await bridge.enrol("South")
+        began = int(time.time())
+        async with connected(bridge, north):
+            rows = {row["name"]: row for row in await bridge.get("/v1/routers")}
+            assert rows["North"]["last_seen"] >= began
+            assert rows["South"]["last_seen"] is None
+            assert south.identity.fingerprint == rows["South"]["fingerprint"]
+            bridge.stopping.set()
+            with trio.fail_after(PATIENCE):
+                await bridge.stopped.wait()
+    async with running(data_dir) as bridge:
+        rows = {row["name"]: row for row in await bridge.get("/v1/routers")}
+        assert began <= rows["North"]["last_seen"] <= time.time()
+        assert rows["South"]["last_seen"] is None
+        assert (rows["North"]["connected"], rows["North"]["stored"]) == (False, 0)
 
 
 async def test_revoked_router_is_listed_as_such(bridge: Bridge) -> None:

@@ -16,7 +16,7 @@ def test_object_name_is_fixed() -> None:
 
 
 def test_an_ended_session_names_all_its_slots() -> None:
-    ended = EndedSession(b"s" * 16, "disk", b"k" * 32, (3, 2), 0)
+    ended = EndedSession(b"s" * 16, "disk", b"k" * 32, (3, 2), 0, 0)
     names = list(ended.object_names())
     assert len(set(names)) == 5
     assert names[4] == object_name(b"k" * 32, Direction.CALLEE_TO_CALLER, 1)

@@ -59,7 +59,7 @@ async def test_routers_that_named_themselves_are_called_what_they_were_invited_a
         )
     async with open_database(tmp_path / "bridge.db", MIGRATIONS) as database:
         rows = await database.run(lambda db: list(db.execute("SELECT * FROM router")))
-    assert rows == [(b"\x01", "C", b"\x02", 3, None)]
+    assert rows == [(b"\x01", "C", b"\x02", 3, None, None)]
 
 
 async def test_stores_of_before_keep_their_turn(tmp_path: Path) -> None:

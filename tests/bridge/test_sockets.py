@@ -25,8 +25,9 @@ class Wire:
         await trio.lowlevel.checkpoint()
         self.sent.append(message)
 
-    def websocket(self) -> WebSocket:
-        return WebSocket({"type": "websocket"}, self.receive, self.send)
+    def websocket(self, agent: str = "") -> WebSocket:
+        headers = [(b"user-agent", agent.encode())] if agent else []
+        return WebSocket({"type": "websocket", "headers": headers}, self.receive, self.send)
 
 
 async def accepted(*messages: dict) -> tuple[Wire, StarletteSocket]:
@@ -70,7 +71,7 @@ async def test_stopping_closes_all_and_takes_no_more() -> None:
     entered = trio.Event()
     left: list[str] = []
 
-    async def serve(socket: Socket) -> None:
+    async def serve(socket: Socket, version: str) -> None:
         entered.set()
         try:
             await trio.sleep_forever()
@@ -87,3 +88,24 @@ async def test_stopping_closes_all_and_takes_no_more() -> None:
         late = Wire()
         await endpoint.endpoint(late.websocket())
     assert late.sent[0]["type"] == "websocket.close"
+
+
+@pytest.mark.parametrize(
+    ("agent", "version"),
+    [
+        ("Relay/0.1.0", "0.1.0"),
+        ("Relay/1.2.0.dev3+local", "1.2.0.dev3+local"),
+        ("", ""),
+        ("curl/8", ""),
+        ("Relay/<b>", ""),
+        (f"Relay/{'1' * 33}", ""),
+    ],
+)
+async def test_the_version_that_a_router_says(agent: str, version: str) -> None:
+    heard: list[str] = []
+
+    async def serve(socket: Socket, version: str) -> None:
+        heard.append(version)
+
+    await SignalEndpoint(serve).endpoint(Wire().websocket(agent))
+    assert heard == [version]

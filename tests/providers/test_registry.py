@@ -8,8 +8,9 @@ import pytest
 from relay.errors import ProviderError, Refused
 from relay.providers import registry
 from relay.providers.disk import DiskProvider
-from relay.providers.registry import Host, factory, kinds
+from relay.providers.registry import Host, factory, kinds, settings_of
 from relay.providers.s3 import S3Provider
+from relay.providers.s3form import S3_SETTINGS
 
 
 @pytest.fixture
@@ -69,3 +70,14 @@ def test_package_that_does_not_load(monkeypatch) -> None:
     with pytest.raises(ProviderError, match="tape does not load") as caught:
         factory("tape")
     assert caught.value.permanent
+
+
+def test_kinds_that_say_their_settings_and_others(monkeypatch) -> None:
+    assert settings_of("disk") == ()
+    assert settings_of("s3") == S3_SETTINGS
+    bare, wrong = (lambda host, settings: None), (lambda host, settings: None)
+    wrong.settings = ["bucket"]
+    monkeypatch.setattr(registry, "BUILT_IN", {"bare": bare, "wrong": wrong})
+    assert settings_of("bare") is None
+    with pytest.raises(ProviderError, match="wrong: its settings are not"):
+        settings_of("wrong")

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from relay.errors import ProviderError
-from relay.providers.settings import Settings
+from relay.providers.settings import Form, Setting, Settings, takes
 
 
 def settings(**given: str) -> Settings:
@@ -67,3 +67,15 @@ def test_secrets(monkeypatch, tmp_path: Path) -> None:
     assert read.file("ca") == b"from a file\n"
     assert read.file("other") is None
     assert "as it is" not in repr(read.secret("c"))
+
+
+def test_a_factory_says_what_it_takes() -> None:
+    library = Setting("library", "Which one.", required=True)
+    colour = Setting("colour", "Of the tape.", Form.CHOICE, "red", choices=("red", "blue"))
+
+    @takes(library, colour)
+    def open_tape() -> str:
+        return "open"
+
+    assert open_tape.settings == (library, colour)
+    assert open_tape() == "open"

@@ -49,8 +49,12 @@ async def test_a_session_crosses(autojump_clock: MockClock) -> None:
         a, b = await bridge.router("a"), await bridge.router("c")
         near, far = await joined(1, a, b)
         assert bridge.registry.answers == {near.session: b"answer"}
-        assert await near.send(in_line(near.session, 0))
-        assert await far.receive() == in_line(near.session, 0)
+        before = bridge.hub.statistics().moved
+        sent = in_line(near.session, 0)
+        assert await near.send(sent)
+        assert await far.receive() == sent
+        assert bridge.hub.statistics().moved == before + len(sent.sealed)
+        assert bridge.hub.counted == (bridge.hub.statistics().messages, before + len(sent.sealed))
         assert await far.send(progress(near.session, 1))
         assert await near.receive() == progress(near.session, 1)
         await far.aclose()
