@@ -16,6 +16,10 @@ test *arguments:
 lint:
     scripts/lint
 
+# dist/relay: one executable file that needs no Python
+binary:
+    scripts/binary
+
 # objects/s, MB/s and latencies beside DICOM without Relay
 bench *arguments:
     scripts/bench {{ arguments }}

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 
 import attrs
 
+from relay.tunnel.totals import Totals
 from relay.tunnel.window import WRITING_BUDGET, Budget
 from relay.workers import Workers
 
@@ -38,13 +39,14 @@ class InLineAllowance:
 class Allowance:
     """In-line bytes, and bytes in memory: of what is sent and unopened, of what is fetched.
 
-    `workers` seal and open; `open_allowance` ends them.
+    `workers` seal and open; `open_allowance` ends them. `totals` is what all of them have done.
     """
 
     in_line: InLineAllowance = attrs.field(factory=InLineAllowance)
     writing: Budget = attrs.field(factory=lambda: Budget(WRITING_BUDGET))
     reading: Budget = attrs.field(factory=Budget)
     workers: Workers = attrs.field(factory=lambda: Workers(MAXIMUM_THREADS))
+    totals: Totals = attrs.field(factory=Totals)
 
 
 @asynccontextmanager

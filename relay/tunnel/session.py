@@ -23,6 +23,7 @@ import attrs
 import structlog
 import trio
 
+from relay import tracing
 from relay.dicom.pdu import PDV, AAbort, Atom
 from relay.dicom.rejection import TEMPORARY_CONGESTION
 from relay.errors import AbortReason, AbortSource, RelayError, RemoteProtocolError
@@ -91,6 +92,7 @@ class TunnelAssociation:
         self.cause = ""
         self._greeting = greeting
         self._timeouts = timeouts
+        self._totals = allowance.totals
         self._port: SessionPort = client.attach(self.session)
         self._pulse = Pulse(
             self._say,
@@ -123,7 +125,7 @@ class TunnelAssociation:
 
     @property
     def _name(self) -> str:
-        return self.session.hex()[:8]
+        return tracing.number(self.session)
 
     @property
     def ended_for(self) -> EndReason | None:
@@ -229,6 +231,7 @@ class TunnelAssociation:
     async def running(self) -> "AsyncIterator[TunnelAssociation]":
         """The association, while its tasks run. Leaving it ends the session; see `_leave`."""
         failure: Exception | None = None
+        self._totals.begun(self.statistics)
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._run)
@@ -242,6 +245,7 @@ class TunnelAssociation:
         finally:
             self._flows.close()
             self._port.detach()
+            self._totals.over(self.statistics, self._verdict)
         if failure is not None:
             raise failure
 
@@ -263,7 +267,7 @@ class TunnelAssociation:
 
     async def _run(self) -> None:
         # Not cancelled from outside: what was begun is ended by `_leave`, within its limits.
-        with trio.CancelScope(shield=True):
+        with trio.CancelScope(shield=True), tracing.about(self._name):
             try:
                 with self._work:
                     await self._converse()
@@ -313,7 +317,7 @@ class TunnelAssociation:
         assert isinstance(error, RelayError)
         reason = end_reason_of(error)
         if not self._reader.finished:
-            log.warning("session lost", session=self._name, why=str(error), reason=reason.name)
+            log.warning("session lost", association=self._name, why=str(error), reason=reason.name)
         self._end(str(error), reason)
 
     async def _say_goodbye(self) -> None:
@@ -355,6 +359,7 @@ class TunnelAssociation:
     def _take(self, message: SessionMessage | Connected | Disconnected) -> None:
         match message:
             case Connected():
+                self._totals.resumes += 1
                 self._writer.reconnected()
                 self._pulse.connected()
             case Disconnected():
