@@ -58,6 +58,9 @@ READ_SIZE = 256 * 1024
 # has as long to close (DESIGN §5). Enough for a round trip by satellite.
 ABORT_LIMIT = 2.0
 
+# The `cause` of an association that ended as it should.
+RELEASED = "released"
+
 # The atoms that end an association.
 TERMINAL = (AAssociateRJ, AReleaseRP, AAbort)
 
@@ -217,7 +220,7 @@ class TCPAssociation:
                 case AAssociateRJ():
                     self._note(f"rejected here: {_triple(atom)}")
                 case AReleaseRP():
-                    self._note("released")
+                    self._note(RELEASED)
             await self._write(parts)
         finally:
             self._write_lock.release()
@@ -433,7 +436,7 @@ class TCPAssociation:
     def _note_end(self, atom: Atom) -> None:
         match atom:
             case AReleaseRP():
-                self._note("released")
+                self._note(RELEASED)
             case AAssociateRJ():
                 self._note(f"rejected by the peer: {_triple(atom)}")
             case AAbort() if not self._upper.fault:

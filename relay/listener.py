@@ -20,7 +20,7 @@ import attrs
 import structlog
 import trio
 
-from relay import tls, transport
+from relay import tls, tracing, transport
 from relay.association import ABORT_LIMIT, DEFAULT_MAXIMUM_LENGTH, TCPAssociation
 from relay.dicom.pdu import AAssociateRQ
 from relay.dicom.rejection import LOCAL_LIMIT_EXCEEDED, PROTOCOL_VERSION_NOT_SUPPORTED
@@ -146,7 +146,7 @@ class _Server:
         address, port = _address(stream)
         peer = f"{address}:{port}" if address else "unix socket"
         try:
-            with _failures_logged(peer):
+            with tracing.arrived(), _failures_logged(peer):
                 association = await self._request(stream, context, address, port, peer)
                 if association is not None:
                     await self._serve(association, address, peer)
@@ -188,8 +188,10 @@ class _Server:
                 return None
             requested = False
             try:
-                requested = isinstance(await association.wait_indication(), AAssociateRQ)
-                if requested:
+                request = await association.wait_indication()
+                requested = isinstance(request, AAssociateRQ)
+                if isinstance(request, AAssociateRQ):
+                    _log_request(request, peer)
                     return association
                 said.warning("connection without association", why=association.cause)
                 waiting.said = True  # before the wait for the peer's close, which may be long
@@ -276,6 +278,16 @@ class _Server:
     def _push_out(entry: _Waiting, why: str) -> None:
         entry.pushed_out = why
         entry.scope.cancel()
+
+
+def _log_request(request: AAssociateRQ, peer: str) -> None:
+    log.info(
+        "association asked for",
+        peer=peer,
+        calling=request.calling,
+        called=request.called,
+        contexts=len(request.contexts),
+    )
 
 
 @contextmanager

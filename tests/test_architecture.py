@@ -42,14 +42,32 @@ _ROUTER_MAY_IMPORT = (
     "relay.tunnel.*",
     "relay.signalling",
     "relay.signalling.*",
+    "relay.backup",
+    "relay.backup.*",
     "relay.identity",
     "relay.invitation",
+    "relay.audit",
+    "relay.audit.*",
     "relay.database",
     "relay.spool",
     "relay.spool.*",
     "relay.web",
     "relay.web.*",
+    "relay.people",
+    "relay.people.*",
+    "relay.pages",
+    "relay.pages.*",
+    "relay.metrics",
+    "relay.metrics.*",
+    "relay.tracing",
 )
+
+# What a view of either mode needs of Relay, and of libraries.
+_OF_A_PAGE = ("relay.pages.*", "relay.people.roles")
+_FOR_A_PAGE = ("markupsafe", "starlette", "trio")
+
+# What an audit's REST needs; the rest of it knows no HTTP.
+_AUDIT_REST = ("relay.web.operations", "relay.people.roles")
 
 # DESIGN §8, with the rooms that building has added. The first that matches a module is its room.
 ROOMS = {
@@ -91,13 +109,14 @@ ROOMS = {
             "relay.invitation",
             "relay.providers",
             "relay.byte_stream",
+            "relay.tracing",
             "relay.workers",
         ),
         ("trio", "httpx", "h11", "structlog"),
     ),
     "signalling": Room(
         ("relay.signalling", "relay.signalling.*"),
-        ("relay.identity", "relay.byte_stream", "relay.websocket"),
+        ("relay.identity", "relay.byte_stream", "relay.tracing", "relay.websocket"),
         ("trio", "wsproto", "msgpack", "structlog"),
     ),
     "association": Room(
@@ -110,7 +129,7 @@ ROOMS = {
             "relay.transport",
             "relay.writing",
         ),
-        ("relay.dicom", "relay.dicom.*"),
+        ("relay.dicom", "relay.dicom.*", "relay.tracing"),
         ("trio", "structlog"),
     ),
     "scu": Room(
@@ -121,6 +140,11 @@ ROOMS = {
     "database": Room(("relay.database",), ("relay.workers",), ("apsw", "trio", "structlog")),
     "workers": Room(("relay.workers",), (), ("trio", "outcome")),
     "memory": Room(("relay.memory",), (), ()),
+    "systemd": Room(("relay.systemd",), (), ("structlog", "trio")),
+    "tracing": Room(("relay.tracing",), (), ("structlog",)),
+    "metrics": Room(
+        ("relay.metrics", "relay.metrics.*"), (), ("prometheus_client", "starlette", "trio")
+    ),
     "byte stream": Room(("relay.byte_stream",), (), ("trio",)),
     "websocket": Room(("relay.websocket",), (), ("trio", "wsproto")),
     "spool": Room(
@@ -128,8 +152,39 @@ ROOMS = {
         ("relay.database", "relay.dicom", "relay.dicom.*", "relay.workers"),
         ("trio", "apsw", "cryptography", "structlog"),
     ),
+    "audit, its REST": Room(
+        ("relay.audit.operations", "relay.audit.changes"),
+        ("relay.audit.*", *_AUDIT_REST),
+        ("starlette", "structlog"),
+    ),
+    "audit": Room(
+        ("relay.audit", "relay.audit.*"),
+        ("relay.database", "relay.dicom.uids", "relay.web.tls"),
+        ("apsw", "trio", "structlog"),
+    ),
+    # A backup's folder, of either mode.
+    "backup": Room(("relay.backup", "relay.backup.*"), ("relay.identity", "relay.spool.files"), ()),
     "web": Room(
-        ("relay.web", "relay.web.*"), ("relay.database", "relay.byte_stream", "relay.websocket")
+        ("relay.web", "relay.web.*"),
+        ("relay.database", "relay.byte_stream", "relay.websocket", "relay.people.roles"),
+    ),
+    # Who may come in; nothing of HTTP.
+    "people": Room(
+        ("relay.people", "relay.people.*"),
+        ("relay.database", "relay.workers"),
+        ("apsw", "argon2", "trio", "structlog"),
+    ),
+    "pages": Room(
+        ("relay.pages", "relay.pages.*"),
+        ("relay.people", "relay.people.*", "relay.web", "relay.web.*"),
+        ("httpx", "jinja2", "markupsafe", "starlette", "structlog", "trio"),
+    ),
+    # They have what they show from the REST alone (DESIGN §10).
+    "pages, the Bridge's": Room(
+        ("relay.bridge.pages", "relay.bridge.pages.*"), _OF_A_PAGE, _FOR_A_PAGE
+    ),
+    "pages, the Router's": Room(
+        ("relay.router.pages", "relay.router.pages.*"), _OF_A_PAGE, _FOR_A_PAGE
     ),
     "bridge": Room(
         ("relay.bridge", "relay.bridge.*"),
@@ -138,9 +193,20 @@ ROOMS = {
             "relay.signalling.*",
             "relay.providers",
             "relay.providers.*",
+            "relay.backup",
+            "relay.backup.*",
             "relay.identity",
             "relay.invitation",
             "relay.database",
+            "relay.audit",
+            "relay.audit.*",
+            "relay.metrics",
+            "relay.metrics.*",
+            "relay.tracing",
+            "relay.people",
+            "relay.people.*",
+            "relay.pages",
+            "relay.pages.*",
             "relay.web",
             "relay.web.*",
         ),

@@ -1,20 +1,24 @@
 """The documents keep up with the program: every key, every command, every local link."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import click
 import pytest
 
 from relay import config
+from relay.bridge import metrics as bridge_metrics
 from relay.cli import main
 from relay.config import Mode
-from relay.router.queue.metrics import METRICS
+from relay.metrics import both_modes, process
+from relay.metrics.described import Described
+from relay.router import metrics as router_metrics
 from relay.router.queue.warnings import Kind
 
 ROOT = Path(__file__).parent.parent
 REFERENCE = (ROOT / "docs/configuration.md").read_text()
+BOTH_MODES = (*process.METRICS, *both_modes.METRICS)
 DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md")]
 
 
@@ -45,14 +49,33 @@ def test_every_command_is_in_the_reference() -> None:
         assert f"`{command}" in REFERENCE, command
 
 
-def test_every_metric_of_the_queue_is_documented_and_no_other() -> None:
-    text = (ROOT / "docs/metrics.md").read_text()
-    for metric in METRICS:
+METRICS = (ROOT / "docs/metrics.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("section", "rows"),
+    [
+        ("Both modes", BOTH_MODES),
+        ("A Router", [row for row in router_metrics.METRICS if row not in BOTH_MODES]),
+        ("A Bridge", [row for row in bridge_metrics.METRICS if row not in BOTH_MODES]),
+    ],
+)
+def test_every_metric_is_documented_where_it_belongs_and_no_other(
+    section: str, rows: Sequence[Described]
+) -> None:
+    text = METRICS.split(f"\n## {section}\n")[1].split("\n## ")[0]
+    for metric in rows:
         labels = "".join(f" `{label}`," for label in metric.labels).rstrip(",")
         row = f"| `{metric.name}` | {metric.type.value} |{labels} | {metric.words} |"
         assert row in text, metric.name
-    known = {metric.name for metric in METRICS}
-    assert set(re.findall(r"\brelay_[a-z_]+", text)) == known
+    assert re.findall(r"(?m)^\| `(\w+)` \| (?:counter|gauge|histogram) ", text) == [
+        metric.name for metric in rows
+    ]
+
+
+def test_no_metric_is_named_that_there_is_not() -> None:
+    known = {row.name for row in (*router_metrics.METRICS, *bridge_metrics.METRICS)}
+    assert set(re.findall(r"\brelay_[a-z_]+", METRICS)) == {n for n in known if n[:6] == "relay_"}
 
 
 def test_every_kind_of_warning_is_documented_and_no_other() -> None:

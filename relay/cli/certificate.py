@@ -19,12 +19,11 @@ SOON = datetime.timedelta(days=14)
 
 def examine(path: Path, host: str) -> Iterator[Finding]:
     """Whether the certificate in `path` (PEM, the server's first) is for `host`, and how long."""
-    try:
-        certificate = x509.load_pem_x509_certificates(path.read_bytes())[0]
-    except (OSError, ValueError) as error:
-        yield Finding(f"certificate {path}", False, f"not a PEM certificate: {error}")
+    certificate = _load(path)
+    if isinstance(certificate, Finding):
+        yield certificate
         return
-    yield _time(path, certificate)
+    yield _time(path, certificate, "the Bridge", "no Router gets in")
     names = certificate_names(certificate)
     covered = covers(names, _as_in_certificates(host))
     yield Finding(
@@ -34,15 +33,31 @@ def examine(path: Path, host: str) -> Iterator[Finding]:
     )
 
 
-def _time(path: Path, certificate: x509.Certificate) -> Finding:
+def lasting(path: Path, *, server: str, lost: str) -> Finding:
+    """How long the certificate in `path` holds with which `server` serves; then it is `lost`."""
+    certificate = _load(path)
+    if isinstance(certificate, Finding):
+        return certificate
+    return _time(path, certificate, server, lost)
+
+
+def _load(path: Path) -> x509.Certificate | Finding:
+    """What is in it, or what is wrong."""
+    try:
+        return x509.load_pem_x509_certificates(path.read_bytes())[0]
+    except (OSError, ValueError) as error:
+        return Finding(f"certificate {path}", False, f"not a PEM certificate: {error}")
+
+
+def _time(path: Path, certificate: x509.Certificate, server: str, lost: str) -> Finding:
     begins, ends = certificate.not_valid_before_utc, certificate.not_valid_after_utc
     until = f"certificate {path} holds until {ends:%Y-%m-%d}"
     if begins > _now():
         advice = f"only from {begins:%Y-%m-%d %H:%M} UTC on: is this machine's clock right?"
     elif ends <= _now():
-        advice = "it has expired, and no Router gets in: renew it, and restart the Bridge"
+        advice = f"it has expired, and {lost}: renew it, and restart {server}"
     elif ends - _now() <= SOON:
-        advice = "renew it, and restart the Bridge"
+        advice = f"renew it, and restart {server}"
     else:
         advice = ""
     return Finding(until, not advice, advice)

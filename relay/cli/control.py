@@ -2,7 +2,7 @@
 
 import socket
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import attrs
 import httpx
@@ -24,10 +24,12 @@ class NotRunning(RelayError):
 
 @attrs.frozen(slots=True)
 class Control:
-    """The running process of `config`, which was read from `file`."""
+    """The running process of `config`, which was read from `file`; each answer comes within
+    `timeout` seconds."""
 
     config: Config
     file: Path
+    timeout: float = TIMEOUT
 
     @property
     def socket(self) -> Path:
@@ -42,26 +44,44 @@ class Control:
     def delete(self, path: str, **query: str) -> Any:
         return self._call("DELETE", path, None, query)
 
+    def copy(self, path: str, sink: BinaryIO, **query: str) -> None:
+        """Write the answer to GET `path` into `sink`, as it comes. Raises as the others do."""
+        self._check_somebody_listens()
+        try:
+            with (
+                self._client() as client,
+                client.stream("GET", path, params=query) as response,
+            ):
+                if not response.is_success:
+                    response.read()
+                    raise _refused(response)
+                for piece in response.iter_bytes():
+                    sink.write(piece)
+        except httpx.HTTPError as error:
+            raise self._no_answer(error) from error
+
     def _call(self, method: str, path: str, body: Any, query: dict[str, str]) -> Any:
         """The JSON answer. Raises NotRunning; Refused with the process's words; RelayError."""
         self._check_somebody_listens()
         try:
-            with httpx.Client(
-                transport=httpx.HTTPTransport(uds=str(self.socket)),
-                base_url="http://relay",
-                timeout=TIMEOUT,
-                trust_env=False,  # a proxy is for the network, not for this socket
-            ) as client:
+            with self._client() as client:
                 response = client.request(method, path, json=body, params=query)
         except httpx.HTTPError as error:
-            raise RelayError(
-                f"{self.socket}: no answer from the process: {type(error).__name__}"
-            ) from error
-        answer = _json(response)
+            raise self._no_answer(error) from error
         if response.is_success:
-            return answer
-        words = answer.get("error") if isinstance(answer, dict) else None
-        raise Refused(response.status_code, str(words or response.reason_phrase))
+            return _json(response)
+        raise _refused(response)
+
+    def _client(self) -> httpx.Client:
+        return httpx.Client(
+            transport=httpx.HTTPTransport(uds=str(self.socket)),
+            base_url="http://relay",
+            timeout=self.timeout,
+            trust_env=False,  # a proxy is for the network, not for this socket
+        )
+
+    def _no_answer(self, error: httpx.HTTPError) -> RelayError:
+        return RelayError(f"{self.socket}: no answer from the process: {type(error).__name__}")
 
     def _check_somebody_listens(self) -> None:
         # Not left to httpx, which leaks the socket where it cannot connect.
@@ -82,6 +102,13 @@ class Control:
             f"no {mode.capitalize()} is running on {self.config.data_dir}:"
             f" start it with `relay --mode {mode} --config {self.file}`"
         )
+
+
+def _refused(response: httpx.Response) -> Refused:
+    """What the process says against it."""
+    answer = _json(response)
+    words = answer.get("error") if isinstance(answer, dict) else None
+    return Refused(response.status_code, str(words or response.reason_phrase))
 
 
 def _json(response: httpx.Response) -> Any:

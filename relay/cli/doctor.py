@@ -19,6 +19,8 @@ from relay.cli import (
     doctor_calls,
     doctor_devices,
     doctor_machine,
+    doctor_moves,
+    doctor_web,
     output,
     reach,
 )
@@ -34,7 +36,6 @@ from relay.router.devices import Device, DeviceTable
 from relay.router.schema import DATABASE_FILE, MIGRATIONS
 from relay.signalling.authentication import NOT_LET_IN
 from relay.tunnel.guard import NOT_PUBLIC
-from relay.web.tls import server_tls
 
 
 @click.command(cls=Command)
@@ -123,7 +124,7 @@ async def _bridge(
         for finding in certificate.examine(config.certificate, host):
             yield finding
         if config.private_key is not None:
-            yield _key(config.certificate, config.private_key)
+            yield doctor_machine.key_of(config.certificate, config.private_key)
             yield doctor_machine.private("private key", config.private_key)
     async for finding in reach.bridge(config.url, proxy=None, ca_file=config.certificate):
         yield finding
@@ -133,15 +134,6 @@ async def _bridge(
         checked = control.post(f"/v1/providers/{output.quoted(provider['name'])}/check")
         for row in checked["findings"]:
             yield Finding(**row | {"what": f"{provider['name']}: {row['what']}"})
-
-
-def _key(chain: Path, key: Path) -> Finding:
-    what = f"private key {key} is the certificate's"
-    try:
-        server_tls(chain, key)
-    except RelayError as error:
-        return Finding(what, False, str(error))
-    return Finding(what, True)
 
 
 # --- the Router ---------------------------------------------------------------------------------
@@ -168,8 +160,10 @@ async def _router(
         yield Finding("no devices yet", True, "relay device add AE_TITLE HOST PORT")
     async for finding in doctor_devices.examine(devices, config):
         yield finding
+    for finding in doctor_web.examine(config):
+        yield finding
     if status is not None:
-        async for finding in _running(control, status):
+        async for finding in _running(config, control, status):
             yield finding
 
 
@@ -234,8 +228,11 @@ def _not_connected(status: Mapping[str, Any]) -> str:
     return why or "it is being tried: look again in a minute"
 
 
-async def _running(control: Control, status: Mapping[str, Any]) -> AsyncIterator[Finding]:
+async def _running(
+    config: RouterConfig, control: Control, status: Mapping[str, Any]
+) -> AsyncIterator[Finding]:
     """What only the running Router knows."""
+    web = status.get("dicomweb")
     try:
         devices = control.get("/v1/devices")
         refusals = control.get("/v1/refusals")
@@ -245,7 +242,9 @@ async def _running(control: Control, status: Mapping[str, Any]) -> AsyncIterator
             devices,
             control.get("/v1/directory") if status["enrolled"] else (),
             control.get("/v1/aliases"),
+            grants,
         )
+        tokens = control.get("/v1/tokens") if web is not None else ()
     except RelayError as error:
         yield Finding("what the Router knows of its devices", False, str(error))
         return
@@ -256,9 +255,13 @@ async def _running(control: Control, status: Mapping[str, Any]) -> AsyncIterator
             " about "
         )
         yield Finding(f"warning{about}: {warning['warning']}", False, warning["words"])
+    for finding in doctor_web.running(config, web, tokens, known):
+        yield finding
     for finding in doctor_calls.titles(devices):
         yield finding
     async for finding in doctor_calls.recent(refusals, known, time.time()):
+        yield finding
+    for finding in doctor_moves.refused(refusals, known, time.time()):
         yield finding
     for finding in doctor_calls.unused(devices, grants, asks):
         yield finding

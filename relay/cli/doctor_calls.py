@@ -2,7 +2,7 @@
 
 A device's own message is three numbers; its Router knows why (GET /v1/refusals). What has been
 mended since is not said any more; what may have been, out of sight of this Router, is told as
-history and is no fault.
+history and is no fault. Move Destinations are in relay.cli.doctor_moves.
 """
 
 import re
@@ -21,7 +21,6 @@ from relay.router.refusals import (
     NOT_PUBLISHED,
     NOTHING_GRANTED,
     PEER_OFFLINE,
-    REFUSED_DESTINATION,
 )
 
 # Who looks for the cause of a call that failed has made it a moment ago; older ones are in the log.
@@ -30,9 +29,8 @@ RECENT = 900.0  # seconds
 # Different ones; a device that calls again and again is one.
 MOST = 10
 
-# What befell the call, by what its cause begins with.
-_REFUSED = "was refused"
-_FATES = ((REFUSED_DESTINATION, "its C-MOVE was refused"), (ABORTED, "was aborted"))
+# Behind a cause that may be gone.
+SINCE = "(so it was then; the next call shows whether it still is)"
 
 _CALLS_FROM = re.compile(r"calls from ([0-9A-Fa-f:.]+)[,; ]")
 
@@ -41,12 +39,14 @@ _CALLS_FROM = re.compile(r"calls from ([0-9A-Fa-f:.]+)[,; ]")
 class Known:
     """What the running Router knows now, by which a cause stands or is gone.
 
-    `devices` is GET /v1/devices, `directory` GET /v1/directory, `aliases` GET /v1/aliases.
+    `devices` is GET /v1/devices, `directory` GET /v1/directory, `aliases` GET /v1/aliases, `grants`
+    GET /v1/grants.
     """
 
     devices: Sequence[Mapping[str, Any]]
     directory: Sequence[Mapping[str, Any]] = ()
     aliases: Sequence[Mapping[str, Any]] = ()
+    grants: Sequence[Mapping[str, Any]] = ()
 
     def device(self, title: str) -> Mapping[str, Any] | None:
         """The device that has this AE title here."""
@@ -57,6 +57,12 @@ class Known:
         named = {row["local"]: row["published"] for row in self.aliases}
         sought = named.get(title, title)
         return next((row for row in self.directory if row["ae_title"] == sought), None)
+
+    def granted(self, published: str, service: str) -> bool:
+        """Whether any hospital may use `service` of the device here that is `published` so."""
+        return any(
+            grant["ae_title"] == published and service in grant["services"] for grant in self.grants
+        )
 
 
 @attrs.frozen(slots=True)
@@ -80,13 +86,12 @@ async def recent(
             continue
         ago = f"{refused.minutes} min ago" if refused.minutes else "just now"
         often = f" {refused.times} times" if refused.times > 1 else ""
-        fate = next((said for words, said in _FATES if refused.why.startswith(words)), _REFUSED)
+        fate = "was aborted" if refused.why.startswith(ABORTED) else "was refused"
         what = f"{refused.calling} called {refused.called}, and {fate}{often}, {ago}"
         if stands:
             yield Finding(what, False, refused.why + _remedy(refused, known))
         else:
-            advice = f"{refused.why} (so it was then; the next call shows whether it still is)"
-            yield Finding(what, True, advice)
+            yield Finding(what, True, f"{refused.why} {SINCE}")
 
 
 async def _stands(refused: _Refused, known: Known) -> bool | None:
@@ -123,7 +128,7 @@ def _causes(refusals: Iterable[Mapping[str, Any]], now: float) -> list[_Refused]
     """Equal ones together, as they came: the newest first."""
     groups: dict[tuple[str, str, str], list[float]] = {}
     for row in refusals:
-        if now - row["time"] <= RECENT:
+        if now - row["time"] <= RECENT and not row["destination"]:
             key = row["calling"], row["called"], row["why"]
             groups.setdefault(key, []).append(row["time"])
     return [

@@ -13,6 +13,7 @@ from relay.errors import RelayError
 from relay.providers import Finding
 from relay.values import Address
 from relay.web.server import listen_tcp
+from relay.web.tls import server_tls
 
 # Databases, logs and the Bridge's own store get into trouble together when a disk is full.
 LEAST_FREE_SPACE = 1024**3
@@ -68,10 +69,21 @@ def private(what: str, path: Path) -> Finding:
     return Finding(named, not mode & 0o007, f"chmod o= {path}" if mode & 0o007 else "")
 
 
+def key_of(chain: Path, key: Path) -> Finding:
+    """Whether the private key in `key` is that of the certificate in `chain`."""
+    what = f"private key {key} is the certificate's"
+    try:
+        server_tls(chain, key)
+    except RelayError as error:
+        return Finding(what, False, str(error))
+    return Finding(what, True)
+
+
 def addresses(config: Config) -> list[Address]:
     """Everywhere that the process listens for others than this machine's command line."""
-    further = config.tls_listen if isinstance(config, RouterConfig) else ()
-    return [*config.listen, *further]
+    if isinstance(config, RouterConfig):
+        return [*config.listen, *config.tls_listen, *config.dicomweb.listen]
+    return [*config.listen]
 
 
 async def listening(wanted: Iterable[Address]) -> AsyncIterator[Finding]:

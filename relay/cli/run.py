@@ -8,9 +8,13 @@ import structlog
 import trio
 
 from relay import log as logging
+from relay import systemd
+from relay.audit.settings import AuditSettings
 from relay.bridge.app import run_bridge
+from relay.cli import configured
 from relay.config import BridgeConfig, Config, LogFormat, RouterConfig
 from relay.memory import share_memory
+from relay.pages.settings import PagesSettings
 from relay.router import device_tls
 from relay.router.app import run_router
 from relay.router.dicomweb.settings import DicomwebSettings
@@ -40,6 +44,8 @@ async def until_signalled(serve: Callable[[trio.Event], Awaitable[None]]) -> Non
     stopping = trio.Event()
     async with trio.open_nursery() as nursery:
         await nursery.start(_watch, stopping)
+        if (interval := systemd.watchdog_interval()) is not None:
+            nursery.start_soon(systemd.keep_alive, interval)
         await serve(stopping)
         nursery.cancel_scope.cancel()
 
@@ -55,6 +61,7 @@ async def _watch(
             break
     for number in SIGNALS:
         signal.signal(number, signal.SIG_DFL)
+    systemd.tell(systemd.STOPPING)
     stopping.set()
 
 
@@ -71,7 +78,10 @@ async def _serve(config: Config, stopping: trio.Event) -> None:
                 blob_space=config.blob_space,
                 maximum_connections=config.maximum_connections,
                 grace=config.grace_period,
+                pages=pages_settings(config),
+                audit=audit_settings(config),
                 stopping=stopping,
+                task_status=systemd.Readiness(),
             )
         case RouterConfig():
             await run_router(
@@ -95,7 +105,12 @@ async def _serve(config: Config, stopping: trio.Event) -> None:
                 queue=queue_settings(config),
                 federation=federation_settings(config),
                 dicomweb=dicomweb_settings(config),
+                pages=pages_settings(config),
+                audit=audit_settings(config),
+                audit_queries=config.audit_queries.value,
+                configuration=configured.rows(config),
                 stopping=stopping,
+                task_status=systemd.Readiness(),
             )
 
 
@@ -137,4 +152,29 @@ def dicomweb_settings(config: RouterConfig) -> DicomwebSettings:
         origins=said.origins,
         open=said.open,
         maximum_requests=said.maximum_requests,
+    )
+
+
+def audit_settings(config: Config) -> AuditSettings:
+    """What `config` says of the audit, as both modes take it."""
+    said = config.audit_syslog
+    return AuditSettings(
+        days=config.audit_days,
+        space=config.audit_space,
+        collector=(said.host, said.port) if said is not None else None,
+        ca_file=config.audit_ca_file,
+        certificate=config.audit_certificate,
+        private_key=config.audit_private_key,
+    )
+
+
+def pages_settings(config: Config) -> PagesSettings:
+    """What `config` says of the pages, as both modes take it."""
+    said = config.pages
+    return PagesSettings(
+        listen=[(address.host, address.port) for address in said.listen],
+        certificate=said.certificate,
+        private_key=said.private_key,
+        hosts=said.hosts,
+        on_network_port=isinstance(config, BridgeConfig) and config.pages.on_network_port,
     )

@@ -29,7 +29,7 @@ def status(invocation: Invocation, as_json: bool) -> None:
 
 def _for_people(answer: dict[str, Any]) -> dict[str, Any]:
     """Unix seconds as a time and the uptime, the clocks' difference in tenths of a second; the
-    queue in one line, and each warning."""
+    queue and DICOMweb in one line each, and each warning."""
     shown: dict[str, Any] = {}
     for name, value in answer.items():
         if name == "started" and value is not None:
@@ -39,6 +39,8 @@ def _for_people(answer: dict[str, Any]) -> dict[str, Any]:
             shown["uptime"] = str(timedelta(seconds=int(up.total_seconds())))
         elif name == "clock_offset" and value is not None:
             shown[name] = f"{value:.1f} s"
+        elif name == "dicomweb":
+            shown["DICOMweb"] = _dicomweb(value)
         elif name == "queue":
             shown[name] = _queue(value)
             if value["limit"] is not None:
@@ -62,6 +64,17 @@ def _queue(queue: dict[str, Any]) -> str:
         words.append(f"paused: {' '.join(queue['paused'])}")
     if queue["refusing"]:
         words.append(f"no more accepted: {queue['refusing']}")
+    return ", ".join(words)
+
+
+def _dicomweb(web: dict[str, Any] | None) -> str:
+    if web is None:
+        return "off"
+    words = [*web["urls"], f"{web['tokens']} token{'' if web['tokens'] == 1 else 's'}"]
+    if web["open"]:
+        words.append("open to this machine without one")
+    if web["origins"]:
+        words.append(f"for pages of {' '.join(web['origins'])}")
     return ", ".join(words)
 
 

@@ -106,6 +106,28 @@ def find(prefix: Buffer, tag: int, encoding: Encoding, *, whole: bool = False) -
     return Missing.ABSENT if whole else Missing.NEED_MORE
 
 
+def top_level(data: Buffer, encoding: Encoding) -> list[Element] | None:
+    """All elements of a whole data set, without those in sequences; None if it cannot be read.
+
+    The length of one that has none of its own is 0.
+    """
+    view = memoryview(data)
+    found: list[Element] = []
+    at = 0
+    try:
+        while at < len(view):
+            element = _header(view, at, encoding)
+            at = _after(view, element, encoding, MAXIMUM_DEPTH)
+            if at > len(view):
+                return None
+            if element.length == UNDEFINED_LENGTH:
+                element = attrs.evolve(element, length=0)
+            found.append(element)
+    except (_ShortError, _UnreadableError):
+        return None
+    return found
+
+
 def replace(data: Buffer, element: Element, text: str, encoding: Encoding) -> bytes:
     """`data` with another value in `element`, which is of a VR that is padded with a space.
 

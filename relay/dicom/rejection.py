@@ -36,6 +36,11 @@ def in_words(rejection: AAssociateRJ) -> str:
     return f"rejected {kind}: {words}"
 
 
+def word_of(rejection: AAssociateRJ) -> str:
+    """Why, in a few words of the standard's; "other" for what it does not know."""
+    return _WORDS.get((rejection.source, rejection.reason), "other")
+
+
 def rejected(rejection: AAssociateRJ, message: str) -> AssociationRejected:
     """The error that carries `rejection`; `message` is for the log, the peer never sees it."""
     return AssociationRejected(rejection.result, rejection.source, rejection.reason, message)

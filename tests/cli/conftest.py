@@ -82,9 +82,10 @@ class FakeProcess:
     def will(self, method: str, path: str, body: Any, status: int = 200) -> None:
         self.answers[method, path] = status, body
 
-    def relay(self, *arguments: str) -> Result:
-        """Run the command line against it."""
-        return CliRunner().invoke(main, [*arguments, "--config", str(self.configuration)])
+    def relay(self, *arguments: str, typed: str | None = None) -> Result:
+        """Run the command line against it; `typed` comes in on stdin."""
+        arguments = (*arguments, "--config", str(self.configuration))
+        return CliRunner().invoke(main, arguments, input=typed)
 
 
 class _Server(socketserver.ThreadingUnixStreamServer):

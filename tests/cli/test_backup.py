@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from relay.router.manifest import MANIFEST_FILE
+from relay.backup.manifest import MANIFEST_FILE
 from tests.cli.conftest import FakeProcess
 from tests.router.backups import make_router
 
@@ -71,11 +71,10 @@ def test_no_router_is_said_in_one_line(stopped: FakeProcess) -> None:
     assert "is missing" in result.stderr
 
 
-def test_a_bridge_has_none(bridge: FakeProcess) -> None:
-    for command in ("backup", "restore"):
-        result = bridge.relay(command, str(bridge.folder / "backup"))
-        assert result.exit_code == 2
-        assert "this command is for a Router's" in result.stderr
+def test_nothing_is_revoked_in_a_router(old: FakeProcess, made: Path) -> None:
+    result = old.relay("restore", str(made), "--revoke", "aaaa")
+    assert result.exit_code == 2
+    assert "--revoke is for a Bridge's backup" in result.stderr
 
 
 def test_a_restore_says_what_a_person_must_know(old: FakeProcess, made: Path) -> None:

@@ -1,5 +1,6 @@
 import json
 
+from relay.cli.output import local_time
 from tests.cli.conftest import FakeProcess
 
 
@@ -17,6 +18,7 @@ def test_routers_are_listed_and_revoked(bridge: FakeProcess) -> None:
     row = {
         "name": "North Hospital",
         "connected": True,
+        "last_seen": 1_780_300_000,
         "revoked": False,
         "fingerprint": "abcd-efgh",
         "ae_titles": ["NORTH_WS"],
@@ -24,7 +26,12 @@ def test_routers_are_listed_and_revoked(bridge: FakeProcess) -> None:
     bridge.will("GET", "/v1/routers", [row])
     for typed in ("abcd-efgh", "ABCD-efgh"):
         bridge.will("POST", f"/v1/routers/{typed}/revoke", b"", status=204)
-    assert "NORTH_WS" in bridge.relay("router", "list").stdout
+    shown = bridge.relay("router", "list").stdout
+    assert "NORTH_WS" in shown
+    assert local_time(1_780_300_000) in shown
+    bridge.will("GET", "/v1/routers", [row | {"last_seen": None}])
+    assert "never" in bridge.relay("router", "list").stdout
+    bridge.will("GET", "/v1/routers", [row])
     assert json.loads(bridge.relay("router", "list", "--json").stdout) == [row]
     assert "abcd-efgh is revoked" in bridge.relay("router", "revoke", "abcd-efgh").stdout
     bridge.will("GET", "/v1/routers", [row | {"revoked": True}])

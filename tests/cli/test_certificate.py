@@ -69,3 +69,17 @@ def test_what_is_no_certificate_is_said(tmp_path: Path, content: bytes) -> None:
     path.write_bytes(content)
     (finding,) = certificate.examine(path, "h")
     assert not finding.ok
+
+
+def test_whose_it_is_and_what_is_lost_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, chain, _ = certificate.make(tmp_path, "relay.example.org")
+    told = {"server": "the Router", "lost": "nobody gets in"}
+    assert certificate.lasting(chain, **told).advice == "renew it, and restart the Router"
+    later = certificate._now() + datetime.timedelta(days=3)
+    monkeypatch.setattr(certificate, "_now", lambda: later)
+    finding = certificate.lasting(chain, **told)
+    assert not finding.ok
+    assert "expired, and nobody gets in: renew it, and restart the Router" in finding.advice
+    assert "not a PEM certificate" in certificate.lasting(tmp_path / "none", **told).advice

@@ -219,11 +219,13 @@ async def test_what_only_the_running_router_knows(router: FakeProcess) -> None:
     taken = DEVICE | {"check_address": True, "refusal": "PACS is published by B: use --as OTHER"}
     why = "'CT' is no device of this Router"
     refusal = {"time": time.time(), "calling": "CT", "called": "PACS", "why": why}
-    knows(router, devices=[taken], refusals=[refusal])
+    move = refusal | {"why": "PACS does not know it", "destination": "CT"}
+    knows(router, devices=[taken], refusals=[move, refusal | {"destination": ""}])
     found = await findings(router)
     assert "--as OTHER" in found["device PACS is published"].advice
     assert found["CT called PACS, and was refused, just now"].advice.startswith(f"{why}; if")
     assert found["device PACS is published, and granted to nobody"].ok
+    assert found["Move Destination CT was refused (A801H): CT asked PACS, just now"].ok
 
 
 async def test_what_stands_in_the_queue_is_not_well(router: FakeProcess) -> None:
@@ -295,14 +297,3 @@ def test_a_bridges_certificate_is_looked_at(stopped: FakeProcess, tmp_path: Path
     assert result.exit_code == 1
     assert "FAIL certificate is for relay.example.org" in result.stdout
     assert f"ok   private key {key} is the certificate's" in result.stdout
-
-
-def test_a_private_key_of_another_certificate_is_said(tmp_path: Path) -> None:
-    from relay.cli import certificate
-
-    (tmp_path / "other").mkdir()
-    _, chain, _ = certificate.make(tmp_path, "relay.example.org")
-    _, _, key = certificate.make(tmp_path / "other", "relay.example.org")
-    finding = doctor._key(chain, key)
-    assert not finding.ok
-    assert str(key) in finding.advice

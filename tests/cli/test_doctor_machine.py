@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from relay.cli import doctor_machine
+from relay.cli import certificate, doctor_machine
 from relay.config_file import load
 from relay.errors import RelayError
 from relay.values import Address
@@ -51,9 +51,11 @@ async def test_a_name_that_is_none_is_said_as_it_is() -> None:
 
 def test_all_listeners_are_looked_at(tmp_path: Path) -> None:
     file = tmp_path / "relay.toml"
-    file.write_text('[router]\nlisten = ["127.0.0.1:1", "[::1]:2"]\n')
+    file.write_text(
+        '[router]\nlisten = ["127.0.0.1:1", "[::1]:2"]\ndicomweb.listen = "127.0.0.1:3"\n'
+    )
     found = doctor_machine.addresses(load(file))
-    assert found == [Address("127.0.0.1", 1), Address("::1", 2)]
+    assert found == [Address("127.0.0.1", 1), Address("::1", 2), Address("127.0.0.1", 3)]
 
 
 def test_a_secret_that_others_may_read(tmp_path: Path) -> None:
@@ -85,3 +87,12 @@ def test_folders_that_are_wrong_are_said(tmp_path: Path) -> None:
     data.mkdir(mode=0o755)
     private, _ = doctor_machine.data_dir(data)
     assert "chmod 700" in private.advice
+
+
+def test_a_private_key_of_another_certificate_is_said(tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    _, chain, _ = certificate.make(tmp_path, "relay.example.org")
+    _, _, key = certificate.make(tmp_path / "other", "relay.example.org")
+    finding = doctor_machine.key_of(chain, key)
+    assert not finding.ok
+    assert str(key) in finding.advice

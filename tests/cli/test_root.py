@@ -23,11 +23,23 @@ def test_the_commands_of_the_design_are_there() -> None:
             "directory",
             "grant",
             "token",
+            "person",
             "provider",
             "router",
             "apply",
         ),
-        *("status", "echo", "send", "find", "queue", "backup", "restore", "doctor", "demo"),
+        *(
+            "status",
+            "echo",
+            "send",
+            "find",
+            "queue",
+            "audit",
+            "backup",
+            "restore",
+            "doctor",
+            "demo",
+        ),
     }
 
 

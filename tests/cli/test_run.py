@@ -7,13 +7,21 @@ from collections.abc import Iterator
 from enum import Enum
 from pathlib import Path
 
+import attrs
 import pytest
 import trio
 
 from relay import config, config_file, config_tables
 from relay.bandwidth import parse
-from relay.cli.run import dicomweb_settings, federation_settings, queue_settings, until_signalled
+from relay.cli.run import (
+    dicomweb_settings,
+    federation_settings,
+    pages_settings,
+    queue_settings,
+    until_signalled,
+)
 from relay.config import RouterConfig
+from relay.pages.settings import PagesSettings
 from relay.router import device_tls, peers
 from relay.router.dicomweb.settings import DicomwebSettings
 from relay.router.federation.settings import FederationSettings, Merging, OnIncomplete
@@ -203,3 +211,29 @@ def test_all_that_relay_toml_says_of_dicomweb_reaches_it(tmp_path: Path) -> None
         open=True,
         maximum_requests=2,
     )
+
+
+def test_all_that_relay_toml_says_of_the_pages_reaches_them(tmp_path: Path) -> None:
+    assert pages_settings(routers("[router]", tmp_path)) == PagesSettings(listen=[], hosts=())
+    (tmp_path / "a.pem").touch()
+    said = """
+        listen = "10.0.0.1:8443"
+        certificate = "a.pem"
+        private_key = "a.pem"
+        hosts = ["relay.example.org"]
+        """
+    expected = PagesSettings(
+        listen=[("10.0.0.1", 8443)],
+        certificate=tmp_path / "a.pem",
+        private_key=tmp_path / "a.pem",
+        hosts=("relay.example.org",),
+    )
+    assert pages_settings(routers(f"[router.pages]\n{said}", tmp_path)) == expected
+    path = tmp_path / "bridge.toml"
+    for line, on_network_port in (("", True), ("on_network_port = false", False)):
+        path.write_text(
+            '[bridge]\nurl = "https://h"\nbehind_proxy = true\n'
+            f"[bridge.pages]\n{line}\n{textwrap.dedent(said)}"
+        )
+        loaded = config_file.load(path)
+        assert pages_settings(loaded) == attrs.evolve(expected, on_network_port=on_network_port)

@@ -63,6 +63,22 @@ def test_a_queue_is_one_line(router: FakeProcess) -> None:
     assert "bandwidth  20 Mbit/s at most, now" in router.relay("status").stdout
 
 
+def test_dicomweb_is_one_line(router: FakeProcess) -> None:
+    web = {"urls": ["http://h:1/rs", "http://i:1/rs"], "tokens": 1, "open": False, "origins": []}
+    for answer, words in (
+        (None, "off"),
+        (web, "http://h:1/rs, http://i:1/rs, 1 token"),
+        (
+            web | {"open": True, "origins": ["https://a.example", "https://b.example"]},
+            "http://h:1/rs, http://i:1/rs, 1 token, open to this machine without one,"
+            " for pages of https://a.example https://b.example",
+        ),
+    ):
+        router.will("GET", "/v1/status", {"dicomweb": answer})
+        shown = " ".join(router.relay("status").stdout.split())
+        assert shown == f"DICOMweb {words}"
+
+
 def test_a_router_that_is_down_is_status_1(stopped: FakeProcess) -> None:
     result = stopped.relay("status")
     assert result.exit_code == 1

@@ -23,6 +23,7 @@ from relay.dicom.elements import (
     encoding_of,
     find,
     replace,
+    top_level,
 )
 
 IMPLICIT = Encoding(explicit_vr=False)
@@ -354,3 +355,24 @@ def test_what_is_encoded_is_as_pydicom_writes_it(encoding: Encoding) -> None:
     assert long + short == written(data_set, encoding)
     head = "<HHI" if encoding.little_endian else ">HHI"
     assert encode(ITEM, b"", b"ab", encoding) == struct.pack(head, 0xFFFE, 0xE000, 2) + b"ab"
+
+
+@encodings
+def test_all_top_level_elements_are_found(encoding: Encoding) -> None:
+    inner = element(encoding, 0x0008_0100, b"SH", b"ab")
+    data = (
+        element(encoding, 0x0008_0005, b"CS", b"ISO_IR 6")
+        + element(encoding, 0x0008_1140, b"SQ", item(encoding, inner), UNDEFINED)
+        + element(encoding, 0xFFFE_E0DD, b"")
+        + element(encoding, 0x0010_0010, b"PN", b"")
+    )
+    found = top_level(data, encoding)
+    assert found is not None
+    assert [(e.tag, e.length) for e in found] == [
+        (0x0008_0005, 8),
+        (0x0008_1140, 0),
+        (0x0010_0010, 0),
+    ]
+    assert found[0].text(data) == "ISO_IR 6"
+    assert top_level(b"", encoding) == []
+    assert all(top_level(data[:end], encoding) is None for end in (1, 9, len(data) - 3))

@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+import attrs
 import httpx
 import pydicom
 import pytest
@@ -16,6 +17,7 @@ from pydicom.encaps import generate_frames
 
 from relay.router.app import CONTROL_SOCKET, run_router
 from relay.router.dicomweb.settings import DicomwebSettings
+from relay.router.federation.settings import FederationSettings
 from tests import images
 from tests.images import Image
 from tests.interop import peers
@@ -33,6 +35,7 @@ class Client:
     """dicomweb-client, which waits, in a thread of its own."""
 
     def __init__(self, url: str, token: str) -> None:
+        self.url, self.headers = url, {"Authorization": f"Bearer {token}"}
         session = requests.Session()
         session.trust_env = False
         session.headers["Authorization"] = f"Bearer {token}"
@@ -41,10 +44,35 @@ class Client:
     async def __call__(self, do: Callable[[DICOMwebClient], T]) -> T:
         return await trio.to_thread.run_sync(do, self.client)
 
+    async def get(self, url: str) -> httpx.Response:
+        """As any script has it."""
+        async with httpx.AsyncClient(trust_env=False, headers=self.headers) as client:
+            return await client.get(url)
+
+    async def post(self, *stored: Image) -> httpx.Response:
+        """These, in one request, with what is answered of those that failed."""
+        begin, end = b"--XX\r\nContent-Type: application/dicom\r\n\r\n", b"\r\n"
+        body = b"".join(begin + image.path.read_bytes() + end for image in stored) + b"--XX--\r\n"
+        kind = {"Content-Type": 'multipart/related; type="application/dicom"; boundary=XX'}
+        async with httpx.AsyncClient(trust_env=False, headers=self.headers | kind) as client:
+            return await client.post(f"{self.url}/studies", content=body)
+
+
+@attrs.frozen(slots=True)
+class Site:
+    """A Router, by its REST, and what makes clients of an AE title."""
+
+    rest: httpx.AsyncClient
+    port: int
+    token: str
+
+    def __call__(self, title: str) -> Client:
+        return Client(f"http://127.0.0.1:{self.port}/aets/{title}/rs", self.token)
+
 
 @asynccontextmanager
-async def router(folder: Path, *archives: peers.Peer) -> AsyncIterator[Callable[[str], Client]]:
-    """A Router whose federation asks `archives`; makes clients of an AE title."""
+async def router(folder: Path, *archives: peers.Peer, store_to: str = "") -> AsyncIterator[Site]:
+    """A Router whose federation asks `archives`."""
     port, stopping = peers.free_port(), trio.Event()
     control = httpx.AsyncHTTPTransport(uds=str(folder / "data" / CONTROL_SOCKET))
     serve = partial(
@@ -52,6 +80,7 @@ async def router(folder: Path, *archives: peers.Peer) -> AsyncIterator[Callable[
         data_dir=folder / "data",
         ae_title="RELAY",
         listen=[("127.0.0.1", 0)],
+        federation=FederationSettings(store_to=store_to),
         dicomweb=DicomwebSettings(listen=[("127.0.0.1", port)]),
         grace_period=1.0,
         stopping=stopping,
@@ -65,8 +94,7 @@ async def router(folder: Path, *archives: peers.Peer) -> AsyncIterator[Callable[
                     device = where | {"port": archive.port, "federation": True}
                     assert (await rest.post("/v1/devices", json=device)).status_code == 200
                 made = await rest.post("/v1/tokens", json={"name": "viewer"})
-            token = made.json()["token"]
-            yield lambda title: Client(f"http://127.0.0.1:{port}/aets/{title}/rs", token)
+                yield Site(rest, port, made.json()["token"])
             stopping.set()
 
 
@@ -90,19 +118,64 @@ async def test_what_is_stored_is_found_and_comes_back_as_it_is(tmp_path: Path) -
     async with (
         peers.dcmqrscp(tmp_path / "dcmtk", "+xs", ae_title="DCMTK") as dcmtk,
         peers.orthanc(tmp_path / "orthanc", ae_title="ORTHANC") as orthanc,
-        router(tmp_path, dcmtk, orthanc.peer) as client,
+        router(tmp_path, dcmtk, orthanc.peer, store_to="ORTHANC") as site,
     ):
-        everything = client("FEDERATION")
+        everything = site("FEDERATION")
         for title, stored in (
             ("DCMTK", pictures(EXPLICIT, JPEG_LOSSLESS)),
-            ("ORTHANC", pictures(JPEG_BASELINE)),
+            ("FEDERATION", pictures(JPEG_BASELINE)),  # which goes to ORTHANC, by store_to
         ):
-            answer = await client(title)(partial(store, stored))
+            answer = await site(title)(partial(store, stored))
             assert [item.ReferencedSOPInstanceUID for item in answer.ReferencedSOPSequence] == [
                 image.sop_instance for image in stored
             ]
-            for image in stored:
+            for item, image in zip(answer.ReferencedSOPSequence, stored, strict=True):
+                await is_where_the_answer_says(site(title), item.RetrieveURL, image)
                 await retrieved(everything, image)
+        assert image.sop_instance in await orthanc.instances()
+        await who_is_shown_and_let_in(site)
+
+
+async def is_where_the_answer_says(web: Client, url: str, image: Image) -> None:
+    """Retrieve URL (0008,1190), PS3.18 Table I.1-1: the instance, and no other."""
+    assert url.startswith(f"{web.url}/studies/")
+    answer = await web.get(f"{url}/metadata")
+    assert answer.status_code == 200
+    assert [values(row, "00080018") for row in answer.json()] == [image.sop_instance]
+
+
+async def who_is_shown_and_let_in(site: Site) -> None:
+    """A token that is removed ends with the next request."""
+    shown = (await site.rest.get("/v1/status")).json()["dicomweb"]
+    assert shown == {
+        "urls": [site("FEDERATION").url],
+        "tokens": 1,
+        "open": False,
+        "origins": [],
+    }
+    web = site("FEDERATION")
+    assert (await web.get(f"{web.url}/studies?PatientID=NOBODY")).status_code == 204
+    assert (await site.rest.delete("/v1/tokens/viewer")).status_code == 200
+    assert (await web.get(f"{web.url}/studies?PatientID=NOBODY")).status_code == 401
+    assert (await site.rest.get("/v1/status")).json()["dicomweb"]["tokens"] == 0
+
+
+async def test_what_a_device_refuses_is_named_with_its_own_word(tmp_path: Path) -> None:
+    async with (
+        peers.dcmqrscp(tmp_path / "plain", ae_title="PLAIN") as plain,
+        peers.pynetdicom_scp(tmp_path / "full", "--status", "A700", ae_title="FULL") as full,
+        router(tmp_path, plain, full) as site,
+    ):
+        image, compressed = *pictures(EXPLICIT), *pictures(JPEG_BASELINE)
+        for title, sent, status, failed in (
+            ("PLAIN", [image, compressed], 202, {compressed.sop_instance: 0xC122}),
+            ("PLAIN", [compressed], 409, {compressed.sop_instance: 0xC122}),
+            ("FULL", [image], 409, {image.sop_instance: 0xA700}),
+        ):
+            answer = await site(title).post(*sent)
+            assert answer.status_code == status, answer.text
+            rows = answer.json()["00081198"]["Value"]
+            assert {values(row, "00081155"): values(row, "00081197") for row in rows} == failed
 
 
 def store(stored: list[Image], client: DICOMwebClient) -> pydicom.Dataset:

@@ -107,6 +107,5 @@ async def test_an_archive_that_does_not_know_its_router(tmp_path: Path) -> None:
             async with tap(net.address("A", holder.ae_title)) as near:
                 await peers.getscu(near.address, tmp_path / "got", *KEYS, calling="WS1")
             assert final(near)[0] == 0xA702
-            assert "Move Destination RELAY_B (A801H)" in await net.routers["B"].relay(
-                "doctor", check=False
-            )
+            said = await net.routers["B"].relay("doctor", check=False)
+            assert "Move Destination RELAY_B was refused (A801H): WS1 asked" in said

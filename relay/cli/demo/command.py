@@ -65,6 +65,7 @@ class _Hospital:
     name: str
     folder: Path
     port: int
+    pages_port: int = attrs.field(factory=free_port)
     contact: str = ""
 
     @property
@@ -125,6 +126,7 @@ class _Story:
             hospital,
             *("--mode", "router", "--ae-title", ae_title),
             *("--listen", f"{HOST}:{hospital.port}", "--ca-file", str(self._authority)),
+            *("--pages", f"{HOST}:{hospital.pages_port}"),
         )
         self._start(hospital, "router", lambda: listens(hospital.port))
         invitation = self._relay(self._bridge, "invite", hospital.name).split()[-1]
