@@ -1,4 +1,4 @@
-"""SQLite under trio: one file, one worker thread, one transaction at a time.
+"""SQLite under trio: one file, one worker thread, one transaction at a time; others only read.
 
 `Database.run(fn)` hands `fn` the connection inside one transaction in the database's own thread. A
 cancelled caller gets its cancellation only when the transaction is through: once asked for, a write
@@ -25,6 +25,9 @@ T = TypeVar("T")
 # it for longer than this without being at fault.
 BUSY_TIMEOUT_MS = 5000
 
+# Who read at once, each with a thread and a connection: people, who look through years of entries.
+READERS = 2
+
 _MIGRATIONS_TABLE = """
 CREATE TABLE IF NOT EXISTS migration (
     number INTEGER PRIMARY KEY,
@@ -36,11 +39,13 @@ CREATE TABLE IF NOT EXISTS migration (
 class Database:
     """An open database. Made by `open_database`."""
 
-    def __init__(self, path: Path, connection: apsw.Connection, worker: Workers) -> None:
+    def __init__(self, path: Path, connection: apsw.Connection, worker: Workers, vfs: str) -> None:
         self.path = path
         self._connection = connection  # for who has the lock
         self._lock = threading.Lock()
         self._worker = worker
+        self._readers = trio.CapacityLimiter(READERS)
+        self._vfs = vfs
 
     async def run(self, fn: Callable[[apsw.Connection], T]) -> T:
         """Return `fn(connection)`, run in the worker thread as one transaction.
@@ -58,6 +63,27 @@ class Database:
         try:
             with self._lock:
                 return _in_transaction(self._connection, fn)
+        except apsw.Error as error:
+            raise DatabaseError(f"{self.path}: {error}") from error
+
+    async def read(self, fn: Callable[[apsw.Connection], T]) -> T:
+        """As `run`, for what only reads and may take its time: nobody who writes waits for it.
+
+        Over a connection of its own, which sees what was committed before. A cancelled caller does
+        not wait for it either.
+        """
+        return await trio.to_thread.run_sync(
+            self._read_here, fn, limiter=self._readers, abandon_on_cancel=True
+        )
+
+    def _read_here(self, fn: Callable[[apsw.Connection], T]) -> T:
+        try:
+            flags = apsw.SQLITE_OPEN_READONLY
+            with closing(apsw.Connection(str(self.path), flags, vfs=self._vfs or None)) as reading:
+                reading.set_busy_timeout(BUSY_TIMEOUT_MS)
+                reading.execute("PRAGMA trusted_schema = OFF")
+                reading.execute("BEGIN")
+                return fn(reading)
         except apsw.Error as error:
             raise DatabaseError(f"{self.path}: {error}") from error
 
@@ -90,7 +116,7 @@ async def open_database(
         worker.close()
         raise DatabaseError(f"{path}: {error}") from error
     try:
-        database = Database(path, connection, worker)
+        database = Database(path, connection, worker, vfs)
         await _migrate(database, migrations)
         yield database
     finally:

@@ -5,6 +5,7 @@ asked, the caller's context, a name for the thread at each call. Where each obje
 thread, these here make a Router take 6% more objects a second (scripts/bench --queue).
 """
 
+import sys
 import threading
 from collections.abc import Callable
 from queue import SimpleQueue
@@ -15,8 +16,18 @@ import trio
 
 T = TypeVar("T")
 
+# Seconds for which a thread that has finished a write, a sync or a cipher waits for the interpreter
+# at the most, while another one has it: five times for each object on its way to the disk. With
+# Python's own 5 ms four senders have a fifth to a quarter fewer objects a second in custody.
+SWITCHING = 0.0005
+
 # What a thread is asked to do, and the task that waits for it, if one does.
 _Work = tuple[Callable[[], Any], trio.lowlevel.Task | None]
+
+
+def share_interpreter() -> None:
+    """Let threads of this process take turns as often as their work here needs it."""
+    sys.setswitchinterval(SWITCHING)
 
 
 class Workers:

@@ -275,3 +275,39 @@ async def test_what_cannot_be_copied_is_a_database_error(path: Path, foreign_fil
         await copy_database(path.with_name("missing.db"), path.with_name("a.db"))
     with pytest.raises(DatabaseError, match=r"relay\.db cannot be copied"):
         await copy_database(foreign_file, path.with_name("b.db"))
+
+
+async def test_who_reads_long_keeps_no_writer_waiting(path: Path) -> None:
+    going, enough = threading.Event(), threading.Event()
+
+    def slow(connection: apsw.Connection) -> list[str]:
+        before = titles(connection)
+        going.set()
+        assert enough.wait(10)
+        assert titles(connection) == before, "it is one moment's"
+        return before
+
+    async with open_database(path, [FIRST]) as database, trio.open_nursery() as nursery:
+        await database.run(insert("CT"))
+        read: list[list[str]] = []
+
+        async def ask() -> None:
+            read.append(await database.read(slow))
+
+        nursery.start_soon(ask)
+        await trio.to_thread.run_sync(going.wait, 10)
+        with trio.fail_after(10):
+            await database.run(insert("PACS"))
+        enough.set()
+    assert read == [["CT"]]
+
+
+async def test_who_reads_sees_what_is_committed_and_changes_nothing(path: Path) -> None:
+    async with open_database(path, [FIRST]) as database:
+        await database.run(insert("PACS"))
+        assert await database.read(titles) == ["PACS"]
+        with pytest.raises(DatabaseError, match="readonly"):
+            await database.read(insert("CT"))
+        with pytest.raises(ZeroDivisionError):
+            await database.read(lambda connection: 1 / 0)
+        assert await database.read(titles) == ["PACS"]

@@ -1,5 +1,7 @@
 """Threads for work that blocks: what comes back, how many there are, and who waits."""
 
+import subprocess
+import sys
 import threading
 from collections.abc import AsyncIterator
 
@@ -7,7 +9,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from relay.workers import Workers
+from relay.workers import SWITCHING, Workers
 
 MAXIMUM = 3
 
@@ -124,3 +126,14 @@ def test_a_fault_of_what_nobody_waits_for_ends_the_program() -> None:
     assert isinstance(caught.value.__cause__, ExceptionGroup)
     _, others = caught.value.__cause__.split(ZeroDivisionError)
     assert others is None
+
+
+def test_threads_take_turns_as_often_as_it_says() -> None:
+    """In a process of its own: it is for all of one."""
+    script = (
+        "import sys; from relay.workers import share_interpreter;"
+        " share_interpreter(); print(sys.getswitchinterval())"
+    )
+    command = (sys.executable, "-c", script)
+    result = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    assert float(result.stdout) == pytest.approx(SWITCHING)

@@ -172,7 +172,8 @@ def _event(
         query = "&".join(f"{name}=" for name in names).encode()
         # Without one of these it is a page that shows what it knows already.
         search = Transfer(source=asker, destination=reporter)
-        return happenings.web_query(search, request.scope["path"], query) if names else None
+        event = happenings.web_query(search, request.scope["path"], query, refused)
+        return event if names else None
     telling = said.telling(_TELLING_OF_QUEUE if _area(operation) == "queue" else _TELLING)
     return _change(operation, request, telling, reporter, refused)
 

@@ -102,9 +102,9 @@ class Transfer:
         ]
 
 
-def web_query(transfer: Transfer, resource: str, query: bytes) -> AuditEvent:
+def web_query(transfer: Transfer, resource: str, query: bytes, why: str = "") -> AuditEvent:
     """A search by DICOMweb, whose query is not a data set. PS3.15 §A.5.3.10."""
-    event = transfer.asked(resource, Query(query))
+    event = transfer.asked(resource, Query(query), why)
     subject = attrs.evolve(event.subjects[0], type=IDType.URI)
     return attrs.evolve(event, subjects=[subject])
 

@@ -1,18 +1,17 @@
 """The audit's part of both modes' REST."""
 
 import math
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from typing import Any
 
 import attrs
-import trio
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from relay.audit.audit import Audit
 from relay.audit.codes import Kind
 from relay.audit.document import to_xml
-from relay.audit.entries import PAGE, Entry, Filter
+from relay.audit.entries import PAGE, Filter
 from relay.audit.sender import Sender
 from relay.audit.telling import to_csv, to_json
 from relay.errors import Refused
@@ -78,8 +77,6 @@ _FILTERS = ("kind", "since", "until", "who", "ae_title")
 
 @attrs.frozen(slots=True)
 class _Routes:
-    """Entries are told in a thread: a page of them takes 30 ms, for which no data would move."""
-
     audit: Audit
     sender: Sender | None
 
@@ -87,11 +84,9 @@ class _Routes:
         limit = _limit(request)
         found = await self.audit.latest(_filter(request, "before", "limit"), limit + 1)
         studies = _sees_studies(request)
-
-        def tell() -> list[dict[str, Any]]:
-            return [to_json(e, self.audit.event_of(e), studies=studies) for e in found[:limit]]
-
-        rows = await trio.to_thread.run_sync(tell)
+        rows = await self.audit.told(
+            found[:limit], lambda pairs: [to_json(*pair, studies=studies) for pair in pairs]
+        )
         before = rows[-1]["number"] if len(found) > limit else None
         return JSONResponse({"entries": rows, "before": before})
 
@@ -104,12 +99,8 @@ class _Routes:
     async def _lines(self, which: Filter) -> AsyncIterator[str]:
         yield to_csv((), header=True)
         while page := await self.audit.latest(which, PAGE):
-            yield await trio.to_thread.run_sync(self._told, page)
+            yield await self.audit.told(page, lambda pairs: to_csv(pairs, header=False))
             which = attrs.evolve(which, before=page[-1].number)
-
-    def _told(self, page: Sequence[Entry]) -> str:
-        """Blocking: the lines of these."""
-        return to_csv(((entry, self.audit.event_of(entry)) for entry in page), header=False)
 
     async def message(self, request: Request) -> Response:
         number = request.path_params["number"]

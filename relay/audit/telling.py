@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -17,8 +18,9 @@ from relay.audit.happenings import (
     UNKNOWN,
 )
 
-# What a spreadsheet takes for the beginning of a formula.
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+# What a spreadsheet takes for the beginning of a formula, some in their full width, too; and where
+# one begins: in half of Europe a semicolon ends a cell, whatever quotes stand around it.
+_FORMULA = re.compile(r"(^|;)(?=\s*[=+\-@\t\r\uff1d\uff0b\uff0d\uff20])")
 
 COLUMNS = (
     "number",
@@ -180,7 +182,5 @@ def _line(entry: Entry, event: AuditEvent) -> Sequence[object]:
 
 
 def _cell(value: object) -> object:
-    """With a quote before what a spreadsheet would calculate (CWE-1236)."""
-    if isinstance(value, str) and value.startswith(_FORMULA):
-        return f"'{value}"
-    return value
+    """With a quote before whatever a spreadsheet would calculate (CWE-1236)."""
+    return _FORMULA.sub(r"\1'", value) if isinstance(value, str) else value

@@ -151,6 +151,8 @@ def _report(restored: Restored, file: Path, config: RouterConfig) -> Iterator[st
         yield "  relay queue discard --state held    gives them up (all three take --to, --study …)"
     yield "not here: what was accepted after the backup, and the receipts of what was delivered to"
     yield "your devices since: if another hospital repeats that, they get it twice"
+    yield "nobody is signed in; but who was removed since the backup comes in again: look at"
+    yield "relay person list, relay person token list and relay token list"
     yield "never start the old machine's Router again: no two may have one identity"
     yield f"start this one: relay --mode router --config {file}"
 

@@ -20,6 +20,7 @@ from relay.router.app import run_router
 from relay.router.dicomweb.settings import DicomwebSettings
 from relay.router.federation.settings import FederationSettings, Merging, OnIncomplete
 from relay.router.queue.settings import QueueSettings
+from relay.workers import share_interpreter
 
 log = structlog.get_logger()
 
@@ -36,6 +37,7 @@ def run(config: Config) -> None:
     )
     logging.configure(level=config.log_level.value, json=not text)
     share_memory()
+    share_interpreter()
     trio.run(until_signalled, lambda stopping: _serve(config, stopping))
 
 

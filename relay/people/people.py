@@ -117,10 +117,13 @@ class People:
         if not holds or person is None or kept is None or self.persons.find(name) is not person:
             self.counted["refused"] += 1
             self._refused(name, address, _WRONG)
+            log.warning("sign-in refused", address=address)
             raise Refused(403, _WRONG)
         self.delays.held(key, address)
         if self.passwords.is_outdated(kept):
-            person = await self.persons.change_password(name, await self.passwords.hash(password))
+            anew = await self.passwords.hash(password)
+            if self.persons.find(name) is person:
+                person = await self.persons.change_password(name, anew)
         return await self._begin(person, address, agent)
 
     async def sign_out(self, sign_in: SignIn) -> None:
@@ -142,9 +145,9 @@ class People:
         return secret
 
     def _refused(self, name: str, address: str, why: str) -> None:
-        """Tell that somebody, by this name, did not get in."""
+        """Tell that somebody, by this name, did not get in: not the log, which has no bound on what
+        anybody causes, again and again (relay.audit.floods)."""
         self.heard(Authentication(Act.SIGN_IN, name[:64], address, why))
-        log.warning("sign-in refused", address=address, why=why)
 
     async def token(self, authorization: str, address: str) -> APIToken:
         """The API token of an Authorization header. Raises Refused (401)."""

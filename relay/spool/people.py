@@ -64,18 +64,19 @@ class People(Rows):
         where, values = condition(selection)
         order = "DESC" if latest else "ASC"
         # Numbers first: where they must be sorted, whole rows are not.
-        return await self._items(
-            f"WHERE number IN (SELECT item.number FROM item {where} ORDER BY item.number {order}"
-            f" LIMIT ?) ORDER BY number {order}",
+        rows = await self._read(
+            f"{SELECT} WHERE number IN (SELECT item.number FROM item {where}"
+            f" ORDER BY item.number {order} LIMIT ?) ORDER BY number {order}",
             (*values, limit),
         )
+        return [item_of(row) for row in rows]
 
     async def count(self, selection: Selection) -> dict[State, int]:
         """How many of the items that are meant are in each state."""
         if selection == Selection(called=selection.called, state=selection.state):
             return await self._tallied(selection)
         where, values = condition(selection)
-        rows = await self._rows(
+        rows = await self._read(
             f"SELECT item.state, count(*) FROM item {where} GROUP BY item.state", values
         )
         return {State(state): count for state, count in rows}
@@ -90,7 +91,7 @@ class People(Rows):
     async def studies(self, selection: Selection, limit: int = PAGE) -> list[dict[str, Any]]:
         """Counts by study and destination, the latest study first."""
         where, values = condition(selection)
-        rows = await self._rows(
+        rows = await self._read(
             "SELECT item.study, item.called, count(*), sum(item.state = 4),"
             " sum(item.state = 3), sum(item.state IN (1, 2)), sum(item.state = 5),"
             f" min(item.accepted), max(item.ended), max(item.number) FROM item {where}"

@@ -82,6 +82,12 @@ class Rows:
             lambda connection: connection.execute(statement, values).fetchall()
         )
 
+    async def _read(self, statement: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
+        """As `_rows`, for what may look through a whole queue: no sender's object waits for it."""
+        return await self._database.read(
+            lambda connection: connection.execute(statement, values).fetchall()
+        )
+
     async def _value(self, statement: str, values: Sequence[Any] = ()) -> Any:
         return await self._database.run(
             lambda connection: connection.execute(statement, values).get

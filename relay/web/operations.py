@@ -28,14 +28,18 @@ TEXT_OR_NULL: Schema = {"type": ["string", "null"]}
 BINARY: Schema = {"type": "string", "format": "binary"}
 
 
-class _Whole(Convertor[int]):
-    """`{name:whole}`: a number as a database has them. Starlette's own `int` takes thousands of
-    digits, and then fails."""
+# All numbers of so many digits are some of SQLite's integers, and so is the next one.
+_DIGITS = 18
 
-    regex = "[0-9]{1,18}"
+
+class _Whole(Convertor[int]):
+    """`{name:whole}`: a number as a database has them; of more digits, one that nothing has.
+    Starlette's own `int` fails of some thousands of digits."""
+
+    regex = "[0-9]+"
 
     def convert(self, value: str) -> int:
-        return int(value)
+        return int(value) if len(value) <= _DIGITS else 10**_DIGITS
 
     def to_string(self, value: int) -> str:
         return str(value)

@@ -33,6 +33,7 @@ from relay.spool.items import Batch
 from relay.spool.objects import NAMES
 from relay.spool.segments import TAG_SIZE
 from relay.spool.spool import Spool, open_spool
+from relay.workers import share_interpreter
 from tests import images
 from tests.images import Image
 
@@ -155,6 +156,7 @@ async def _keep(spool: Spool, todo: Iterator[Loaded]) -> None:
 
 
 def main() -> None:
+    share_interpreter()
     way, where, keepers, folder = sys.argv[1:]
     found = [images.read(file) for file in sorted(Path(folder).iterdir())]
     objects = [(image, image.data_set()) for image in found] * int(keepers)

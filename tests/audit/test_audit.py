@@ -1,7 +1,9 @@
 """The audit: nobody waits for it, nothing is lost, and what is too old goes."""
 
+import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
@@ -170,3 +172,23 @@ async def test_verifying_says_what_is_wrong(tmp_path: Path) -> None:
         assert (whole.fault, whole.entries) == ("", len(kinds()))
         wrong = await audit.verify((3, bytes(32)))
         assert wrong.fault == "entry 3 has another hash than was noted"
+
+
+async def test_a_long_search_holds_no_writing_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    latest, going, enough = module.entries.latest, threading.Event(), threading.Event()
+
+    def slow(*given: Any) -> list[module.Entry]:
+        going.set()
+        assert enough.wait(20)
+        return latest(*given)
+
+    monkeypatch.setattr(module.entries, "latest", slow)
+    async with open_audit(tmp_path, lambda: SOURCE) as audit, trio.open_nursery() as nursery:
+        nursery.start_soon(audit.latest, Filter(), 1)
+        await trio.to_thread.run_sync(going.wait, 10)
+        with trio.fail_after(10):
+            await recorded(audit, *kinds())
+        assert audit.statistics().last == len(kinds())
+        enough.set()

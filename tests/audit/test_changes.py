@@ -15,8 +15,10 @@ from relay.audit.codes import EventType, IDType, Kind, Outcome
 from relay.audit.events import AuditEvent, Query
 from relay.audit.telling import words
 from relay.errors import Refused
+from relay.people.roles import Role
+from relay.people.who import Who
 from relay.web.answers import read_json
-from relay.web.operations import Operation, rest_app
+from relay.web.operations import Operation, guarded_app, rest_app
 from tests.audit.samples import HOSTILE, RELAY
 
 
@@ -24,6 +26,8 @@ async def change(request: Request) -> Response:
     body = await read_json(request)
     if body.get("ae_title") == "TAKEN":
         raise Refused(409, "TAKEN is another's")
+    if body.get("ae_title") == "BROKEN":
+        raise RuntimeError("a mistake of ours")
     return Response(json.dumps(body), body.get("status", 200))
 
 
@@ -45,7 +49,11 @@ PATHS = (
 
 
 async def asked(
-    method: str, path: str, body: Any = None, name: str | None = "anna"
+    method: str,
+    path: str,
+    body: Any = None,
+    name: str | None = "anna",
+    address: str | None = None,
 ) -> tuple[httpx.Response, list[AuditEvent]]:
     told: list[AuditEvent] = []
     rows = [Operation("POST", p, change, "Change it.") for p in PATHS]
@@ -55,10 +63,12 @@ async def asked(
 
     async def as_who(scope: Scope, receive: Receive, send: Send) -> None:
         if name is not None:
-            scope["relay.who"] = SimpleNamespace(name=name, is_program=False)
+            scope["relay.who"] = SimpleNamespace(name=name, is_program=name == "cron")
+        if address is not None:
+            scope["relay.address"] = address
         await app(scope, receive, send)
 
-    transport = httpx.ASGITransport(as_who, client=("10.0.0.7", 50_000))
+    transport = httpx.ASGITransport(as_who, raise_app_exceptions=False, client=("10.0.0.7", 50_000))
     async with httpx.AsyncClient(transport=transport, base_url="http://relay") as client:
         return await client.request(method, path, content=json.dumps(body)), told
 
@@ -142,3 +152,50 @@ async def test_a_search_by_patient_is_a_query_without_the_patient() -> None:
 def test_a_route_keeps_its_name() -> None:
     (row,) = audited([Operation("POST", "/v1/devices", change, "x")], print, lambda: RELAY)
     assert row.route.name == "change"
+
+
+async def test_who_asks_by_a_page_is_told_with_their_own_address() -> None:
+    _, (event,) = await asked("POST", "/v1/grants", {}, address="10.9.9.9")
+    assert event.participants[1].address == "10.9.9.9"
+
+
+async def test_a_program_is_told_from_a_person_of_its_name() -> None:
+    assert [
+        (await asked("POST", "/v1/grants", {}, name))[1][0].participants[1].name
+        for name in ("cron", "anna")
+    ] == ["API token", ""]
+
+
+async def test_what_a_name_has_of_a_url_does_not_cut_it() -> None:
+    _, (event,) = await asked("DELETE", "/v1/devices/CT%3F1%23")
+    assert event.subjects[0].id == "/v1/devices/CT?1#"
+
+
+async def test_what_fails_on_the_way_is_told() -> None:
+    response, (event,) = await asked("POST", "/v1/devices", {"ae_title": "BROKEN"})
+    assert response.status_code == 500
+    assert (event.outcome, event.why[:9]) == (Outcome.MINOR_FAILURE, "it failed")
+
+
+async def test_who_has_too_little_of_a_role_is_told() -> None:
+    told: list[AuditEvent] = []
+    rows = [
+        Operation("POST", "/v1/devices", change, "Change it."),
+        Operation("GET", "/v1/people", look, "Look.", role=Role.ADMINISTRATOR),
+        Operation("GET", "/v1/devices", look, "Look."),
+    ]
+    app = guarded_app(audited(rows, told.append, lambda: RELAY))
+
+    async def as_anna(scope: Scope, receive: Receive, send: Send) -> None:
+        scope["relay.who"] = Who("anna", Role.VIEWER, "token")
+        await app(scope, receive, send)
+
+    transport = httpx.ASGITransport(as_anna)
+    async with httpx.AsyncClient(transport=transport, base_url="http://relay") as client:
+        assert (await client.post("/v1/devices")).status_code == 403
+        assert (await client.get("/v1/people")).status_code == 403
+        assert (await client.get("/v1/devices")).status_code == 200
+    assert [(e.type, e.outcome, e.participants[1].id, e.subjects[0].id) for e in told] == [
+        (EventType.RESTRICTED_FUNCTION, Outcome.MINOR_FAILURE, "anna", "/v1/devices"),
+        (EventType.RESTRICTED_FUNCTION, Outcome.MINOR_FAILURE, "anna", "/v1/people"),
+    ]

@@ -7,6 +7,7 @@ import trio
 from relay.audit.audit import open_audit
 from relay.audit.events import Instances
 from relay.audit.floods import MAXIMUM_DIFFERENT, WINDOW, Floods
+from relay.audit.happenings import sign_in
 from tests.audit.samples import CT, SOURCE, TRANSFER, alert
 
 
@@ -36,6 +37,13 @@ async def test_who_varies_what_he_does_is_counted_too(
     counts = [event.why for event in floods.over()]
     left = 10_000 - told
     assert counts == [f"{left} more of several kinds, of which this is the first, in 60 s"]
+
+
+async def test_who_tries_passwords_hides_no_alert() -> None:
+    floods = Floods()
+    told = sum(floods.take(sign_in(f"name {n}", "a", refused="wrong")) for n in range(1000))
+    assert told == MAXIMUM_DIFFERENT + 1
+    assert floods.take(alert("no grant"))
 
 
 async def test_transfers_that_failed_are_never_counted_together(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The audit's REST: pages of entries, CSV, messages, and what is refused."""
 
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -7,8 +8,10 @@ from typing import Any
 
 import httpx
 import pytest
+import trio
 from starlette.types import Receive, Scope, Send
 
+from relay.audit import entries
 from relay.audit.audit import Audit, open_audit
 from relay.audit.operations import audit_operations
 from relay.audit.sender import Collector, Sender
@@ -82,6 +85,7 @@ async def test_entries_are_filtered(audit: Audit, query: str, numbers: list[int]
         ("/v1/audit?until=nan", "until: expected Unix seconds"),
         ("/v1/audit?before=-1", "before: expected a number"),
         ("/v1/audit?before=99999999999999999999", "before: expected a number"),
+        ("/v1/audit?before=" + 5000 * "9", "before: expected a number"),
         ("/v1/audit?limit=0", "limit: expected 1 to 500"),
         ("/v1/audit?limit=501", "limit: expected 1 to 500"),
         ("/v1/audit?patient=x", "patient: is none of kind, since"),
@@ -124,7 +128,7 @@ async def test_an_entry_is_a_message_of_the_standard(audit: Audit) -> None:
             response = await asking.get(f"/v1/audit/{number}.xml")
             assert response.headers["content-type"] == "application/xml"
             assert faults(response.content) == []
-        for number in (99, 10**30):
+        for number in (99, 10**30, 5000 * "9"):
             assert (await asking.get(f"/v1/audit/{number}.xml")).status_code == 404
 
 
@@ -146,3 +150,28 @@ async def test_the_chain_is_verified(audit: Audit) -> None:
     assert (await get(audit, f"/v1/audit/verify?noted={noted}"))["fault"] == ""
     wrong = await get(audit, f"/v1/audit/verify?noted=3:{'00' * 32}")
     assert wrong["fault"] == "entry 3 has another hash than was noted"
+
+
+async def test_the_chain_is_gone_through_once_at_a_time(
+    audit: Audit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    verify, going, enough = entries.verify, threading.Event(), threading.Event()
+
+    def slow(*given: Any) -> entries.Finding:
+        going.set()
+        assert enough.wait(10)
+        return verify(*given)
+
+    monkeypatch.setattr(entries, "verify", slow)
+    statuses: list[int] = []
+    async with client(audit) as asking, trio.open_nursery() as nursery:
+
+        async def ask() -> None:
+            statuses.append((await asking.get("/v1/audit/verify")).status_code)
+
+        nursery.start_soon(ask)
+        await trio.to_thread.run_sync(going.wait, 10)
+        await ask()
+        enough.set()
+    assert statuses == [503, 200]
+    assert (await get(audit, "/v1/audit/verify"))["fault"] == ""

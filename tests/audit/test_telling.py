@@ -2,12 +2,13 @@
 
 import csv
 import io
+import re
 
 import pytest
 
 from relay.audit.entries import Entry
 from relay.audit.events import AuditEvent, Instances, Participant
-from relay.audit.happenings import Transfer
+from relay.audit.happenings import Transfer, sign_in
 from relay.audit.telling import COLUMNS, to_csv, to_json, words
 from tests.audit.samples import CT, HOSTILE, STUDY, TRANSFER, kinds
 
@@ -80,3 +81,15 @@ def test_csv_is_nobodys_formula(name: str) -> None:
     assert len(line) == len(COLUMNS)
     assert not [cell for cell in line if cell.startswith(("=", "+", "-", "@", "\t", "\r"))]
     assert text.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "name", ["a;=cmd|' /C calc'!A0;", "; @x", ";;-1", "\uff1d1+1", "a; \uff0b1"]
+)
+def test_a_cell_that_a_semicolon_begins_is_no_formula_either(name: str) -> None:
+    text = to_csv(
+        [(entry(event), event) for event in [sign_in(name, "a", refused=name)]], header=False
+    )
+    cells = [cell.strip(' "') for cell in re.split(r"[;,]", text)]
+    assert name[-2:] in text
+    assert not [cell for cell in cells if cell[:1] in {*"=+-@", "\uff1d", "\uff0b"}]

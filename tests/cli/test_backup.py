@@ -86,6 +86,7 @@ def test_a_restore_says_what_a_person_must_know(old: FakeProcess, made: Path) ->
         "relay queue list --state held",
         "relay queue retry",
         "relay queue discard",
+        "relay person token list",
         "never start the old machine's Router again",
         f"relay --mode router --config {old.configuration}",
     ):

@@ -64,8 +64,8 @@ DESCRIPTORS_BESIDES = 10
 MAXIMUM_THREADS = 48
 
 # Rows that stay for a time after an association, by design: the memory of openings for seven hours
-# (DESIGN §3), an ended session until its last sweep.
-KEPT_FOR_A_TIME = {"opening", "session"}
+# (DESIGN §3), an ended session until its last sweep, entries of the audit for years.
+KEPT_FOR_A_TIME = {"opening", "session", "entry"}
 
 
 # --- the device and who calls it ------------------------------------------------------------------

@@ -23,6 +23,12 @@ def test_what_is_none(name: str) -> None:
     assert refused.value.status == 400
 
 
+@pytest.mark.parametrize("name", ["console", " CONSOLE ", "\uff43onsole"])
+def test_the_consoles_is_nobody_elses(name: str) -> None:
+    with pytest.raises(Refused, match="machine itself"):
+        check_name(name)
+
+
 def test_the_same_name() -> None:
     assert key_of("ADA ") == key_of("ada")
     assert key_of("Zoe\u0308") == key_of("zoë")

@@ -252,12 +252,82 @@ async def test_every_coming_and_going_is_heard(ada: People) -> None:
     sign_in = ada.sign_ins.find(secret)
     assert sign_in is not None
     await ada.sign_out(sign_in)
-    assert [(a.act, a.name[:3], a.address, a.held) for a in heard] == [
-        (Act.SIGN_IN, "Eve", "10.0.0.9", False),
-        (Act.SIGN_IN, "Ada", HERE[0], True),
-        (Act.SIGN_OUT, "Ada", HERE[0], True),
+    assert [(a.act, a.name[:3], a.address, a.refused) for a in heard] == [
+        (Act.SIGN_IN, "Eve", "10.0.0.9", "name or password is wrong"),
+        (Act.SIGN_IN, "Ada", HERE[0], ""),
+        (Act.SIGN_OUT, "Ada", HERE[0], ""),
     ]
     assert len(heard[0].name) <= 64
+
+
+async def test_what_is_refused_otherwise_is_heard_too(ada: People) -> None:
+    heard: list[Authentication] = []
+    ada.heard = heard.append
+    for _ in range(4):
+        await refused(ada, "Ada", "wrong", "10.0.0.9")
+    with pytest.raises(Refused):
+        await ada.token("Bearer relay_api_x", "10.0.0.8")
+    with pytest.raises(Refused):
+        await ada.open("no code", "Eve", PASSWORD, "10.0.0.7", "")
+    assert [(a.name, a.address, bool(a.refused)) for a in heard[3:]] == [
+        ("Ada", "10.0.0.9", True),
+        ("API token", "10.0.0.8", True),
+        ("one-time link", "10.0.0.7", True),
+    ]
+    assert "too early" in heard[3].refused
+
+
+async def test_a_password_that_somebody_chooses_is_heard(ada: People) -> None:
+    heard: list[Authentication] = []
+    ada.heard = heard.append
+    await ada.add("Bob", Role.VIEWER)
+    secret = await ada.open(await ada.link_code("Bob"), "", PASSWORD, *HERE)
+    sign_in = ada.sign_ins.find(secret)
+    assert sign_in is not None
+    with pytest.raises(Refused, match="present password"):
+        await ada.change_own_password(sign_in, "wrong", "another one entirely")
+    await ada.change_own_password(sign_in, PASSWORD, "another one entirely")
+    assert [(a.act, a.name, bool(a.refused)) for a in heard] == [
+        (Act.PASSWORD, "Bob", False),
+        (Act.SIGN_IN, "Bob", False),
+        (Act.SIGN_IN, "Bob", True),
+        (Act.PASSWORD, "Bob", False),
+    ]
+
+
+async def test_who_is_let_in_while_the_password_changes_is_not(
+    ada: People, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The row of a sign-in is written while its person is removed, or has another password."""
+    begin = ada.sign_ins.begin
+
+    async def slow(*given: str) -> str:
+        await ada.set_password("Ada", "another one entirely")
+        return await begin(*given)
+
+    monkeypatch.setattr(ada.sign_ins, "begin", slow)
+    with pytest.raises(Refused, match="sign in again"):
+        await ada.sign_in("Ada", PASSWORD, *HERE)
+    assert list(ada.sign_ins.of("Ada")) == []
+
+
+async def test_a_password_is_not_changed_by_a_sign_in_that_ended_meanwhile(
+    ada: People, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sign_in = ada.sign_ins.find(await ada.sign_in("Ada", PASSWORD, *HERE))
+    assert sign_in is not None
+    check = ada.passwords.check
+
+    async def slow(kept: str | None, password: str) -> bool:
+        held = await check(kept, password)
+        await ada.set_password("Ada", "an administrator's own")
+        return held
+
+    monkeypatch.setattr(ada.passwords, "check", slow)
+    with pytest.raises(Refused, match="sign in again"):
+        await ada.change_own_password(sign_in, PASSWORD, "a thief's own password")
+    monkeypatch.undo()
+    assert await ada.sign_in("Ada", "an administrator's own", *HERE)
 
 
 async def test_no_secret_is_in_a_log(
@@ -274,3 +344,24 @@ async def test_no_secret_is_in_a_log(
     assert logs
     for hidden in (code, secret, PASSWORD, "a wrong password", "another one", link, token):
         assert hidden not in str(logs)
+
+
+async def test_a_hash_made_anew_undoes_no_change_of_the_password(
+    database: Database, clock: Clock, ada: People, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    people = await People.load(
+        database, passwords=Passwords(Cost(passes=2, memory=8, lanes=1)), clock=clock
+    )
+    make = people.passwords.hash
+
+    async def slow(password: str) -> str:
+        kept = await make(password)
+        monkeypatch.undo()
+        await people.set_password("Ada", "an administrator's own")
+        return kept
+
+    monkeypatch.setattr(people.passwords, "hash", slow)
+    with pytest.raises(Refused):
+        await people.sign_in("Ada", PASSWORD, *HERE)
+    assert await people.sign_in("Ada", "an administrator's own", *HERE)
+    people.close()

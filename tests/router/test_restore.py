@@ -11,6 +11,8 @@ from relay.backup.manifest import digest
 from relay.database import open_database
 from relay.errors import DatabaseError, IdentityError, RelayError
 from relay.identity import load_identity
+from relay.people.people import People
+from relay.people.roles import Role
 from relay.router import restore as module
 from relay.router.backup import back_up
 from relay.router.keyring import Keyring
@@ -71,6 +73,28 @@ async def test_no_opening_to_an_earlier_key_opens_again(backup: Path, tmp_path: 
     await put_back(backup, tmp_path / "new")
     assert len(await keys(tmp_path / "new")) == 1
     assert not await keys(tmp_path / "new") & await keys(tmp_path / "old")
+
+
+async def test_nobody_is_signed_in_by_it(tmp_path: Path) -> None:
+    """Sign-ins may have been ended since the backup, and links used: neither holds again."""
+    await make_router(tmp_path / "old", objects=0)
+
+    async def people(data_dir: Path, add: bool = False) -> tuple[bool, list[str], bool]:
+        async with open_database(data_dir / DATABASE_FILE, MIGRATIONS) as database:
+            loaded = await People.load(database)
+            if add:
+                await loaded.persons.add("Ada", Role.ADMINISTRATOR, "a hash", NOW)
+                await loaded.sign_ins.begin("Ada", "10.0.0.1", "")
+                await loaded.links.make("Ada")
+            signed_in = [*loaded.sign_ins.of("Ada")] != []
+            loaded.close()
+            left = await database.run(lambda db: db.execute("SELECT 1 FROM one_time_link").get)
+            return signed_in, [person.name for person in loaded.persons], left is not None
+
+    assert await people(tmp_path / "old", add=True) == (True, ["Ada"], True)
+    await back_up(tmp_path / "old", tmp_path / "backup", ae_title="RELAY_A", key_apart=False)
+    await put_back(tmp_path / "backup", tmp_path / "new")
+    assert await people(tmp_path / "new") == (False, ["Ada"], False)
 
 
 async def test_serial_numbers_go_on_above_those_used_since(backup: Path, tmp_path: Path) -> None:

@@ -122,3 +122,13 @@ async def test_no_more_wait_than_may(tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert note(studies, JANE, RICHARD, AGAIN) == ["1.2.1", "1.2.2"]
         await studies.write()
         assert note(studies, AGAIN) == ["1.2.3"], "the next object of it is in time"
+
+
+async def test_who_searches_and_who_writes_do_not_meet(tmp_path: Path) -> None:
+    """Both write what is noted, and forget what is written: once."""
+    async with opened(tmp_path) as studies:
+        note(studies, JANE, RICHARD)
+        async with trio.open_nursery() as nursery:
+            for _ in range(3):
+                nursery.start_soon(studies.write)
+        assert await uids(studies, patient_id="4711") == ["1.2.1"]

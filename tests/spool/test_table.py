@@ -7,6 +7,7 @@ from typing import Any
 import apsw
 import pytest
 
+from relay.database import Database
 from relay.spool import table as module
 from relay.spool.items import Batch, Change, Hold, Selection, State
 from relay.spool.table import HISTORY, ItemTable, begin_epoch
@@ -260,7 +261,10 @@ QUESTIONS: dict[str, Callable[[ItemTable, Batch], Awaitable[Any]]] = {
 
 
 @pytest.mark.parametrize("question", QUESTIONS)
-async def test_no_question_reads_all_rows(rows: Rows, question: str) -> None:
+async def test_no_question_reads_all_rows(
+    rows: Rows, question: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Database, "read", Database.run)  # over the connection that is watched
     batch = await rows.batch()
     items = await rows.add(batch, 20)
     await rows.table.settle(

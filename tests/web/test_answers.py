@@ -2,13 +2,14 @@
 
 import httpx
 import pytest
+import trio
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from relay import errors
-from relay.web.answers import EXCEPTION_HANDLERS, MAXIMUM_BODY, only, read_json
+from relay.web.answers import BODY_WAIT, EXCEPTION_HANDLERS, MAXIMUM_BODY, only, read_json
 
 RAISED = {
     "refused": (errors.Refused(418, "no coffee"), 418),
@@ -88,3 +89,39 @@ def test_a_key_that_nobody_reads_is_refused() -> None:
     only({"name": 1}, "name", "kind")
     with pytest.raises(errors.Refused, match="colour: unknown; expected name, kind"):
         only({"name": 1, "colour": 2}, "name", "kind")
+
+
+@pytest.mark.parametrize(
+    "body", [rb'{"name": "\ud800"}', b'{"name": "\xed\xa0\x80"}', rb'["\uDFFF"]']
+)
+async def test_half_a_character_is_no_text(client, body: bytes) -> None:
+    answer = await client.post("/echo", content=body)
+    assert answer.status_code == 400
+
+
+async def test_a_whole_one_is(client) -> None:
+    answer = await client.post("/echo", content=rb'{"name": "\ud83d\ude00 \\ud800"}')
+    assert answer.json() == {"name": "\N{GRINNING FACE} \\ud800"}
+
+
+async def test_a_body_that_drips_in_is_not_waited_for(client, autojump_clock) -> None:
+    async def drip():
+        while True:
+            yield b" "
+            await trio.sleep(BODY_WAIT / 3)
+
+    started = trio.current_time()
+    app = client._transport.app
+    scope = {"type": "http", "method": "POST", "path": "/echo", "headers": [], "query_string": b""}
+    said: list[dict[str, object]] = []
+    pieces = drip()
+
+    async def receive():
+        return {"type": "http.request", "body": await anext(pieces), "more_body": True}
+
+    async def send(message) -> None:
+        said.append(message)
+
+    await app(scope, receive, send)
+    assert said[0]["status"] == 408
+    assert trio.current_time() - started == pytest.approx(BODY_WAIT)
