@@ -129,7 +129,7 @@ class _Views:
 def routes(site: Site) -> Sequence[BaseRoute]:
     """The pages of people."""
     do = _Views(site)
-    token = PATH + "/tokens"
+    token = "/api-tokens"  # not below PATH: a person may be called tokens/x
     one, one_token = PATH + "/{name:path}", token + "/{name:path}"
     return [
         Route(PATH, do.show, methods=["GET"]),

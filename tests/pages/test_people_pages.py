@@ -31,7 +31,7 @@ async def test_what_is_refused_is_said_and_what_was_typed_stays(world: World) ->
     assert "is a person" in page
     assert 'value="administrator"' in page
     assert re.search(r'value="operator" checked', page)
-    page = await browser.post("/people/tokens/add", 400, token_name="\u202e", token_role="viewer")
+    page = await browser.post("/api-tokens/add", 400, token_name="\u202e", token_role="viewer")
     assert "can be seen" in page
 
 
@@ -54,12 +54,12 @@ async def test_role_link_and_removal(world: World) -> None:
 async def test_a_token_is_shown_once(world: World) -> None:
     browser = await world.browser()
     await browser.get("/people")
-    page = await browser.post("/people/tokens/add", 200, token_name="a b", token_role="viewer")
+    page = await browser.post("/api-tokens/add", 200, token_name="a b", token_role="viewer")
     found = re.search(r"relay_api_[\w-]+", page)
     assert found is not None
     assert found[0] not in await browser.get("/people")
     assert await world.people.tokens.find(f"Bearer {found[0]}") is not None
-    await browser.post("/people/tokens/a%20b/remove")
+    await browser.post("/api-tokens/a%20b/remove")
     assert await world.people.tokens.find(f"Bearer {found[0]}") is None
 
 
