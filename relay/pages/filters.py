@@ -1,5 +1,6 @@
 """How values are written on pages: sizes, times, counts, and texts that somebody else chose."""
 
+import time
 import unicodedata
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -59,7 +60,7 @@ def ago(value: float | str | None, missing: str = "never") -> Markup:
     if value is None or value == "":
         return Markup('<span class="quiet">{}</span>').format(missing)
     moment = _moment(value)
-    seconds = (datetime.now(UTC) - moment).total_seconds()
+    seconds = time.time() - moment.timestamp()
     words = "just now"
     if abs(seconds) >= 1:
         words = f"{duration(abs(seconds))} ago" if seconds > 0 else f"in {duration(-seconds)}"

@@ -103,8 +103,12 @@ async def test_a_revocation_does_not_go_unnoticed(backup, data_dir: Path) -> Non
         [warned] = await bridge.get("/v1/warnings")
         assert warned["warning"] == "restored"
         assert time.time() - warned["since"] < 60
-        audit = (await bridge.get("/v1/audit"))["entries"]
-        assert any("restored from the backup" in row["words"] for row in audit)
+        with trio.fail_after(10):  # an entry is written a moment later
+            while not any(
+                "restored from the backup" in row["words"]
+                for row in (await bridge.get("/v1/audit"))["entries"]
+            ):
+                await trio.sleep(0.05)
         assert (await bridge.control.delete("/v1/restoration")).status_code == 204
         assert await bridge.get("/v1/warnings") == []
     async with running(data_dir) as bridge:

@@ -113,7 +113,9 @@ def _remove_it(page: Page) -> None:
     expect(page.get_by_text("Remove CT_1?")).to_be_visible()
     page.keyboard.press("Escape")
     expect(page.get_by_text("Remove CT_1?")).not_to_be_visible()
-    page.keyboard.press("Enter")  # the focus is where it was
+    expect(page.get_by_role("main").locator("summary", has_text="Remove")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("Remove CT_1?")).to_be_visible()
     _go_to(page, "Remove it")
     page.keyboard.press("Enter")
     expect(page.get_by_role("status").filter(has_text="CT_1")).to_be_visible()

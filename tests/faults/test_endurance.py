@@ -64,8 +64,11 @@ DESCRIPTORS_BESIDES = 10
 MAXIMUM_THREADS = 48
 
 # Rows that stay for a time after an association, by design: the memory of openings for seven hours
-# (DESIGN §3), an ended session until its last sweep, entries of the audit for years.
-KEPT_FOR_A_TIME = {"opening", "session", "entry"}
+# (DESIGN §3), an ended session until its last sweep.
+KEPT_FOR_A_TIME = {"opening", "session"}
+
+# It keeps a few rows of each association for years, by design.
+AUDIT = "audit.db"
 
 
 # --- the device and who calls it ------------------------------------------------------------------
@@ -240,7 +243,12 @@ class Footprint:
             descriptors=len(os.listdir(f"/proc/{site.pid}/fd")),
             threads=int(values["Threads"]),
             memory=int(values["VmRSS"].split()[0]) * 1024,
-            rows={k: v for path in data.glob("*.db") for k, v in _rows(path).items()},
+            rows={
+                k: v
+                for path in data.glob("*.db")
+                if path.name != AUDIT
+                for k, v in _rows(path).items()
+            },
             open_sessions=_open_sessions(data),
             objects=sum(path.is_file() for path in (data / "stores").rglob("*")),
         )

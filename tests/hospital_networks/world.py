@@ -9,6 +9,7 @@ Every machine is a network namespace (tests.namespaces). The Bridge is `bridge.t
 knows who is not told: no name server answers anywhere.
 """
 
+import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -46,6 +47,7 @@ class Service:
 
     process: trio.Process
     log: Path
+    inside: Namespace | None = None
 
     def said(self) -> list[str]:
         """Its lines so far."""
@@ -66,6 +68,8 @@ class Service:
                 await trio.sleep(POLL)
 
     def _has_listener(self, port: int) -> bool:
+        if self.inside is not None and _network_of(self.process.pid) == _network_of(os.getpid()):
+            return False  # `ip netns exec` has not gone there yet
         for table in ("tcp", "tcp6"):
             for line in Path(f"/proc/{self.process.pid}/net/{table}").read_text().splitlines()[1:]:
                 _, local, _, state = line.split()[:4]
@@ -86,7 +90,12 @@ async def launch(log: Path, inside: Namespace | None, *command: str) -> Service:
             env=peers.ENVIRONMENT,
             start_new_session=True,
         )
-    return Service(process, log)
+    return Service(process, log, inside)
+
+
+def _network_of(pid: int) -> str:
+    """Which network namespace a process is in."""
+    return os.readlink(f"/proc/{pid}/ns/net")
 
 
 @asynccontextmanager
