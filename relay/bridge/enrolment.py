@@ -222,8 +222,8 @@ def _check_free(db: apsw.Connection, name: str, now: int) -> None:
         if _same(invited, name):
             raise Refused(
                 409,
-                f"name: an invitation for {invited!r} is open still: use that one, choose another"
-                " name, or wait until it expires",
+                f"name: an invitation for {invited!r} is open still: use that one, or take it back"
+                " on the page of Routers if its string is lost, or choose another name",
             )
 
 
