@@ -145,7 +145,7 @@ async def _fill_and_go_on(
 
 @pytest.mark.timeout(360)
 async def test_a_full_disk(tmp_path: Path, figure: Callable[[str], None]) -> None:
-    await fill_and_go_on(tmp_path, 8 * MIB, 150, figure, limit=300.0, settling=120.0)
+    await fill_and_go_on(tmp_path, 12 * MIB, 150, figure, limit=300.0, settling=120.0)
 
 
 @pytest.mark.full
