@@ -50,8 +50,8 @@ RETURNED = (
     "ModalitiesInStudy",
 )
 
-# Seconds that EAST waits before each answer, as an archive does that looks on its disks: the slowest
-# site is so for its own reason, and not for the processors that it shares with all others here.
+# Seconds that EAST waits before each answer, as an archive does that looks on its disks: so the
+# slowest site is slow for its own reason, and not for the processors that it shares with all others.
 SLOW = 0.005
 
 STREAMED, MERGED = "streamed", "merged"
