@@ -51,7 +51,7 @@ RETURNED = (
 )
 
 # Seconds that EAST waits before each answer, as an archive does that looks on its disks: so the
-# slowest site is slow for its own reason, and not for the processors that it shares with all others.
+# slowest site is slow for its own reason, and not for the processors that it shares with others.
 SLOW = 0.005
 
 STREAMED, MERGED = "streamed", "merged"
