@@ -24,6 +24,7 @@ from relay.spool.items import Batch, Item
 from relay.spool.rows import insert_batch, insert_item
 from relay.spool.segments import ObjectWriter, StoredObject
 from relay.spool.space import Space
+from relay.workers import Tell
 
 log = structlog.get_logger()
 
@@ -35,13 +36,28 @@ _OWN_FAULT = "a fault of Relay's own: the log has it"
 
 @attrs.define(slots=True, eq=False)
 class Handed:
-    """An object that was handed in, and for which its sender waits."""
+    """An object that was handed in, and for which its sender waits, or `tell` tells it."""
 
     batch: Batch
     item: Item
     then: Callable[[Item], None] | None = None
+    tell: Tell[Item] | None = None
     settled: trio.Event = attrs.field(factory=trio.Event)
     error: BaseException | None = None
+
+    def settle(self) -> None:
+        """It is kept, or `error` says why not."""
+        self.settled.set()
+        if self.tell is not None:
+            self.tell(self.result)
+
+    def result(self) -> Item:
+        """The item, with its number. Raises `error`: of the spool's, each caller one of its own."""
+        if isinstance(self.error, SpoolError):
+            raise type(self.error)(str(self.error))
+        if self.error is not None:
+            raise self.error
+        return self.item
 
 
 @attrs.frozen(slots=True)
@@ -90,15 +106,13 @@ class Custody:
         """
         token = trio.lowlevel.current_trio_token()
 
-        def commit(stored: StoredObject) -> Handed:
-            handed = Handed(batch, make(stored), then)
-            if self._is_to_commit(handed):
+        def commit(stored: StoredObject, tell: Tell[Item]) -> None:
+            if self._is_to_commit(Handed(batch, make(stored), then, tell)):
                 self._commit(token)
-            return handed
 
         with trio.CancelScope(shield=True):
-            handed = await writer.finish_with(commit, soon=soon)
-        return await self.wait(handed)
+            item = await writer.finish_until_told(commit, soon=soon)
+        return item
 
     def hand_in(
         self, batch: Batch, item: Item, then: Callable[[Item], None] | None = None
@@ -123,11 +137,7 @@ class Custody:
         if not handed.settled.is_set():
             with trio.CancelScope(shield=True):
                 await handed.settled.wait()
-        if isinstance(handed.error, SpoolError):
-            raise type(handed.error)(str(handed.error))  # each caller's own
-        if handed.error is not None:
-            raise handed.error
-        return handed.item
+        return handed.result()
 
     async def keep(self, batch: Batch, item: Item) -> Item:
         """Hand in `item` and wait until it is kept; see there for what is raised."""
@@ -192,7 +202,7 @@ class Custody:
         self.kept += len(committed.group)
         for waiting, (batch, number) in zip(committed.group, committed.rows, strict=True):
             waiting.item = attrs.evolve(waiting.item, number=number, batch=batch)
-            waiting.settled.set()
+            waiting.settle()
         for waiting in committed.group:
             _tell(waiting)
 
@@ -226,6 +236,6 @@ def _give_up(group: Iterable[Handed], error: BaseException) -> None:
     """A fault of Relay's own is raised for the first of them, whose task ends with it."""
     for waiting in group:
         waiting.error = error
-        waiting.settled.set()
+        waiting.settle()
         if not isinstance(error, SpoolError):
             error = SpoolFull(_OWN_FAULT)

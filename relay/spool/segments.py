@@ -27,7 +27,7 @@ from relay.dicom.pdu import Buffer
 from relay.errors import ObjectDamaged, SpoolError, SpoolFull
 from relay.spool.files import File, Files
 from relay.spool.space import Space
-from relay.workers import Workers
+from relay.workers import Tell, Workers
 
 log = structlog.get_logger()
 
@@ -135,7 +135,7 @@ class ObjectWriter:
             taken = SEGMENT - self._pending
             self._gather(rest[:taken])
             rest = rest[taken:]
-            await self._flush(self._write_whole)
+            await self._workers.run(partial(self._write_whole, self._cut()))
         self._gather(rest)
 
     def _gather(self, part: memoryview) -> None:
@@ -160,7 +160,17 @@ class ObjectWriter:
         Router's processor time for each object).
         """
         self._soon = soon
-        return await self._flush(partial(self._write_last, then))
+        return await self._workers.run(partial(self._write_last, then, self._cut()))
+
+    async def finish_until_told(
+        self, then: Callable[[StoredObject, Tell[T]], None], *, soon: bool = True
+    ) -> T:
+        """As `finish_with`, but give what the second argument of `then` is told (relay.workers)."""
+        self._soon = soon
+        parts = self._cut()
+        return await self._workers.run_until_told(
+            lambda tell: self._write_last(lambda stored: then(stored, tell), parts)
+        )
 
     async def discard(self) -> None:
         """The object is not to be kept: remove what there is of it. Harmless the second time.
@@ -176,7 +186,11 @@ class ObjectWriter:
             self._space.give_back(self._size)
             self._size = 0
 
-    async def _flush(self, write: Callable[[list[Buffer]], T]) -> T:
+    def _cut(self) -> list[Buffer]:
+        """What is gathered, which is to be written now, and has its space from here on.
+
+        Not abandoned when cancelled: whoever removes the file must not race with its making.
+        """
         parts, self._gathered = self._gathered, []
         length, self._pending = self._pending, 0
         size = length + TAG_SIZE
@@ -184,8 +198,7 @@ class ObjectWriter:
         self._size += size
         self.length += length
         self._alone = not (self._soon or self._workers.busy)
-        # Not abandoned when cancelled: whoever removes the file must not race with its making.
-        return await self._workers.run(partial(write, parts))
+        return parts
 
     def _write_last(self, then: Callable[[StoredObject], T], parts: list[Buffer]) -> T:
         if self._soon and not self._segments:
