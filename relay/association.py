@@ -16,8 +16,9 @@ import ssl
 from collections import deque
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeGuard, runtime_checkable
 
 import trio
 
@@ -109,9 +110,20 @@ class Gathering(Protocol):
         """As `Association.send` of each in turn; `end_of_message` is of the last."""
 
 
+def gathers(association: Association) -> TypeGuard[Gathering]:
+    """Whether it is one that takes and gives many atoms in one call."""
+    return _gathers(type(association))
+
+
+# To look a protocol's methods up takes 12 µs in Python 3.11, for each thing that is received.
+@lru_cache(64)
+def _gathers(kind: type[Association]) -> bool:
+    return issubclass(kind, Gathering)
+
+
 async def receive_some(association: Association) -> Sequence[Atom]:
     """What has come over `association`, or, where it cannot say how much that is, the next atom."""
-    if isinstance(association, Gathering):
+    if gathers(association):
         return await association.receive_some()
     return (await association.receive(),)
 

@@ -16,6 +16,7 @@ from relay.router.border import (
     Send,
     SharedBorder,
     changed,
+    comment_on_refusal,
     note_refused_move,
     renamed,
     unknown_to,
@@ -79,7 +80,8 @@ class Arrival(SharedBorder):
         if refusal is None and local is None and not via_router:
             refusal = why_ambiguous(title)
         if refusal is not None:
-            return self._refused(self._calling, self._device.ae_title, title, refusal)
+            comment = comment_on_refusal(self._names, title)
+            return self._refused(self._calling, self._device.ae_title, title, refusal, comment)
         # Under one name for many requestors, or to the Router, only the Message ID can tell; and no
         # two that are outstanding here have the same.
         unique = via_router or bool(self._device.present_as) or request.message_id in self._held

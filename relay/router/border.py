@@ -17,6 +17,7 @@ from typing import Protocol
 import attrs
 import structlog
 
+from relay.dicom.atoms import AE_TITLE_LENGTH
 from relay.dicom.dimse import CommandSet, Status, Tag
 from relay.dicom.elements import Encoding
 from relay.router.commitments import Commitment, CommitmentTable
@@ -39,11 +40,13 @@ Later = Callable[[bytes, Encoding | None, Send], Awaitable[None]]
 class Crossing:
     """What becomes of a message: it is refused with `status`, or goes on as `command`.
 
-    `before` is to be awaited first: for what must be on the disk, or over, by then. `later` sends
-    what goes on in its place; a message whose data set is too long for that goes on as it is.
+    `comment` is the Error Comment (0000,0902) of a refusal; empty: it has none. `before` is to be
+    awaited first: for what must be on the disk, or over, by then. `later` sends what goes on in its
+    place; a message whose data set is too long for that goes on as it is.
     """
 
     status: int | None = None
+    comment: str = ""
     command: CommandSet | None = None
     before: Callable[[], Awaitable[None]] | None = None
     later: Later | None = None
@@ -132,9 +135,11 @@ class SharedBorder:
     def _asked_with(self, message_id: int) -> AskedMove | HeldMove | None:
         return next((move for asked, move in self._asked if asked == message_id), None)
 
-    def _refused(self, calling: str, called: str, destination: str, why: str) -> Crossing:
+    def _refused(
+        self, calling: str, called: str, destination: str, why: str, comment: str
+    ) -> Crossing:
         note_refused_move(self._knowledge.refusals, calling, called, destination, why)
-        return Crossing(Status.MOVE_DESTINATION_UNKNOWN)
+        return Crossing(Status.MOVE_DESTINATION_UNKNOWN, comment)
 
     def _over(self, over: AskedMove | HeldMove) -> None:
         self._moves.end(over)
@@ -180,6 +185,25 @@ def no_destination(names: Names, local: str) -> str:
         f"it is {NOWHERE}: `relay device list` and `relay peer list` show those; `relay alias add"
         " LOCAL PUBLISHED` gives another hospital's this title here"
     )
+
+
+def comment_on_own_refusal(names: Names, local: str) -> str:
+    """Why, in the A801H that the caller's own Router answers: both titles and all else within the
+    64 characters of an Error Comment (PS3.7 §E.1)."""
+    if names.devices.get(local) is not None:
+        return f"{names.router}: refuses {local}; publish with store"
+    return f"{names.router}: {named(local)} is unknown; see relay doctor"
+
+
+def comment_on_refusal(names: Names, destination: str) -> str:
+    """... and of one that the Router of the device answers: it says no more than the status has."""
+    return f"{names.router}: {named(destination)} is not known or not granted"
+
+
+def named(destination: str) -> str:
+    """A Move Destination as an LO can have it (PS3.5 §6.2), no longer than an AE title."""
+    plain = (c if " " <= c <= "~" and c != "\\" else "?" for c in destination[:AE_TITLE_LENGTH])
+    return "".join(plain).strip() or "''"
 
 
 def unknown_to(device: str, *, by_router: bool) -> str:

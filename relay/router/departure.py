@@ -11,6 +11,7 @@ from relay.router.border import (
     Knowledge,
     SharedBorder,
     changed,
+    comment_on_own_refusal,
     no_destination,
     note_refused_move,
     renamed,
@@ -47,7 +48,9 @@ class Departure(SharedBorder):
         local = request.move_destination or ""
         title = self._names.published(local)
         if title is None or not self._knowledge.may_be_destination(title):
-            return self._refused(*self._people, local, no_destination(self._names, local))
+            why = no_destination(self._names, local)
+            comment = comment_on_own_refusal(self._names, local)
+            return self._refused(*self._people, local, why, comment)
         own = self._names.own(title)
         if own is not None:
             move = self._moves.ask(self._peer, own.ae_title)

@@ -241,7 +241,7 @@ class Guard:
             transaction = found.text(prefix) if isinstance(found, Element) else ""
             crossing = decide(transaction if is_uid(transaction) else None)
             if crossing.status is not None:
-                return Seen(denial=_refuse(context_id, command, crossing.status))
+                return Seen(denial=_refuse(context_id, command, crossing.status, crossing.comment))
             return Seen(prefix, before=crossing.before)
 
         if command.has_data_set:
@@ -278,7 +278,7 @@ def _find(prefix: bytes, tag: int, encoding: Encoding | None, whole: bool) -> El
 
 def _crossed(context_id: int, command: CommandSet, crossing: Crossing) -> Judgement:
     if crossing.status is not None:
-        return _refuse(context_id, command, crossing.status)
+        return _refuse(context_id, command, crossing.status, crossing.comment)
     return Passage(crossing.command or command, crossing.before)
 
 
@@ -306,6 +306,8 @@ def _is_of(
     return True
 
 
-def _refuse(context_id: int, command: CommandSet, status: int) -> Denial:
+def _refuse(context_id: int, command: CommandSet, status: int, comment: str = "") -> Denial:
     response = dimse.response_to(command, status)
+    if comment:
+        response = response.evolve({dimse.Tag.ERROR_COMMENT: comment})
     return Denial(PDV(context_id, True, True, response.encode()))

@@ -4,6 +4,9 @@ Hospital A asks NORTH (DCMTK's dcmqrscp, its own), SOUTH (Orthanc, hospital B's)
 (pynetdicom, hospital C's) for the same studies: one archive after the other, then all three at
 once, each by its own AE title, then all by the federation's. NORTH is called without Relay then,
 the others through it. Each time is from before the TCP connection.
+
+EAST is the slowest, in two ways, each in hospitals of its own: it waits before each answer, or it
+searches its database first and answers then.
 """
 
 import os
@@ -54,7 +57,13 @@ RETURNED = (
 # slowest site is slow for its own reason, and not for the processors that it shares with others.
 SLOW = 0.005
 
+# Seconds before its first answer, as of an archive that searches its database: about what it waits
+# in all in the other way. The other sites have answered by then, and share no processor with it.
+SEARCH = 0.5
+
 STREAMED, MERGED = "streamed", "merged"
+# Merged too, EAST being slow before its first answer.
+SEARCHING = "searching"
 TOGETHER = "together"
 SITES = tuple(archive.title for archive in ARCHIVES)
 
@@ -103,6 +112,16 @@ def behind_slowest(rounds: Sequence[Round]) -> Behind:
     return _behind(rounds, max, lambda timed: timed.last)
 
 
+def behind_together(rounds: Sequence[Round]) -> Behind:
+    """The federation's final response, after the last of all three asked at once without it.
+
+    No goal is set for that: it tells what of the rest is the federation's own.
+    """
+    sites = [one[TOGETHER].last for one in rounds]
+    whole = [one[FEDERATION].last for one in rounds]
+    return _between(sites, whole)
+
+
 def _behind(
     rounds: Sequence[Round],
     of_sites: Callable[[Sequence[float]], float],
@@ -110,6 +129,10 @@ def _behind(
 ) -> Behind:
     sites = [of_sites([when(one[title]) for title in SITES]) for one in rounds]
     whole = [when(one[FEDERATION]) for one in rounds]
+    return _between(sites, whole)
+
+
+def _between(sites: Sequence[float], whole: Sequence[float]) -> Behind:
     return Behind(
         statistics.median(sites),
         statistics.median(whole),
@@ -140,23 +163,33 @@ async def measure_federation(options: Namespace, directory: Path) -> dict[str, A
         "studies": STUDIES,
     }
     holdings = archives.make(STUDIES)
-    rounds: dict[str, list[Round]] = {STREAMED: [], MERGED: []}
+    rounds: dict[str, list[Round]] = {STREAMED: [], MERGED: [], SEARCHING: []}
     async with federated(directory / "hospitals", holdings, settings={}, slow=SLOW) as world:
         for _ in range(options.runs):
-            for way, measured in rounds.items():
-                await world.restart_a({"federation.answers": way})
-                await world.settled()
-                await one_round(world)  # whose connections are the Router's first
-                measured += [await one_round(world) for _ in range(ROUNDS)]
+            for way in (STREAMED, MERGED):
+                rounds[way] += await measured_rounds(world, way)
+    async with federated(directory / SEARCHING, holdings, settings={}, search=SEARCH) as world:
+        for _ in range(options.runs):
+            rounds[SEARCHING] += await measured_rounds(world, MERGED)
     results["answers"] = {name: len(expected(holdings, name)) for name in (*SITES, FEDERATION)}
     for way, measured in rounds.items():
         results[way] = {
             "medians": {name: attrs.asdict(medians(measured, name)) for name in measured[0]},
             "behind_fastest": attrs.asdict(behind_fastest(measured)),
             "behind_slowest": attrs.asdict(behind_slowest(measured)),
+            "behind_together": attrs.asdict(behind_together(measured)),
         }
+    for way in (STREAMED, MERGED):
         results[way]["memory"] = await memory(directory / way, way, options.runs)
     return results
+
+
+async def measured_rounds(world: World, way: str) -> list[Round]:
+    """One run, with a Router that answers in this way."""
+    await world.restart_a({"federation.answers": way})
+    await world.settled()
+    await one_round(world)  # whose connections are the Router's first
+    return [await one_round(world) for _ in range(ROUNDS)]
 
 
 async def one_round(world: World) -> dict[str, Timed]:
@@ -289,20 +322,30 @@ def federation_table(results: dict[str, Any]) -> str:
         "| what | the site's, ms | the federation's, ms | later by, ms | goal | |",
         "|---|---|---|---|---|---|",
     ]
+    waits, searches = f"waits {_ms(SLOW)} ms before each answer", f"searches for {SEARCH:g} s first"
     for way, words, key in (
-        (STREAMED, "first answer; fastest site", "behind_fastest"),
-        (MERGED, "final response; slowest site", "behind_slowest"),
+        (STREAMED, "streamed: first answer; fastest site", "behind_fastest"),
+        (MERGED, f"merged: final response; slowest site, which {waits}", "behind_slowest"),
+        (SEARCHING, f"merged: final response; slowest site, which {searches}", "behind_slowest"),
     ):
         behind = Behind(**results[way][key])
         reached = "yes" if behind.difference <= ALLOWANCE else "**no**"
         lines.append(
-            f"| {way}: {words} | {_ms(behind.site)} | {_ms(behind.federation)} |"
+            f"| {words} | {_ms(behind.site)} | {_ms(behind.federation)} |"
             f" {_ms(behind.difference)} | at most {_ms(ALLOWANCE)} | {reached} |"
+        )
+    for way, words in ((MERGED, waits), (SEARCHING, searches)):
+        behind = Behind(**results[way]["behind_together"])
+        lines.append(
+            "| merged: final response; the last of all three asked at once, the slowest of which"
+            f" {words} | {_ms(behind.site)} | {_ms(behind.federation)} | {_ms(behind.difference)} |"
+            " | |"
         )
     lines += [
         "",
-        "| asked | streamed: first, ms | last, ms | merged: first, ms | last, ms |",
-        "|---|---|---|---|---|",
+        "| asked | streamed: first, ms | last, ms | merged: first, ms | last, ms"
+        " | merged, EAST searches first: first, ms | last, ms |",
+        "|---|---|---|---|---|---|---|",
     ]
     for name, words in (
         *((title, f"{title} alone") for title in SITES),
@@ -311,7 +354,7 @@ def federation_table(results: dict[str, Any]) -> str:
     ):
         cells = [
             _ms(results[way]["medians"][name][when])
-            for way in (STREAMED, MERGED)
+            for way in (STREAMED, MERGED, SEARCHING)
             for when in ("first", "last")
         ]
         lines.append(f"| {words} | {' | '.join(cells)} |")

@@ -10,7 +10,7 @@ stores.
 
 import json
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -149,7 +149,11 @@ class World:
     async def settled(self) -> None:
         """Wait until the federation of A has heard all archives, and what each is like."""
         with trio.fail_after(PATIENCE):
-            while (await self.find("STUDY", {"PatientID": "NOBODY"})).status != 0:
+            while True:
+                # A Router answers commands a moment before it listens for devices.
+                with suppress(peers.PeerError):
+                    if (await self.find("STUDY", {"PatientID": "NOBODY"})).status == 0:
+                        return
                 await trio.sleep(0.1)
 
 
@@ -211,9 +215,10 @@ async def federated(
     holdings: Holdings,
     *,
     slow: float = 0.0,
+    search: float = 0.0,
     settings: Mapping[str, object] = SETTINGS,
 ) -> AsyncIterator[World]:
-    """Start all; `slow` are seconds before each answer of EAST."""
+    """Start all; EAST waits `search` seconds before its first answer, and `slow` before each."""
     made = directory / "made"
     holdings.write(made)
     refuse = directory / "refuse"
@@ -234,7 +239,8 @@ async def federated(
         ) as south,
         peers.pynetdicom_archive(
             directory / "east",
-            *("--serve", str(made / EAST.title), "--refuse", str(refuse), "--slow", str(slow)),
+            *("--serve", str(made / EAST.title), "--refuse", str(refuse)),
+            *("--slow", str(slow), "--search", str(search)),
             *("--destination", f"{WS}={net.routers['C'].port}"),
             ae_title=EAST.title,
         ) as east,

@@ -67,6 +67,7 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--model", choices=["patient", "study"], help="takes only its queries")
     parser.add_argument("--refuse", type=Path, help="while this file is there: reject all")
+    parser.add_argument("--search", type=float, default=0.0, help="seconds before the first answer")
     parser.add_argument("--slow", type=float, default=0.0, help="seconds before each answer")
     parser.add_argument(
         "--bulky", default="0x0", metavar="COUNTxSIZE", help="answers of SIZE bytes to each C-FIND"
@@ -131,6 +132,7 @@ class Archive:
             yield MISMATCH, None
             return
         answers = self.bulk() if self.bulk_count else self.answers(identifier)
+        self.pause.wait(self.options.search)
         for answer in answers:
             self.pause.wait(self.options.slow)
             if event.is_cancelled:

@@ -196,7 +196,7 @@ class FakeBorder:
     def move_asked(self, request: CommandSet) -> Crossing:
         if request.move_destination in self.destinations:
             return Crossing()
-        return Crossing(dimse.Status.MOVE_DESTINATION_UNKNOWN)
+        return Crossing(dimse.Status.MOVE_DESTINATION_UNKNOWN, "RELAY: it is unknown")
 
     def move_cancelled(self, cancel: CommandSet) -> CommandSet:
         return cancel

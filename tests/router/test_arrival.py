@@ -67,6 +67,7 @@ async def test_a_third_hospital_must_have_granted_store(
         assert len(world.moves) == 0
         ((*who, why),) = world.refused
         assert who == ["WS1", "PACS", "WS3"]
+        assert crossing.comment == "RELAY: WS3 is not known or not granted"
         assert "relay grant ask WS3 --services store" in why
 
 

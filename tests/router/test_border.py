@@ -1,12 +1,20 @@
 """What both borders do together: names out and in, moves, and the reports that are awaited."""
 
+from collections.abc import Callable
+
 import attrs
 import pytest
 
 from relay.dicom.dimse import Status, Tag
-from relay.router.border import Crossing
+from relay.router.border import (
+    Crossing,
+    comment_on_own_refusal,
+    comment_on_refusal,
+)
 from relay.router.departure import Departure
 from relay.router.devices import MoveVia
+from relay.router.federation.totals import MAXIMUM_COMMENT
+from relay.router.names import Names
 from tests.router.borders import (
     PACS,
     THIRD,
@@ -210,3 +218,14 @@ async def test_without_a_transaction_nothing_can_be_awaited(world: World) -> Non
     shared = attrs.evolve(PACS, present_as="OUTSIDE")
     assert world.arrival(shared).commitment_asked(None).status == Status.PROCESSING_FAILURE
     assert world.arrival().commitment_asked(None) == Crossing()  # the device's own answer
+
+
+@pytest.mark.parametrize("comment", [comment_on_own_refusal, comment_on_refusal])
+@pytest.mark.parametrize("destination", ["X" * 16, "SCANNER", "PAC\xcb", ""])
+async def test_what_is_said_of_a_destination_fits_an_error_comment(
+    world: World, comment: Callable[[Names, str], str], destination: str
+) -> None:
+    names = attrs.evolve(world.knowledge.names, router="R" * 16)
+    said = comment(names, destination)
+    assert said.isascii()
+    assert len(said) <= MAXIMUM_COMMENT

@@ -53,19 +53,24 @@ async def test_a_destination_leaves_by_its_published_name(
 
 
 @pytest.mark.parametrize(
-    "asked",
+    ("asked", "comment"),
     [
-        "",
-        "RELAY",
-        "NOBODY",
-        "SCANNER",  # published without `store`
-        "LEFT_OVER",
-        "SOUTH_PACS\\X",
+        ("", "RELAY: '' is unknown; see relay doctor"),
+        ("RELAY", "RELAY: RELAY is unknown; see relay doctor"),
+        ("NOBODY", "RELAY: NOBODY is unknown; see relay doctor"),
+        ("SCANNER", "RELAY: refuses SCANNER; publish with store"),
+        ("LEFT_OVER", "RELAY: LEFT_OVER is unknown; see relay doctor"),
+        ("SOUTH_PACS\\X", "RELAY: SOUTH_PACS?X is unknown; see relay doctor"),
+        ("L\x07", "RELAY: L? is unknown; see relay doctor"),
+        ("X" * 40, f"RELAY: {'X' * 16} is unknown; see relay doctor"),
     ],
 )
-async def test_a_destination_that_cannot_be_is_unknown(world: World, asked: str) -> None:
+async def test_a_destination_that_cannot_be_is_unknown_and_who_says_so_is_told(
+    world: World, asked: str, comment: str
+) -> None:
     crossing = world.departure().move_asked(move_rq(asked))
     assert crossing.status == Status.MOVE_DESTINATION_UNKNOWN
+    assert crossing.comment == comment
     assert len(world.moves) == 0
 
 

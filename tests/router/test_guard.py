@@ -525,7 +525,9 @@ def test_cancel_passes_with_its_query_and_is_dropped_without() -> None:
 def test_a_move_needs_a_destination_that_can_be() -> None:
     made = guard(proposal(uids.STUDY_ROOT_MOVE), {"retrieve"}, {"WS"})
     made.outward(command(1, move_rq("ELSEWHERE")))
-    assert refused(made.outward(data(1))) == Status.MOVE_DESTINATION_UNKNOWN
+    verdict = made.outward(data(1))
+    assert refused(verdict) == Status.MOVE_DESTINATION_UNKNOWN
+    assert read(verdict.reply).text(dimse.Tag.ERROR_COMMENT) == "RELAY: it is unknown"
     assert made.outward(command(1, move_rq("WS"))).forward
     assert made.outward(data(1)).forward
 

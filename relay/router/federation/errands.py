@@ -5,6 +5,7 @@ those of one retrieve, and the caller hears one object after the other.
 """
 
 from collections import deque
+from collections.abc import Iterable
 from typing import Protocol
 
 import attrs
@@ -13,10 +14,16 @@ import trio
 
 from relay.dicom.dimse import Priority
 from relay.router.devices import Device
+from relay.router.federation.anew import lacks_some, plan_anew
 from relay.router.federation.conversing import Cancelling
 from relay.router.federation.federation import Federation
 from relay.router.federation.outcomes import Outcome, SourceFailed, told_of
-from relay.router.federation.planning import Errand, Plan, Retrieve, plan_retrieve
+from relay.router.federation.planning import (
+    Errand,
+    Plan,
+    Retrieve,
+    plan_retrieve,
+)
 from relay.router.federation.settings import OnIncomplete
 from relay.router.federation.targets import Target
 from relay.router.federation.totals import Progress, Refusal, Tally, Totals
@@ -101,11 +108,16 @@ class Errands:
         self.troubles.update(plan.troubles)
         for uid in plan.lost:
             tally.fail(uid)
-        errands = deque(plan.errands)
-        while errands and not cancelling.asked:
-            errand = errands.popleft()
-            errands += await self._perform(way, retrieve, errand)
-            await retrieve.show()
+        errands = await self._perform_all(way, retrieve, plan.errands)
+        if plan.remembered and not cancelling.asked and lacks_some(plan, tally):
+            # It may have come to another archive since it was searched for.
+            anew = list[Errand]()
+            planning = trio.CancelScope()
+            with planning, cancelling.waking(planning):
+                anew = await plan_anew(self.federation, self.caller, plan, tally, self._gone)
+            retrieve.stopped |= planning.cancelled_caught
+            self.troubles.update(plan.troubles)
+            errands = await self._perform_all(way, retrieve, anew)
         # A C-CANCEL may come too late to leave anything out.
         left_out = bool(errands) or retrieve.stopped or tally.counts().remaining > 0
         totals = self._totals(way, tally, plan, cancelled=cancelling.asked and left_out)
@@ -114,6 +126,17 @@ class Errands:
             for study in self.target.studies:
                 self.federation.found.forget(self.caller, study)
         return totals
+
+    async def _perform_all(
+        self, way: Way, retrieve: Retrieve, errands: Iterable[Errand]
+    ) -> deque[Errand]:
+        """One after the other; what is left of them after a C-CANCEL."""
+        left = deque(errands)
+        while left and not retrieve.cancelling.asked:
+            errand = left.popleft()
+            left += await self._perform(way, retrieve, errand)
+            await retrieve.show()
+        return left
 
     async def _perform(self, way: Way, retrieve: Retrieve, errand: Errand) -> list[Errand]:
         """What others are to be asked for in the place of this owner."""

@@ -13,7 +13,7 @@ import structlog
 from relay.dicom.dimse import Status, Tag
 from relay.router.devices import Device
 from relay.router.federation.federation import Federation
-from relay.router.federation.identifiers import Model, QueryRefused, parse, reencode
+from relay.router.federation.identifiers import Model, QueryRefused, parse
 from relay.router.federation.responding import Responder
 from relay.router.federation.searching import Answer, Said, Search, search
 from relay.router.federation.settings import OnIncomplete
@@ -41,15 +41,15 @@ async def serve_find(
             if responder.cancelled.is_set():  # it came with the request
                 found.cancel()
             while some := await found.some():
-                await _pass_on(responder, some, syntax)
+                await _pass_on(responder, some)
             await _finish(federation, device, responder, found)
     except QueryRefused as refused:
         await responder.send(refused.status, extra={Tag.ERROR_COMMENT: refused.comment})
 
 
-async def _pass_on(responder: Responder, some: Sequence[Answer], syntax: str) -> None:
+async def _pass_on(responder: Responder, some: Sequence[Answer]) -> None:
     for status, answers in groupby(some, key=lambda answer: answer.status):
-        await responder.send_answers(status, [reencode(a.encoded, syntax) for a in answers])
+        await responder.send_answers(status, [answer.encoded for answer in answers])
 
 
 async def _finish(

@@ -246,7 +246,7 @@ class _OneGet:
             self.refused += 1
             # What the sink cannot take in this form, another owner may have in another one.
             if taken or not self._planned:
-                tally.fail(uid)
+                tally.fail(uid, refused=taken)
         tally.now = attrs.evolve(tally.now, remaining=max(0, tally.now.remaining - 1))
         return status
 

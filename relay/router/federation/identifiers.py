@@ -9,7 +9,6 @@ what tells which entity it is.
 from collections.abc import Mapping
 from contextlib import suppress
 from enum import Enum
-from functools import lru_cache
 
 import attrs
 from pydicom.dataset import Dataset
@@ -146,18 +145,28 @@ class Model(Enum):
 @attrs.frozen(slots=True)
 class Query:
     """What a caller asks. `keys` are text as people read it, whatever it came in; their Specific
-    Character Set is the caller's own, and stands for devices that do not declare theirs."""
+    Character Set is the caller's own, and stands for devices that do not declare theirs. Its
+    answers are in `syntax`, one of `attributes.TRANSFER_SYNTAXES`."""
 
     model: Model
     level: Level
     keys: Dataset = attrs.field(eq=False, repr=False)  # may name a patient
+    syntax: str = EXPLICIT_VR_LITTLE_ENDIAN
     wanted: frozenset[int] = attrs.field(init=False, repr=False)
     """The tags that the caller asks for."""
+    read: frozenset[int] = attrs.field(init=False, eq=False, repr=False)
+    """What is read of an answer: of the rest nothing is looked at."""
+    unique_key: int = attrs.field(init=False, eq=False, repr=False)
+    """That of its level."""
     issuer: str = attrs.field(init=False, eq=False, repr=False)
     """The key Issuer of Patient ID, as `value` gives it. Each answer is held against it."""
 
     def __attrs_post_init__(self) -> None:
-        object.__setattr__(self, "wanted", frozenset(map(int, self.keys.keys())) - _NO_KEYS)
+        wanted = frozenset(map(int, self.keys.keys())) - _NO_KEYS
+        beside = {self.level.unique_key, SPECIFIC_CHARACTER_SET, ISSUER_OF_PATIENT_ID}
+        object.__setattr__(self, "wanted", wanted)
+        object.__setattr__(self, "read", wanted | beside)
+        object.__setattr__(self, "unique_key", self.level.unique_key)
         object.__setattr__(self, "issuer", self.value(ISSUER_OF_PATIENT_ID))
 
     @property
@@ -241,7 +250,7 @@ def parse(model: Model, encoded: bytes, transfer_syntax: str) -> Query:
         raise _unable("the Specific Character Set is not known") from None
     except (ValueError, TypeError, ArithmeticError, NotImplementedError, BytesLengthException):
         raise _unable("the identifier cannot be read") from None
-    query = Query(model, _level(model, keys), keys)
+    query = Query(model, _level(model, keys), keys, transfer_syntax)
     for level in model.down_to(query.level)[:-1]:
         value = query.value(level.unique_key)
         if not value or not set(value).isdisjoint("\\*?"):
@@ -285,7 +294,7 @@ def _unable(comment: str) -> QueryRefused:
 @attrs.frozen(slots=True)
 class Answered:
     """One answer of a device. `key` tells which entity of the query's level it is; `encoded` is
-    what the caller gets, in Explicit VR Little Endian."""
+    what the caller gets, in the `syntax` of the query."""
 
     key: tuple[str, ...] = attrs.field(repr=False)
     encoded: bytes = attrs.field(repr=False)
@@ -305,7 +314,7 @@ def take_answer(
     issuer the device stands in its place. Raises ValueError, which names nothing of the content,
     for what cannot be read or does not say which entity it is.
     """
-    read = attributes.read(encoded, transfer_syntax, _read_of(query))
+    read = attributes.read(encoded, transfer_syntax, query.read)
     own_issuer = read.get(ISSUER_OF_PATIENT_ID)
     issuer = _patient_text(own_issuer, read) or description.issuer
     if query.asks_issuer and not matches(query.issuer, issuer):
@@ -314,7 +323,7 @@ def take_answer(
         identity = _patient_text(read.get(PATIENT_ID), read)
         key: tuple[str, ...] = ("", issuer, identity) if issuer else (source_title, "", identity)
     else:
-        identity = attributes.text(read.get(query.level.unique_key))
+        identity = attributes.text(read.get(query.unique_key))
         key = (identity,)
     if not identity:
         raise ValueError("an answer lacks the unique key of its level")
@@ -328,24 +337,7 @@ def take_answer(
     kept[QUERY_RETRIEVE_LEVEL] = (b"CS", query.level.value.encode("ascii"))
     if federation_title:
         kept[RETRIEVE_AE_TITLE] = (b"AE", federation_title.encode("ascii"))
-    return Answered(key, attributes.write(kept, EXPLICIT_VR_LITTLE_ENDIAN))
-
-
-def reencode(encoded: bytes, transfer_syntax: str) -> bytes:
-    """An answer, in Explicit VR Little Endian, in another of `attributes.TRANSFER_SYNTAXES`."""
-    if transfer_syntax == EXPLICIT_VR_LITTLE_ENDIAN:
-        return encoded
-    return attributes.write(attributes.read(encoded, EXPLICIT_VR_LITTLE_ENDIAN), transfer_syntax)
-
-
-def _read_of(query: Query) -> frozenset[int]:
-    return _read_beside(query.wanted, query.level.unique_key)
-
-
-@lru_cache(64)
-def _read_beside(wanted: frozenset[int], unique_key: int) -> frozenset[int]:
-    """What is read of an answer: of the rest nothing is looked at."""
-    return wanted | {unique_key, SPECIFIC_CHARACTER_SET, ISSUER_OF_PATIENT_ID}
+    return Answered(key, attributes.write(kept, query.syntax))
 
 
 def patient_id(answer: bytes) -> str:

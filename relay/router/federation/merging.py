@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping
 
 import attrs
 
-from relay.dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN
 from relay.router.federation import attributes
 from relay.router.federation.attributes import Attribute
 from relay.router.federation.identifiers import Answered, Query
@@ -27,12 +26,12 @@ OVERHEAD = 600
 
 
 def unite(query: Query, first: bytes, second: bytes) -> bytes:
-    """The answer of two owners, in Explicit VR Little Endian: the first's, but for what is of both.
+    """The answer of two owners, in the query's syntax: the first's, but for what is of both.
 
     Raises ValueError for what cannot be read.
     """
-    one = attributes.read(first, EXPLICIT_VR_LITTLE_ENDIAN)
-    other = attributes.read(second, EXPLICIT_VR_LITTLE_ENDIAN, _UNITED)
+    one = attributes.read(first, query.syntax)
+    other = attributes.read(second, query.syntax, _UNITED)
     for tag in _UNITED:
         if tag in query.wanted and (values := _values(one, tag) | _values(other, tag)):
             vr = (one.get(tag) or other[tag])[0]
@@ -40,7 +39,7 @@ def unite(query: Query, first: bytes, second: bytes) -> bytes:
     for tag in _COUNTS:
         if tag in one:
             one[tag] = one[tag][0], b""
-    return attributes.write(one, EXPLICIT_VR_LITTLE_ENDIAN)
+    return attributes.write(one, query.syntax)
 
 
 def _values(read: Mapping[int, Attribute], tag: int) -> set[str]:

@@ -51,6 +51,10 @@ _OF_PATIENT = _PATIENT_COUNTS | {
 }
 
 
+# Why a device is not asked that takes the Patient Root only.
+NEEDS_PATIENT = "it takes Patient Root only, which needs one Patient ID"
+
+
 class NotOfTheModel(RelayError):
     """A query that cannot be put in the words of the model that the device takes."""
 
@@ -87,7 +91,7 @@ def _by_study_root(query: Query) -> Query:
 def _by_patient_root(query: Query) -> Query:
     patient = query.value(PATIENT_ID)
     if not patient or not set(patient).isdisjoint("\\*?"):
-        raise NotOfTheModel("it takes Patient Root only, which needs one Patient ID")
+        raise NotOfTheModel(NEEDS_PATIENT)
     for element in query.keys:
         tag = int(element.tag)
         if tag in _OF_PATIENT and tag != ISSUER_OF_PATIENT_ID and is_narrow(element):

@@ -21,9 +21,9 @@ from relay.router.services import Service
 class Reach(Enum):
     """Whether a device serves, as far as is known; that it does says nothing of the next call."""
 
-    REACHABLE = "reachable"  # it has served when the federation asked it last
-    AWAY = "away"  # its Router is not connected, or it has not served then
-    UNKNOWN = "unknown"  # it has not been asked since this Router started
+    REACHABLE = "reachable"  # it has served when it was called last
+    AWAY = "away"  # its Router is not connected, or it has not served the federation last
+    UNKNOWN = "unknown"  # it has not been called since this Router started
 
 
 async def overview(node: Node, queue: Queue, federation: Federation | None) -> list[dict[str, Any]]:

@@ -1,17 +1,18 @@
 """Who holds the studies of a retrieve, and which instances of them: asked by UID, of each device.
 
-By the Study Root (PS3.4 §C.6.2): a UID is the same in all hospitals, a Patient ID is not.
+By the Study Root (PS3.4 §C.6.2): a UID is the same in all hospitals, a Patient ID is not. One that
+takes the Patient Root only is asked with the Patient ID that the caller has given, if it has.
 """
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Container, Iterable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from math import inf
+from types import MappingProxyType
 
 import attrs
 import trio
 
 from relay import scu
-from relay.dicom import uids
 from relay.dicom.dimse import Status
 from relay.dicom.elements import STUDY_INSTANCE_UID, Encoding, encoding_of
 from relay.dicom.negotiation import AcceptedContext
@@ -20,7 +21,8 @@ from relay.errors import Outcome, SourceFailed
 from relay.router.devices import Device
 from relay.router.federation.attributes import TRANSFER_SYNTAXES
 from relay.router.federation.federation import Federation
-from relay.router.federation.identifiers import Level
+from relay.router.federation.identifiers import Level, Model
+from relay.router.federation.models import NEEDS_PATIENT
 from relay.router.federation.opening import Opened, open_source
 from relay.router.federation.outcomes import is_incomplete
 from relay.router.federation.sources import Source
@@ -45,10 +47,24 @@ LONGEST_SURVEY = 600.0
 # What an instance is of: study, series, SOP class (empty where the device does not say).
 Holdings = dict[str, tuple[str, str, str]]
 
-_FIND = uids.STUDY_ROOT_FIND
+# In the order in which they are wanted.
+_FIND = (Model.STUDY_ROOT.find, Model.PATIENT_ROOT.find)
+
+# What identifiers by the Patient Root have of the patient (`Target.patient_keys`).
+Patient = Mapping[int, str | bytes]
+_NOBODY: Patient = MappingProxyType({})
 
 # Series of one study: real ones have some tens, and a few thousand after much post-processing.
 _MAXIMUM_SERIES = 10000
+
+
+def remembered(
+    federation: Federation, caller: Device | None, studies: Iterable[str]
+) -> frozenset[str]:
+    """Those of `studies` of which all owners are known: nobody is asked whether it has them."""
+    titles = {source.title for source in federation.sources.of(caller)}
+    found = federation.found
+    return frozenset(s for s in studies if found.owners(caller, s).are_all_of(titles))
 
 
 async def owners_of(
@@ -56,20 +72,21 @@ async def owners_of(
     caller: Device | None,
     studies: Sequence[str],
     troubles: dict[str, str],
+    patient: Patient = _NOBODY,
 ) -> dict[str, tuple[Source, ...]]:
-    """Who holds each of `studies`, in the order in which they are to be asked.
+    """Who holds each of `studies`, those of `patient`, in the order in which they are to be asked.
 
     From what was found before, or else asked anew. Who could not be asked is noted in `troubles`.
     """
     sources = federation.sources.of(caller)
-    known = {study: federation.found.owners(caller, study) for study in studies}
-    titles = {study: set(owners.titles) for study, owners in known.items()}
+    titles = {study: set(federation.found.owners(caller, study).titles) for study in studies}
     all_titles = {source.title for source in sources}
-    unknown = [study for study, owners in known.items() if not owners.are_all_of(all_titles)]
+    known = remembered(federation, caller, studies)
+    unknown = [study for study in titles if study not in known]
     if unknown:
         others = [s for s in sources if any(s.title not in titles[study] for study in unknown)]
         wait = OTHERS_WAIT if all(titles[study] for study in unknown) else inf
-        held, failed = await _ask_all(federation, caller, others, unknown, wait)
+        held, failed = await _ask_all(federation, caller, others, unknown, patient, wait)
         for title, found in held.items():
             for study in found:
                 titles[study].add(title)
@@ -85,11 +102,36 @@ async def owners_of(
     }
 
 
+async def others_of(
+    federation: Federation,
+    caller: Device | None,
+    studies: Sequence[str],
+    but: Container[str],
+    troubles: dict[str, str],
+    patient: Patient = _NOBODY,
+) -> dict[str, tuple[Source, ...]]:
+    """Who else than those of the titles `but` holds each of `studies`, whatever is remembered.
+
+    Otherwise as `owners_of`.
+    """
+    sources = [source for source in federation.sources.of(caller) if source.title not in but]
+    held, failed = await _ask_all(federation, caller, sources, studies, patient, inf)
+    troubles.update(failed)
+    for title, found in held.items():
+        for study in found:
+            federation.found.note(caller, study, (title,))
+    return {
+        study: tuple(source for source in sources if study in held.get(source.title, ()))
+        for study in studies
+    }
+
+
 async def _ask_all(
     federation: Federation,
     caller: Device | None,
     sources: Iterable[Source],
     studies: Sequence[str],
+    patient: Patient,
     wait: float,
 ) -> tuple[dict[str, set[str]], dict[str, str]]:
     """Which of `studies` each holds, and why some did not say within `wait` seconds; by title."""
@@ -99,7 +141,7 @@ async def _ask_all(
     async def ask(source: Source) -> None:
         failed[source.title] = f"no word of it within {wait:g} s"
         try:
-            held[source.title] = await _studies_at(federation, caller, source, studies)
+            held[source.title] = await _studies_at(federation, caller, source, studies, patient)
         except SourceFailed as error:
             if is_incomplete(error.outcome):
                 failed[source.title] = str(error)
@@ -115,10 +157,14 @@ async def _ask_all(
 
 
 async def _studies_at(
-    federation: Federation, caller: Device | None, source: Source, studies: Sequence[str]
+    federation: Federation,
+    caller: Device | None,
+    source: Source,
+    studies: Sequence[str],
+    patient: Patient,
 ) -> set[str]:
     held: set[str] = set()
-    async with _query(federation, caller, source) as query:
+    async with _query(federation, caller, source, patient) as query:
         for at in range(0, len(studies), MAXIMUM_ASKED):
             some = studies[at : at + MAXIMUM_ASKED]
             keys: dict[int, str | bytes] = {STUDY_INSTANCE_UID: "\\".join(some)}
@@ -131,15 +177,15 @@ async def holdings_of(
     federation: Federation,
     caller: Device | None,
     source: Source,
-    targets: Iterable[Target],
+    targets: Sequence[Target],
     maximum: int,
 ) -> Holdings:
-    """Which instances of `targets`, each of one study, `source` holds. Raises SourceFailed.
+    """Which instances of `targets`, each of one study of one patient, `source` holds.
 
-    CAPPED if they are more than `maximum`.
+    Raises SourceFailed: CAPPED if they are more than `maximum`.
     """
     holdings: Holdings = {}
-    async with _query(federation, caller, source) as query:
+    async with _query(federation, caller, source, targets[0].patient_keys) as query:
         for target in targets:
             (study,) = target.studies
             for series in target.series or await query.series(study):
@@ -165,6 +211,7 @@ class _Query:
     opened: Opened
     context: AcceptedContext
     encoding: Encoding
+    patient: Patient
     wait: float
     until: float
 
@@ -186,7 +233,7 @@ class _Query:
         wanted = [str(value).split("\\") if value else [] for value in keys.values()]
         found: list[tuple[str, ...]] = []
         count = 0
-        asked = identifier(level, keys, self.encoding)
+        asked = identifier(level, {**self.patient, **keys}, self.encoding)
         answers = scu.find(self.opened.association, self.context, asked, deadline=self.wait)
         async with aclosing(answers):
             async for answer in answers:
@@ -233,10 +280,16 @@ class _Query:
 
 @asynccontextmanager
 async def _query(
-    federation: Federation, caller: Device | None, source: Source
+    federation: Federation, caller: Device | None, source: Source, patient: Patient
 ) -> AsyncIterator[_Query]:
-    async with open_source(federation, caller, source, [(_FIND, TRANSFER_SYNTAXES)]) as opened:
-        context = opened.context(_FIND)
+    """Raises SourceFailed: UNABLE where it has to be asked for one patient, and there is none."""
+    proposed = [(find, TRANSFER_SYNTAXES) for find in _FIND]
+    async with open_source(federation, caller, source, proposed) as opened:
+        context = opened.context(*_FIND)
+        by_patient = context.abstract_syntax == Model.PATIENT_ROOT.find
+        if by_patient and not patient:
+            raise SourceFailed(NEEDS_PATIENT, Outcome.UNABLE)
         encoding = encoding_of(context.transfer_syntax) or Encoding()
         until = trio.current_time() + LONGEST_SURVEY
-        yield _Query(opened, context, encoding, federation.settings.site_wait, until)
+        whose = patient if by_patient else _NOBODY
+        yield _Query(opened, context, encoding, whose, federation.settings.site_wait, until)

@@ -4,6 +4,9 @@ What one device alone holds, it is asked for as the caller asked. What several h
 instances, with C-FINDs of each level in turn (PS3.4 §C.4.1, nothing relational): so that a split
 study comes from all that hold a part of it, and what is there twice comes once. The first device
 that holds an instance is asked for it; the others that do are known for the case that it fails.
+
+Where nobody was asked who holds it, since that is remembered, what is missing in the end may have
+come to another device meanwhile (relay.router.federation.anew).
 """
 
 from collections import Counter, defaultdict
@@ -18,7 +21,12 @@ from relay.router.devices import Device
 from relay.router.federation.conversing import Cancelling
 from relay.router.federation.federation import Federation
 from relay.router.federation.identifiers import Level
-from relay.router.federation.owners import Holdings, holdings_of, owners_of
+from relay.router.federation.owners import (
+    Holdings,
+    holdings_of,
+    owners_of,
+    remembered,
+)
 from relay.router.federation.patients import studies_of_patient
 from relay.router.federation.sources import Source
 from relay.router.federation.targets import MAXIMUM_ASKED, Target
@@ -27,6 +35,9 @@ from relay.router.federation.totals import Counts, Progress, Tally
 # Instances that one retrieve is planned by, at some 300 bytes each. What has more is asked of its
 # owners one after the other, each for all that it has.
 MAXIMUM_PLANNED = 32768
+
+# Of those that end so, it is not known which instances they hold; they may send them all the same.
+_SAYS_NOT_WHAT_IT_HAS = (Outcome.REFUSED, Outcome.CAPPED, Outcome.UNABLE)
 
 
 @attrs.frozen(slots=True)
@@ -61,7 +72,9 @@ class Plan:
 
     `instances` are those that are planned, `lost` of them those that nobody may be asked for, since
     their owners do not let us retrieve. `troubles` say in words why something may be missing,
-    by the title of the device. `has_owners`: somebody holds something of what is asked for.
+    by the title of the device. `has_owners`: somebody holds something of what is asked for; those
+    are the `owners`, by title. `remembered` are the studies of which nobody was asked who else has
+    a part.
     """
 
     def __init__(self, target: Target) -> None:
@@ -70,10 +83,15 @@ class Plan:
         self.instances: dict[str, Instance] = {}
         self.troubles: dict[str, str] = {}
         self.lost: list[str] = []
-        self.has_owners = False
+        self.owners: dict[str, Source] = {}
+        self.remembered: frozenset[str] = frozenset()
         self._sources: dict[str, Source] = {}
         # How many each device holds of a series, and of a study, of what is asked for.
         self._counts = Counter[tuple[str, str]]()
+
+    @property
+    def has_owners(self) -> bool:
+        return bool(self.owners)
 
     def add(self, source: Source, holdings: Holdings) -> None:
         """`source` holds these; it comes after all that were added before it."""
@@ -188,6 +206,8 @@ class Retrieve:
     async def show(self) -> None:
         """Tell the caller how far it is, if that has changed."""
         counts = self.tally.counts()
+        if self.plan.remembered:  # what has failed may be had elsewhere
+            counts = attrs.evolve(counts, remaining=counts.remaining + counts.failed, failed=0)
         if counts != self._shown:
             self._shown = counts
             await self.progress(counts)
@@ -211,7 +231,8 @@ async def plan_retrieve(
         target = attrs.evolve(target, level=Level.STUDY, studies=studies)
     plan = Plan(target)
     plan.troubles = troubles
-    owners = await owners_of(federation, caller, target.studies, troubles)
+    plan.remembered = remembered(federation, caller, target.studies)
+    owners = await owners_of(federation, caller, target.studies, troubles, target.patient_keys)
     sources = {source.title: source for held in owners.values() for source in held}
     alone: dict[str, list[str]] = defaultdict(list)
     shared: dict[str, list[str]] = defaultdict(list)
@@ -219,8 +240,8 @@ async def plan_retrieve(
         for source in held:
             by_itself = len(held) == 1 and not by_instances
             (alone if by_itself else shared)[source.title].append(study)
-    unplanned = await _survey(federation, caller, plan, sources, shared)
-    plan.has_owners = bool(sources)
+    unplanned = await survey(federation, caller, plan, sources, shared)
+    plan.owners = sources
     plan.errands, plan.lost = plan.assign(plan.instances)
     for title, source in sources.items():
         studies = (*alone.get(title, ()), *unplanned.get(title, ()))
@@ -232,7 +253,7 @@ async def plan_retrieve(
     return plan
 
 
-async def _survey(
+async def survey(
     federation: Federation,
     caller: Device | None,
     plan: Plan,
@@ -240,6 +261,8 @@ async def _survey(
     shared: Mapping[str, list[str]],
 ) -> dict[str, list[str]]:
     """Put into `plan` what each holds of its studies; of those that do not say, they are returned.
+
+    `shared` are the studies of each of `sources`, by title.
 
     One that cannot be reached is not asked again: it is noted among the troubles.
     """
@@ -262,9 +285,7 @@ async def _survey(
     for title, source in sources.items():
         if title in found and len(plan.instances.keys() | found[title]) <= MAXIMUM_PLANNED:
             plan.add(source, found[title])
-        elif title in found or (
-            title in failed and failed[title].outcome in (Outcome.REFUSED, Outcome.CAPPED)
-        ):
+        elif title in found or (title in failed and failed[title].outcome in _SAYS_NOT_WHAT_IT_HAS):
             unplanned[title] = shared[title]
         elif title in failed:
             plan.troubles[title] = str(failed[title])

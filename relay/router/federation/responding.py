@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import trio
 
-from relay.association import Association, Gathering
+from relay.association import Association, gathers
 from relay.dicom.dimse import CommandSet, is_pending, response_to
 from relay.dicom.negotiation import AcceptedContext
 from relay.dicom.pdu import PDV
@@ -85,7 +85,7 @@ class Responder:
                 await self._write(pdvs)
 
     async def _write(self, pdvs: Sequence[PDV]) -> None:
-        if isinstance(self.association, Gathering):
+        if gathers(self.association):
             await self.association.send_all(pdvs)
             return
         for pdv in pdvs:

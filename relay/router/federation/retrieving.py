@@ -11,10 +11,9 @@ hears at most one object at a time.
 
 import trio
 
-from relay.dicom.atoms import AE_TITLE_LENGTH
 from relay.dicom.dimse import CommandSet, Priority, Status, Tag
 from relay.dicom.elements import Encoding, encoding_of
-from relay.router.border import no_destination
+from relay.router.border import comment_on_own_refusal, no_destination
 from relay.router.devices import Device
 from relay.router.federation.errands import Errands
 from relay.router.federation.federation import Federation
@@ -89,9 +88,7 @@ async def retrieve_move(
     if not is_destination(federation, destination):
         why = no_destination(federation.node.names, destination)
         note_destination(federation, caller, title, destination, why)
-        # Within the 64 characters of an Error Comment (PS3.7 §E.1).
-        own, named = federation.node.ae_title, destination[:AE_TITLE_LENGTH] or "''"
-        words = f"{own}: {named} is unknown; see relay doctor"
+        words = comment_on_own_refusal(federation.node.names, destination)
         return Totals(status=Refusal.DESTINATION_UNKNOWN, words=words)
     moving = Moving(destination)
     errands = Errands(federation, caller, target, message_id, priority, progress)

@@ -60,7 +60,7 @@ OWN_FIRST = 0.010
 
 @attrs.frozen(slots=True)
 class Answer:
-    """One answer, in Explicit VR Little Endian. `owners` are the titles of who holds the entity,
+    """One answer, in the query's syntax. `owners` are the titles of who holds the entity,
     as far as is known yet; `status` is the pending one of a C-FIND-RSP (PS3.4 §C.4.1.1.4)."""
 
     encoded: bytes = attrs.field(repr=False)

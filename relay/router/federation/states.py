@@ -1,4 +1,4 @@
-"""When each device was last heard by the federation, and why it was not since.
+"""When each device was last heard, by whoever called it, and why not by the federation since.
 
 In memory only, for people: what a device does now it says when it is asked next.
 """

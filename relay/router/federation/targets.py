@@ -2,7 +2,8 @@
 
 At its own level a retrieve may name several UIDs, above it exactly one. Other keys have no meaning
 there, and are left out of what owners are asked. To owners a retrieve goes by the Study Root where
-they take it: the UIDs are the same in all hospitals, a Patient ID is not.
+they take it: the UIDs are the same in all hospitals, a Patient ID is not. By the Patient Root they
+are asked with the Patient ID that the caller has given.
 """
 
 from collections.abc import Iterator
@@ -96,6 +97,16 @@ class Target:
             Level.SERIES: self.series,
             Level.IMAGE: self.instances,
         }[self.level]
+
+    @property
+    def patient_keys(self) -> dict[int, str | bytes]:
+        """What the Patient Root has beside UIDs; none where the caller names not one patient."""
+        if not self.patient or not set(self.patient).isdisjoint(b"\\*?"):
+            return {}
+        keys: dict[int, str | bytes] = {PATIENT_ID: self.patient}
+        if self.character_set:
+            keys[SPECIFIC_CHARACTER_SET] = self.character_set
+        return keys
 
     def of_study(self, study: str) -> "Target":
         """What of it is of one of its studies."""

@@ -21,6 +21,9 @@ MAXIMUM_NAMED = 1000
 MAXIMUM_COMMENT = 64  # PS3.7 §E.1: Error Comment is LO
 _MAXIMUM_COUNTER = 0xFFFF  # US
 
+# Instances that are known to be stored, at some 150 bytes each: as many as are planned.
+MAXIMUM_CAME = 32768
+
 
 class Refusal(IntEnum):
     """Why nothing of it could be done (PS3.4 Tables C.4-2 and C.4-3)."""
@@ -113,6 +116,11 @@ class Tally:
     def __init__(self, planned: Iterable[str] = ()) -> None:
         self.now = Counts()
         self.failed_uids: list[str] = []
+        self.came: set[str] = set()
+        """Those that are stored, as far as anybody has said which."""
+        self.came_unnamed = 0
+        """How many others are."""
+        self._refused: set[str] = set()
         self._left: dict[str, None] = dict.fromkeys(planned)
         self._completed = self._failed = self._warning = 0
         self._shown = Counts()
@@ -124,17 +132,42 @@ class Tally:
     def complete(self, uid: str = "", *, count: int = 1, warning: bool = False) -> None:
         """`count` instances are stored; `uid` is the one that is planned."""
         self._left.pop(uid, None)
+        if uid and len(self.came) < MAXIMUM_CAME:
+            self.came.add(uid)
+        else:
+            self.came_unnamed += count
         if warning:
             self._warning += count
         else:
             self._completed += count
 
-    def fail(self, uid: str = "", *, count: int = 1, named: bool = True) -> None:
-        """`count` instances will not be stored; `named` False: perhaps it is not this one."""
+    def fail(
+        self, uid: str = "", *, count: int = 1, named: bool = True, refused: bool = False
+    ) -> None:
+        """`count` instances will not be stored; `named` False: perhaps it is not this one.
+
+        `refused`: the caller has had it, and does not take it.
+        """
         self._left.pop(uid, None)
+        if refused and len(self._refused) < MAXIMUM_CAME:
+            self._refused.add(uid)
         self._failed += count
         if named:
             self.name(uid)
+
+    def may_come(self, uid: str) -> bool:
+        """Whether somebody may be asked for it who has not been: it is not stored, nor refused."""
+        return uid not in self.came and uid not in self._refused
+
+    def again(self, uid: str, *, failed: bool) -> None:
+        """It is planned once more; `failed`: it may be one of those that have failed unnamed."""
+        if uid in self.failed_uids:
+            self.failed_uids.remove(uid)
+            self._failed -= 1
+        elif failed and self._failed > len(self.failed_uids):
+            self._failed -= 1
+        self._left[uid] = None
+        self._shown = attrs.evolve(self._shown, failed=min(self._shown.failed, self._failed))
 
     def name(self, uid: str) -> None:
         """`uid`, if it is one, is among those that were counted as failed."""

@@ -87,18 +87,20 @@ def series_of(study: str, number: int, count: int, **more: object) -> list[Store
 class Archive:
     """`held` are its objects. Its C-GETs and C-MOVEs are noted in `asked`, as level and UIDs.
 
-    `fails`: instances that it cannot send. `dies_after`: so many objects it sends, and the
-    connection is gone; `dies_in_data`: in the middle of the next. `silent_after`: so many, and it
-    says no more. `serves`: Command Fields that it accepts contexts for. `destinations`: those that
-    it knows. `sends_to` is told each object of a C-MOVE. `find_status`: with which its C-FINDs end,
-    `image_status`: those of the IMAGE level. `mute`, `mute_image`: they are not answered at all.
-    `counts`: whether its responses have counters; `names`: whether they name what has failed.
-    `later`: what comes to it just before it is asked to send. `endless`: its C-FINDs have answers
-    without end; `heedless`: by which UIDs it is asked is nothing to it. `empty`: so many fragments
-    without a byte come before each data set. `boasts`: so many more it says it has sent.
+    `models`: those that it takes. `fails`: instances that it cannot send. `dies_after`: so many
+    objects it sends, and the connection is gone; `dies_in_data`: in the middle of the next.
+    `silent_after`: so many, and it says no more. `serves`: Command Fields that it accepts contexts
+    for. `destinations`: those that it knows. `sends_to` is told each object of a C-MOVE.
+    `find_status`: with which its C-FINDs end, `image_status`: those of the IMAGE level. `mute`,
+    `mute_image`: they are not answered at all. `counts`: whether its responses have counters;
+    `names`: whether they name what has failed. `later`: what comes to it just before it is asked to
+    send. `endless`: its C-FINDs have answers without end; `heedless`: by which UIDs it is asked is
+    nothing to it. `empty`: so many fragments without a byte come before each data set. `boasts`: so
+    many more it says it has sent.
     """
 
     held: list[Stored]
+    models: tuple[Model, ...] = tuple(Model)
     fails: frozenset[str] = frozenset()
     dies_after: int | None = None
     dies_in_data: bool = False
@@ -156,7 +158,8 @@ class Archive:
         if model is not None:
             fields = (CommandField.C_FIND_RQ, CommandField.C_MOVE_RQ, CommandField.C_GET_RQ)
             field = fields[model.value.index(context.abstract_syntax)]
-            return context.transfer_syntaxes[0] if field in self.serves else None
+            taken = field in self.serves and model in self.models
+            return context.transfer_syntaxes[0] if taken else None
         held = {(one.sop_class, one.transfer_syntax) for one in self.held}
         for syntax in context.transfer_syntaxes:
             if (context.abstract_syntax, syntax) in held:

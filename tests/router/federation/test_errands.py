@@ -263,20 +263,6 @@ async def test_what_a_failure_has_shown_wrong_is_not(tmp_path: Path) -> None:
     assert numbers(totals) == (0, 1, 0, 0)
 
 
-async def test_nor_is_what_those_who_held_it_have_not(tmp_path: Path) -> None:
-    """An object that came to another archive meanwhile is found there with the next request."""
-    a, b = Archive(series_of("1.2", 1, 1)), Archive([])
-    later = Target(level=Level.IMAGE, studies=("1.2",), series=("1.2.2",), instances=("1.2.2.1",))
-    with trio.fail_after(20):
-        async with site(tmp_path, {"A": a, "B": b}) as here:
-            totals = await retrieve_get(here.federation, here.caller, STUDY, Shelf())
-            assert numbers(totals) == (0, 1, 0, 0)
-            b.held = series_of("1.2", 2, 1)
-            for completed in (0, 1):
-                totals = await retrieve_get(here.federation, here.caller, later, Shelf())
-                assert numbers(totals) == (0, completed, 0, 0)
-
-
 async def test_a_caller_that_takes_nothing_of_it_is_told(tmp_path: Path) -> None:
     a = Archive([Stored("1.2", "1.2.1", "1.2.1.1")])
     _, totals, words = await got(tmp_path, {"A": a}, shelf=Shelf([]))

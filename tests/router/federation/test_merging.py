@@ -1,5 +1,6 @@
 from typing import Any
 
+import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -8,7 +9,7 @@ from relay.router.federation.identifiers import Answered, Model, Query, parse, t
 from relay.router.federation.merging import OVERHEAD, Merger, unite
 from relay.router.federation.settings import Merging
 from relay.router.federation.sources import Description
-from tests.router.federation.datasets import EXPLICIT, dataset, decoded, encoded
+from tests.router.federation.datasets import EXPLICIT, IMPLICIT, dataset, decoded, encoded
 
 COUNTS = {"NumberOfStudyRelatedSeries": "", "NumberOfStudyRelatedInstances": ""}
 
@@ -28,7 +29,8 @@ def answered(asked: Query, source: str = "ONE", **values: Any) -> Answered:
 ASKED = query(ModalitiesInStudy="", SOPClassesInStudy="", InstanceAvailability="", **COUNTS)
 
 
-def test_unites_what_two_archives_have_of_a_study() -> None:
+@pytest.mark.parametrize("syntax", [EXPLICIT, IMPLICIT])
+def test_unites_what_two_archives_have_of_a_study(syntax: str) -> None:
     first = dataset(
         SpecificCharacterSet="ISO_IR 100",
         PatientID="Jörg",
@@ -47,7 +49,9 @@ def test_unites_what_two_archives_have_of_a_study() -> None:
         InstanceAvailability="OFFLINE",
         NumberOfStudyRelatedInstances="7",
     )
-    assert decoded(unite(ASKED, encoded(first), encoded(second))) == dataset(
+    asked = attrs.evolve(ASKED, syntax=syntax)
+    united = unite(asked, encoded(first, syntax), encoded(second, syntax))
+    assert decoded(united, syntax) == dataset(
         SpecificCharacterSet="ISO_IR 100",
         PatientID="Jörg",
         StudyInstanceUID="1.2",

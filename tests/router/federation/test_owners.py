@@ -6,7 +6,7 @@ import trio
 
 from relay.errors import Outcome, SourceFailed
 from relay.router.federation import owners
-from relay.router.federation.identifiers import Level
+from relay.router.federation.identifiers import Level, Model
 from relay.router.federation.owners import holdings_of, owners_of
 from relay.router.federation.sources import Source
 from relay.router.federation.targets import Target
@@ -189,3 +189,42 @@ async def test_what_was_not_asked_for_is_left_out(tmp_path: Path) -> None:
         ("1.2", "1.2.2"),
     }
     assert len(held) == 6
+
+
+async def test_one_that_takes_patient_root_only_is_asked_for_the_callers_patient(
+    tmp_path: Path,
+) -> None:
+    """By the Study Root the others are, to whom a Patient ID is nothing."""
+    held = series_of("1.2", 1, 2)
+    a = Archive(held, models=(Model.PATIENT_ROOT,))
+    b = Archive([*series_of("1.2", 2, 1, patient=b"OTHER")])
+    whose = attrs.evolve(STUDY, patient=b"P1", character_set=b"ISO_IR 100")
+    with trio.fail_after(20):
+        async with site(tmp_path, {"A": a, "B": b}) as here:
+            troubles: dict[str, str] = {}
+            found = await owners_of(
+                here.federation, here.caller, ["1.2"], troubles, whose.patient_keys
+            )
+            assert (titles(found), troubles) == ({"1.2": ["A", "B"]}, {})
+            source = source_of(here, "A")
+            holdings = await holdings_of(here.federation, here.caller, source, [whose], 100)
+            assert list(holdings) == [one.uid for one in held]
+            of_another = attrs.evolve(whose, patient=b"P2")
+            assert not await holdings_of(here.federation, here.caller, source, [of_another], 100)
+    assert {one.affected_sop_class_uid for one in a.requests} == {Model.PATIENT_ROOT.find}
+    assert {one.affected_sop_class_uid for one in b.requests} == {Model.STUDY_ROOT.find}
+
+
+@pytest.mark.parametrize("patient", [b"", b"P*", b"P1\\P2"])
+async def test_without_one_it_is_not_asked_and_that_is_said(tmp_path: Path, patient: bytes) -> None:
+    a = Archive(series_of("1.2", 1, 2), models=(Model.PATIENT_ROOT,))
+    whose = attrs.evolve(STUDY, patient=patient)
+    with trio.fail_after(20):
+        async with site(tmp_path, {"A": a}) as here:
+            troubles: dict[str, str] = {}
+            await owners_of(here.federation, here.caller, ["1.2"], troubles, whose.patient_keys)
+            assert troubles == {"A": "it takes Patient Root only, which needs one Patient ID"}
+            with pytest.raises(SourceFailed) as caught:
+                await holdings_of(here.federation, here.caller, source_of(here, "A"), [whose], 100)
+    assert caught.value.outcome is Outcome.UNABLE
+    assert not a.queries

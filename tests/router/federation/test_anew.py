@@ -1,0 +1,208 @@
+"""What came to another archive after it was searched for is found by the retrieve that lacks it."""
+
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+
+from relay.router.federation.identifiers import Level
+from relay.router.federation.retrieving import Target, Totals, retrieve_get, retrieve_move
+from tests.router.federation.archives import (
+    Archive,
+    Shelf,
+    Shown,
+    Site,
+    Stored,
+    by_uid,
+    numbers,
+    series_of,
+    site,
+)
+
+STUDY = Target(level=Level.STUDY, studies=("1.2",))
+UIDS = ("1.2.1.1", "1.2.1.2", "1.2.1.3")
+IMAGES = Target(level=Level.IMAGE, studies=("1.2",), series=("1.2.1",), instances=UIDS)
+
+
+@asynccontextmanager
+async def remembering(
+    folder: Path, archives: dict[str, Archive], *owners: str, **options: object
+) -> AsyncIterator[Site]:
+    """A federation that was told within the hour that `owners` hold the study, and nobody else."""
+    with trio.fail_after(30):
+        async with site(folder, archives, **options) as here:  # type: ignore[arg-type]
+            here.federation.found.note(
+                here.caller, "1.2", owners, whole=True, asked=tuple(archives)
+            )
+            yield here
+
+
+async def get(here: Site, shelf: Shelf, target: Target = STUDY) -> tuple[int, int, int, int]:
+    """A C-GET, of which no failure is shown that is none in the end."""
+    shown = Shown()
+    totals = await retrieve_get(here.federation, here.caller, target, shelf, progress=shown)
+    assert all(counts.failed <= totals.failed for counts in shown.counts)
+    assert totals.counts.remaining == 0
+    return numbers(totals)
+
+
+async def test_a_study_that_has_moved_comes_from_where_it_is(tmp_path: Path) -> None:
+    a, b = Archive([]), Archive(series_of("1.2", 1, 3))
+    async with remembering(tmp_path, {"A": a, "B": b}, "A") as here:
+        shelf = Shelf()
+        assert await get(here, shelf) == (0, 3, 0, 0)
+        assert shelf.objects == by_uid(b.held)
+        assert b.queries == ["STUDY", "SERIES", "IMAGE"]
+        # It is remembered now that B has it.
+        assert await get(here, Shelf()) == (0, 3, 0, 0)
+        assert b.queries.count("STUDY") == 1
+
+
+async def test_so_does_what_is_more_than_the_owner_has(tmp_path: Path) -> None:
+    held = series_of("1.2", 1, 3)
+    a, b = Archive(held[:1]), Archive(held)
+    async with remembering(tmp_path, {"A": a, "B": b}, "A") as here:
+        shelf = Shelf()
+        assert await get(here, shelf, IMAGES) == (0, 3, 0, 0)
+    assert shelf.objects == by_uid(held)  # each once: the shelf sees to that
+    assert b.asked == [("IMAGE", UIDS[1:])]
+
+
+@pytest.mark.parametrize(
+    ("failing", "status"),
+    [
+        (Archive(series_of("1.2", 1, 3), fails=frozenset(UIDS[1:])), 0),
+        (Archive(series_of("1.2", 1, 3), fails=frozenset(UIDS[1:]), names=False), 0),
+        # What else it has nobody can say.
+        (Archive(series_of("1.2", 1, 3), dies_after=1), 0xB000),
+        (Archive(series_of("1.2", 1, 3), final_status=0xC001), 0xB000),
+    ],
+    ids=["named", "unnamed", "dead", "refusing"],
+)
+async def test_and_what_the_owner_fails_to_send(
+    tmp_path: Path, failing: Archive, status: int
+) -> None:
+    b = Archive(series_of("1.2", 1, 3))
+    async with remembering(tmp_path, {"A": failing, "B": b}, "A") as here:
+        shelf = Shelf()
+        assert await get(here, shelf) == (status, 3, 0, 0)
+    assert shelf.objects == by_uid(b.held)
+    assert len(failing.asked) == len(b.asked) == 1
+
+
+async def test_a_failure_that_nobody_mends_stays_one(tmp_path: Path) -> None:
+    """B has an object that A has not, and not the one that A cannot send."""
+    a = Archive(series_of("1.2", 1, 3), fails=frozenset(UIDS[:1]), names=False)
+    b = Archive(series_of("1.2", 2, 1))
+    async with remembering(tmp_path, {"A": a, "B": b}, "A") as here:
+        assert await get(here, Shelf()) == (0xB000, 3, 1, 0)
+
+
+@pytest.mark.parametrize("others", [[], series_of("1.2", 1, 3)], ids=["nobody", "one"])
+async def test_all_are_asked_once_and_what_still_fails_is_failed(
+    tmp_path: Path, others: list[Stored]
+) -> None:
+    a = Archive(series_of("1.2", 1, 3), fails=frozenset(UIDS[1:]))
+    b = Archive(others, fails=frozenset(UIDS[2:]))
+    async with remembering(tmp_path, {"A": a, "B": b}, "A") as here:
+        failed = 1 if others else 2
+        assert await get(here, Shelf()) == (0xB000, 3 - failed, failed, 0)
+    assert b.queries.count("STUDY") == 1
+    assert len(a.asked) == 1
+
+
+async def test_what_the_caller_does_not_take_is_not_offered_again(tmp_path: Path) -> None:
+    a, b = Archive(series_of("1.2", 1, 3)), Archive(series_of("1.2", 1, 3))
+    async with remembering(tmp_path, {"A": a, "B": b}, "A") as here:
+        shelf = Shelf(statuses={UIDS[1]: 0xA700})
+        assert await get(here, shelf) == (0xB000, 2, 1, 0)
+    assert b.asked == []
+
+
+async def test_where_all_has_come_nobody_is_asked(tmp_path: Path) -> None:
+    a, b = Archive(series_of("1.2", 1, 3)), Archive(series_of("1.2", 1, 3))
+    async with remembering(tmp_path, {"A": a, "B": b}, "A") as here:
+        assert await get(here, Shelf(), IMAGES) == (0, 3, 0, 0)
+    assert a.queries == b.queries == []
+
+
+async def test_one_that_does_not_say_what_it_has_is_asked_for_all_where_nothing_has_come(
+    tmp_path: Path,
+) -> None:
+    a, b = Archive([]), Archive(series_of("1.2", 1, 3), image_status=0xC001)
+    async with remembering(tmp_path, {"A": a, "B": b}, "A") as here:
+        assert await get(here, Shelf()) == (0, 3, 0, 0)
+    assert b.asked == [("STUDY", ("1.2",))]
+
+
+async def test_who_cannot_be_asked_is_said(tmp_path: Path) -> None:
+    a, b = Archive([]), Archive([], find_status=0xA700)
+    async with remembering(tmp_path, {"A": a, "B": b}, "A") as here:
+        totals = await retrieve_get(here.federation, here.caller, STUDY, Shelf())
+    assert numbers(totals) == (0xA702, 0, 0, 0)
+    assert totals.words == "B: its C-FIND ends with status A700H"
+
+
+async def test_a_cancel_while_they_are_asked_ends_it(tmp_path: Path) -> None:
+    a, b, cancelled = Archive([]), Archive([], mute=True), trio.Event()
+    async with remembering(tmp_path, {"A": a, "B": b}, "A", wait=100) as here:
+
+        async def cancel() -> None:
+            while not b.queries:
+                await trio.sleep(0.01)
+            cancelled.set()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(cancel)
+            totals = await retrieve_get(
+                here.federation, here.caller, STUDY, Shelf(), cancelled=cancelled
+            )
+    assert numbers(totals) == (0xFE00, 0, 0, 0)
+
+
+# --- C-MOVE: only the owner knows what has come ---------------------------------------------------
+
+
+async def move(
+    folder: Path, a: Archive, b: Archive, target: Target = STUDY
+) -> tuple[Totals, list[str]]:
+    """The totals, and what came to the destination."""
+    came: list[str] = []
+
+    def take(_: str, one: Stored) -> None:
+        came.append(one.uid)
+
+    a.sends_to = b.sends_to = take
+    async with remembering(folder, {"A": a, "B": b}, "A") as here:
+        return await retrieve_move(here.federation, here.caller, target, "WS"), came
+
+
+def uids(*held: Iterable[Stored]) -> list[str]:
+    return sorted(one.uid for some in held for one in some)
+
+
+async def test_a_c_move_brings_what_the_owner_has_named_as_failed(tmp_path: Path) -> None:
+    held = series_of("1.2", 1, 3)
+    a, b = Archive(held, fails=frozenset(UIDS[2:])), Archive(held)
+    totals, came = await move(tmp_path, a, b)
+    assert numbers(totals) == (0, 3, 0, 0)
+    assert sorted(came) == uids(held)
+
+
+async def test_and_what_the_owner_has_not(tmp_path: Path) -> None:
+    held = series_of("1.2", 1, 3)
+    a, b = Archive(held[:2]), Archive(held[1:])
+    totals, came = await move(tmp_path, a, b, IMAGES)
+    assert numbers(totals) == (0, 3, 0, 0)
+    assert sorted(came) == uids(held)
+
+
+async def test_but_nothing_twice_that_may_have_come(tmp_path: Path) -> None:
+    """Which two of three have failed nobody knows: they stay failed."""
+    held = series_of("1.2", 1, 3)
+    a, b = Archive(held, fails=frozenset(UIDS[1:]), names=False), Archive(held)
+    totals, came = await move(tmp_path, a, b)
+    assert numbers(totals) == (0xB000, 1, 2, 0)
+    assert sorted(came) == uids(held[:1])
