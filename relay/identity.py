@@ -119,7 +119,13 @@ def _signed_bytes(domain: str, body: bytes) -> bytes:
 
 
 def fingerprint(public: bytes) -> str:
-    """An identity's name for people: 160 bits of SHA-256 in base32, eight groups of four."""
+    """An identity's name for people: 160 bits of SHA-256 in base32, eight groups of four.
+
+    People compare it by telephone, so that no Bridge can show another identity in this one's place.
+    Whoever wants to has years to try keys in: one of the same 160 bits is out of reach for ever
+    (2^160 tries), which it would not be of the 40 or 60 bits of a short code. 32 letters are read
+    out in half a minute, without 0, 1, 8 and 9, which are taken for letters, and without case.
+    """
     letters = base64.b32encode(hashlib.sha256(public).digest()[:20]).decode("ascii").lower()
     return "-".join(letters[i : i + 4] for i in range(0, 32, 4))
 

@@ -5,7 +5,7 @@ that only look, who was refused them is told.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import wraps
 from typing import Any
 
@@ -17,7 +17,8 @@ from starlette.types import Message
 from relay.audit import happenings
 from relay.audit.codes import EventType, IDType, Outcome
 from relay.audit.events import AuditEvent, Participant
-from relay.audit.happenings import Transfer
+from relay.audit.happenings import REQUEST, Transfer
+from relay.audit.wording import words_of
 from relay.errors import RelayError
 from relay.web.operations import Handler, Operation
 
@@ -69,8 +70,16 @@ _ONLY_LOOK = frozenset(
 # Searches by what names a patient: by which keys is told, and never by what.
 _SEARCHES = {"/v1/queue/patients": ("patient_id", "accession")}
 
+# Where an operation tells more of itself than its path and body say (`tell`).
+_TOLD = "relay.told"
+
 # Read by nobody else than the process that is asked.
 _CONSOLE = "console"
+
+
+def tell(request: Request, **values: object) -> None:
+    """An operation says more of what it does: the hospital of a fingerprint, say. No secrets."""
+    request.scope.setdefault(_TOLD, {}).update(values)
 
 
 def audited(
@@ -82,7 +91,7 @@ def audited(
 
     def recorded(operation: Operation) -> Operation:
         def refused(request: Request, words: str) -> None:
-            event = _change(operation, request, [], reporter(), words)
+            event = _change(operation, request, None, reporter(), words)
             record(attrs.evolve(event, type=EventType.RESTRICTED_FUNCTION))
 
         told = attrs.evolve(operation, on_refused=refused)
@@ -151,6 +160,10 @@ class _Said:
             return {}
         return body if isinstance(body, dict) else {}
 
+    def values(self, names: Collection[str]) -> dict[str, Any]:
+        """What it says of these."""
+        return {name: value for name, value in self._read().items() if name in names}
+
     def telling(self, names: Sequence[str]) -> list[str]:
         """What it says of these, each as NAME=VALUE."""
         body = self._read()
@@ -174,28 +187,41 @@ def _event(
         search = Transfer(source=asker, destination=reporter)
         event = happenings.web_query(search, request.scope["path"], query, refused)
         return event if names else None
-    telling = said.telling(_TELLING_OF_QUEUE if _area(operation) == "queue" else _TELLING)
-    return _change(operation, request, telling, reporter, refused)
+    return _change(operation, request, said, reporter, refused)
 
 
 def _change(
     operation: Operation,
     request: Request,
-    telling: Sequence[str],
+    said: _Said | None,
     reporter: Participant,
     refused: str,
 ) -> AuditEvent:
     path = request.scope["path"]  # as it came: a URL would end at a "?" that a name has
+    named = _TELLING_OF_QUEUE if _area(operation) == "queue" else _TELLING
+    telling = said.telling(named) if said is not None else []
     return happenings.alert(
         _TYPE_OF.get(_area(operation), EventType.RESTRICTED_FUNCTION),
         reporter,
-        " ".join([f"{operation.method} {path}:", operation.summary, *telling]),
+        _words(operation, request, said, done=not refused),
+        details=[(REQUEST, " ".join([f"{operation.method} {path}", *telling]))],
         subject=path,
         subject_type=IDType.URI,
         performers=[_person(request)],
         outcome=Outcome.MINOR_FAILURE if refused else Outcome.SUCCESS,
         why=refused,
     )
+
+
+def _words(operation: Operation, request: Request, said: _Said | None, *, done: bool) -> str:
+    """What was done, or tried, in a sentence."""
+    name = f"{operation.method} {operation.template}"
+    told = request.scope.get(_TOLD, {})
+    words = words_of(name, told)
+    if words is None:
+        return f"{'' if done else 'Not permitted: '}{operation.summary}"
+    body = said.values(words.names) if said is not None else {}
+    return words.sentence({**body, **request.path_params, **told}, done=done)
 
 
 def _area(operation: Operation) -> str:

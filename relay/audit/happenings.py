@@ -13,6 +13,9 @@ from relay.audit.events import AuditEvent, Instances, Participant, Query, Subjec
 # PS3.15 §A.5.3.11 asks for one of this name, with what it was.
 ALERT_DESCRIPTION = "Alert Description"
 
+# The request of REST by which somebody has changed something.
+REQUEST = "Request"
+
 ASSOCIATION = "Association"  # by which number the log knows it
 REQUESTS = "Requests"
 DESTINATION = "Destination"  # for whom it is in the end, where it goes there later
@@ -119,6 +122,7 @@ def alert(
     subject_type: IDType = IDType.NODE,
     outcome: Outcome = Outcome.MINOR_FAILURE,
     why: str = "",
+    details: Iterable[tuple[str, str]] = (),
 ) -> AuditEvent:
     """Something that concerns security has happened. PS3.15 §A.5.3.11.
 
@@ -131,7 +135,7 @@ def alert(
         outcome=outcome,
         why=why,
         participants=[reporter, *(attrs.evolve(p, requestor=False) for p in performers)],
-        subjects=[Subject(subject_type, subject, details=[(ALERT_DESCRIPTION, words)])],
+        subjects=[Subject(subject_type, subject, details=[(ALERT_DESCRIPTION, words), *details])],
     )
 
 

@@ -44,6 +44,7 @@ ENTRY = record(
     participants=listed(PARTICIPANT),
     objects=COUNT,
     association=TEXT_OR_NULL,
+    request=TEXT_OR_NULL,
     studies=listed(STUDY),
     hash=TEXT,
 )

@@ -71,6 +71,15 @@ class Sending:
     last_failure: str
 
 
+@attrs.frozen(slots=True)
+class Lagging:
+    """The collector lacks `entries`, the oldest for `lag` seconds; `words` are for people."""
+
+    entries: int
+    lag: float
+    words: str
+
+
 class Sender:
     """Sends `audit` to `collector`, as long as `run` runs."""
 
@@ -91,6 +100,19 @@ class Sender:
         behind = max(0, self._audit.statistics().last - self._reached)
         lag = 0.0 if self._since is None or not behind else trio.current_time() - self._since
         return Sending(self._connected, self._sent, behind, lag, self._failures, self._last_failure)
+
+    def lagging(self) -> Lagging | None:
+        """What to warn of while the collector is behind by `WARN_AFTER`; None while it is not."""
+        sending = self.statistics()
+        if not sending.behind or sending.lag < WARN_AFTER:
+            return None
+        words = (
+            f"the audit's collector {self.collector} lacks {sending.behind} entries, the oldest for"
+            f" {sending.lag / 60:.0f} min: {sending.last_failure or 'it takes too little'}. Nothing"
+            " is lost: they are kept here and sent once it takes them. Look at the collector, at"
+            " the way there, and at audit_ca_file if its certificate is new"
+        )
+        return Lagging(sending.behind, sending.lag, words)
 
     @property
     def _reached(self) -> int:

@@ -14,6 +14,7 @@ from relay.audit.happenings import (
     ALERT_DESCRIPTION,
     ASSOCIATION,
     DESTINATION,
+    REQUEST,
     REQUESTS,
     UNKNOWN,
 )
@@ -45,7 +46,10 @@ def to_json(entry: Entry, event: AuditEvent, *, studies: bool) -> dict[str, Any]
     source, destination = event.of_role(RoleID.SOURCE), event.of_role(RoleID.DESTINATION)
     # Whoever caused an alert is no requestor of it (PS3.15 §A.5.3.11), and who people look for.
     person = next((p for p in event.participants if p.person), None)
-    requestor = event.requestor or person or source
+    cause = _cause(event)
+    caller = cause if event.type is EventType.NODE_AUTHENTICATION else None
+    requestor = event.requestor or person or source or cause
+    called = event.subjects[0].id if caller is not None and event.subjects else None
     shown: dict[str, Any] = {
         "number": entry.number,
         "at": event.at,
@@ -55,11 +59,12 @@ def to_json(entry: Entry, event: AuditEvent, *, studies: bool) -> dict[str, Any]
         "words": words(event),
         "why": event.why,
         "requestor": requestor.id if requestor is not None else None,
-        "source": source.id if source is not None else None,
-        "destination": destination.id if destination is not None else None,
+        "source": source.id if source is not None else caller.id if caller is not None else None,
+        "destination": destination.id if destination is not None else called,
         "participants": [_shown(p) for p in event.participants],
         "objects": _objects(event),
         "association": detail(event, ASSOCIATION) or None,
+        "request": detail(event, REQUEST) or None,
         "studies": [],
         "hash": entry.hash.hex(),
     }
@@ -84,6 +89,15 @@ _OUTCOMES = {
     Outcome.SERIOUS_FAILURE: "serious failure",
     Outcome.MAJOR_FAILURE: "major failure",
 }
+
+
+def _cause(event: AuditEvent) -> Participant | None:
+    """What has caused an alert, and is no person: who called, or joined.
+
+    The first participant of an alert reports it, the others caused it (PS3.15 §A.5.3.11).
+    """
+    caused = event.participants[1:] if event.kind is Kind.ALERT else ()
+    return next((p for p in caused if not p.person), None)
 
 
 def _shown(participant: Participant) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 from urllib.parse import urlencode
+from xml.etree import ElementTree
 
 import attrs
 from starlette.requests import Request
@@ -14,6 +15,8 @@ from relay.errors import Refused
 from relay.pages.rest import path_of
 from relay.pages.site import Site
 from relay.people.roles import Role
+
+XML_DECLARATION: Final = "<?xml version='1.0' encoding='utf-8'?>\n"
 
 # Entries of one page.
 PAGE: Final = 100
@@ -58,9 +61,17 @@ class AuditPages:
         number = request.query_params.get("number", "")
         if not (number.isascii() and number.isdigit()):
             raise Refused(404, "an entry has a number: choose it from the list")
-        text = await self.site.rest.of(request).get(f"/v1/audit/{number}.xml")
+        rest = self.site.rest.of(request)
+        text = await rest.get(f"/v1/audit/{number}.xml")
+        found = await rest.get("/v1/audit", before=int(number) + 1, limit=1)
         return await self.site.page(
-            request, "audit_message.html", title=f"Audit entry {number}", text=text
+            request,
+            "audit_message.html",
+            title=f"Audit entry {number}",
+            entry=_shown(found["entries"][0]),
+            words=dict(KINDS),
+            studies_at=self.studies_at,
+            text=_indented(text),
         )
 
     async def verify(self, request: Request) -> Response:
@@ -87,7 +98,7 @@ class AuditPages:
             request,
             "audit.html",
             code,
-            entries=entries["entries"],
+            entries=[_shown(entry) for entry in entries["entries"]],
             state=await rest.get("/v1/audit/state"),
             typed=typed,
             kinds=KINDS,
@@ -101,6 +112,51 @@ class AuditPages:
             later=_link("/audit", typed) if query.get("before") else "",
             refused=refused,
         )
+
+
+def _shown(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """An entry with what a page says of who caused it, and of whom it went between.
+
+    `by` and the ends `a` and `b` are as people know them; `by_address` is where the first one was,
+    `by_note` what else is known of it, `hospitals` are those of the ends.
+    """
+    parties = {party["id"]: party for party in reversed(entry["participants"])}
+    named = {id: _called(party) for id, party in parties.items()}
+    by, a, b = (entry[name] or "" for name in ("requestor", "source", "destination"))
+    party = parties.get(by, _NOBODY)
+    note = by if named.get(by, by) != by else party["name"] if party["person"] else ""
+    return {
+        **entry,
+        "by": named.get(by, by),
+        "by_note": note,
+        "by_address": party["address"],
+        "a": named.get(a, a),
+        "b": named.get(b, b),
+        "hospitals": [name for end in (a, b) if (name := _hospital(parties.get(end, _NOBODY)))],
+    }
+
+
+_NOBODY: Final = {"id": "", "name": "", "address": "", "person": False}
+# An AE title has no more (PS3.5 §6.2); what is longer, and has a name, is a fingerprint.
+_AE_TITLE: Final = 16
+
+
+def _hospital(party: Mapping[str, Any]) -> str:
+    """The hospital of a device, where that is another one."""
+    return "" if party["person"] or _called(party) == party["name"] else str(party["name"])
+
+
+def _called(party: Mapping[str, Any]) -> str:
+    """By what people know it: a hospital by its name, where only its fingerprint took part."""
+    is_fingerprint = not party["person"] and len(party["id"]) > _AE_TITLE
+    return str(party["name"] if is_fingerprint and party["name"] else party["id"])
+
+
+def _indented(document: str) -> str:
+    """A message of our own making, an element a line."""
+    root = ElementTree.fromstring(document)
+    ElementTree.indent(root)
+    return XML_DECLARATION + ElementTree.tostring(root, encoding="unicode")
 
 
 def _seconds(text: str) -> float | None:

@@ -76,7 +76,7 @@ def duration(seconds: float | None) -> str:
     for length, unit in _STEPS:
         if seconds >= length:
             return plural(int(seconds // length), unit)
-    return "0 seconds"
+    return f"{round(seconds, 1):g} seconds"
 
 
 def plain(text: Any) -> str:

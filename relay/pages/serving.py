@@ -70,23 +70,22 @@ async def serve_pages(
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve on these listening sockets until `stopping` is set."""
-    log.info(
-        "pages listen",
-        listening=[opened.getsockname()[:2] for opened in sockets],
-        tls=ssl_context is not None,
-    )
     await serve_asgi(
         app, sockets, stopping=stopping, ssl_context=ssl_context, task_status=task_status
     )
 
 
-def show_first_link(people: People, origin: str) -> None:
-    """Where nobody can sign in yet, say on the console how somebody comes to.
+def show_pages(people: People, origin: str) -> None:
+    """Say on the console where the pages are, if there are any, and how somebody comes to sign in
+    where nobody can yet.
 
     The link is a secret, in the log on purpose: who reads the console of this process may do all
     that it may. It works once, within a day, and only as long as there is nobody.
     """
-    if origin and people.is_empty:
+    if not origin:
+        return
+    log.info("pages listen", url=origin)
+    if people.is_empty:
         log.warning(
             "first sign-in",
             why="nobody can sign in to the pages yet: this link makes the first administrator",

@@ -15,6 +15,7 @@ from relay.people.roles import Role
 from relay.router.dicomweb.overview import Overview
 from relay.router.federation.federation import Federation
 from relay.router.node import Node
+from relay.router.peer_routes import PeerRoutes
 from relay.router.queue.api import queue_operations
 from relay.router.queue.state import Queue
 from relay.router.routes import Enrol, Routes
@@ -24,6 +25,7 @@ from relay.router.schemas import (
     APPLY,
     ASK,
     ASK_ENTRY,
+    ASKED,
     ASSOCIATION,
     CONFIGURED,
     DESTINATION,
@@ -66,7 +68,7 @@ def control_operations(
     `more` are those of what else this Router serves. Without a `federation`, or DICOMweb (`web`),
     it is turned off.
     """
-    do = Routes(node, enrol, queue, federation, web)
+    do, peers = Routes(node, enrol, queue, federation, web), PeerRoutes(node)
     rows = [
         Operation("GET", "/v1/status", do.status, "Who this Router is, how it fares.", OBJECT),
         Operation(
@@ -172,12 +174,12 @@ def control_operations(
             refusals=(400,),
         ),
         Operation(
-            "GET", "/v1/peers", do.peers, "All other hospitals.", listed(PEER), refusals=(409,)
+            "GET", "/v1/peers", peers.peers, "All other hospitals.", listed(PEER), refusals=(409,)
         ),
         Operation(
             "POST",
             "/v1/peers",
-            do.verify_peer,
+            peers.verify_peer,
             "A person has compared this contact.",
             record(name=TEXT, fingerprint=TEXT),
             body=record(contact=TEXT),
@@ -185,17 +187,25 @@ def control_operations(
         ),
         Operation(
             "POST",
+            "/v1/peers/{fingerprint}/verify",
+            peers.confirm_peer,
+            "A person has compared this fingerprint, by telephone or on paper.",
+            record(name=TEXT, fingerprint=TEXT),
+            refusals=(400, 404, 409),
+        ),
+        Operation(
+            "POST",
             "/v1/peers/{fingerprint}/accept",
-            do.accept_peer,
+            peers.accept_peer,
             "AE titles that were another hospital's are this peer's now.",
             record(name=TEXT, fingerprint=TEXT, ae_titles=listed(TEXT)),
             refusals=(400, 404, 409),
         ),
-        Operation("GET", "/v1/grants", do.grants, "What this hospital grants.", listed(GRANT)),
+        Operation("GET", "/v1/grants", peers.grants, "What this hospital grants.", listed(GRANT)),
         Operation(
             "POST",
             "/v1/grants",
-            do.add_grant,
+            peers.add_grant,
             "Let a peer use services of a device, in place of a grant for the same callers.",
             GRANT_ADDED,
             status=201,
@@ -205,16 +215,16 @@ def control_operations(
         Operation(
             "DELETE",
             "/v1/grants/{number:whole}",
-            do.remove_grant,
+            peers.remove_grant,
             "Take a grant back; what rests on it ends.",
             OBJECT,
             refusals=(404,),
         ),
-        Operation("GET", "/v1/asks", do.asks, "What others have asked for.", listed(ASK)),
+        Operation("GET", "/v1/asks", peers.asks, "What others have asked for.", listed(ASK)),
         Operation(
             "POST",
             "/v1/asks",
-            do.ask,
+            peers.ask,
             "Ask the hospital that publishes a device for a grant; travels sealed.",
             OBJECT,
             status=202,
@@ -224,7 +234,7 @@ def control_operations(
         Operation(
             "DELETE",
             "/v1/asks/{number:whole}",
-            do.remove_ask,
+            peers.remove_ask,
             "No; the asker is not told.",
             OBJECT,
             refusals=(404,),
@@ -232,11 +242,26 @@ def control_operations(
         Operation(
             "POST",
             "/v1/asks/{number:whole}/accept",
-            do.accept_ask,
+            peers.accept_ask,
             "Grant what was asked for.",
             GRANT,
             status=201,
             refusals=(404, 409),
+        ),
+        Operation(
+            "GET",
+            "/v1/asked",
+            peers.asked,
+            "What this hospital has asked of others and is not granted yet, the last first.",
+            listed(ASKED),
+        ),
+        Operation(
+            "DELETE",
+            "/v1/asked/{ae_title:path}",
+            peers.remove_asked,
+            "Wait for it no more; the other hospital is not told.",
+            OBJECT,
+            refusals=(404,),
         ),
         Operation(
             "POST",

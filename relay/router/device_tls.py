@@ -18,7 +18,7 @@ import attrs
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
-from relay import association, tls, tls_words
+from relay import association
 from relay.association import TCPAssociation
 from relay.errors import RelayError
 from relay.patience import Timeouts
@@ -157,16 +157,6 @@ def load(
         _trust(serving, device_ca_file)
         serving.verify_mode = _VERIFY[DeviceCertificates(device_certificates)]
     return DeviceTLS(calling, serving)
-
-
-def explanation(device: Device, error: RelayError) -> str:
-    """What `error` of a call to `device` means, if TLS is the matter or may be; empty if not."""
-    words = str(error)
-    if tls.explains(words):
-        return words
-    if not device.tls and any(end in words for end in (tls_words.LOST, tls_words.CLOSED)):
-        return f"{words}: does it take TLS only? Then `relay device add … --tls`"
-    return ""
 
 
 def _trust(context: ssl.SSLContext, authorities: Path) -> None:

@@ -175,6 +175,8 @@ class NetworkSide:
     ) -> None:
         try:
             await network.directory.take(message)
+            if isinstance(message, messages.Granted):
+                await self._node.asked.settle(network.directory.granted)
         except RelayError as error:
             log.error("directory not kept", why=str(error))
         self._node.live.recheck()

@@ -74,17 +74,16 @@ class PeerTable:
         return peer is not None and (peer.verified or self._trust is Trust.FIRST_USE)
 
     def by_fingerprint(self, words: str) -> Peer:
-        """The peer whose fingerprint this is, or begins with; hyphens and case do not matter.
+        """The peer whose fingerprint this is, or begins with; hyphens, blanks and case do not
+        matter.
 
         Raises Refused (404) if there is none, (409) if there are several, (400) if it is too short.
         """
-        wanted = words.replace("-", "").strip().lower()
+        wanted = _letters(words)
         if len(wanted) < SHORTEST_FINGERPRINT:
             raise Refused(400, f"give at least {SHORTEST_FINGERPRINT} letters of the fingerprint")
         found = [
-            peer
-            for peer in self._peers.values()
-            if peer.fingerprint.replace("-", "").startswith(wanted)
+            peer for peer in self._peers.values() if _letters(peer.fingerprint).startswith(wanted)
         ]
         if not found:
             raise Refused(404, "no peer has that fingerprint; `relay peer list` shows them all")
@@ -140,6 +139,17 @@ class PeerTable:
             known = Peer(contact.public, contact.name)
         return await self._put(attrs.evolve(known, name=contact.name, verified=True))
 
+    async def compared(self, words: str) -> Peer:
+        """A person has compared the whole fingerprint of a peer that is known, by telephone.
+
+        Raises Refused as `by_fingerprint` does, and (400) for a part of one: of two identities
+        that begin alike a Bridge could show the other.
+        """
+        peer = self.by_fingerprint(words)
+        if len(_letters(words)) < len(_letters(peer.fingerprint)):
+            raise Refused(400, "compare the whole fingerprint, all eight groups of four letters")
+        return await self._put(attrs.evolve(peer, verified=True))
+
     def _check_room(self) -> None:
         if len(self._peers) >= MAXIMUM_PEERS:
             raise Refused(409, f"this Router already knows {MAXIMUM_PEERS} peers")
@@ -157,6 +167,11 @@ class PeerTable:
         )
         self._peers[peer.identity] = peer
         return peer
+
+
+def _letters(words: str) -> str:
+    """A fingerprint as people write it, without what stands between its letters."""
+    return "".join(words.replace("-", " ").split()).lower()
 
 
 def _read(connection: apsw.Connection, network: bytes) -> list[Peer]:

@@ -5,7 +5,6 @@ to use, one transfer syntax to a context, so that each answer says yes or no to 
 contexts to an association, released at once. Nothing is stored.
 """
 
-from collections.abc import Awaitable
 from contextlib import suppress
 from typing import Any
 
@@ -13,21 +12,20 @@ import attrs
 import structlog
 import trio
 
+from relay.association import TCPAssociation
 from relay.dicom import negotiation, uids
 from relay.dicom.dimse import Status
 from relay.dicom.negotiation import TypedItem, accepted_contexts, batches
 from relay.dicom.pdu import AAssociateAC, AAssociateRQ, PresentationContext
-from relay.dicom.rejection import (
-    CALLED_AE_TITLE_NOT_RECOGNIZED,
-    CALLING_AE_TITLE_NOT_RECOGNIZED,
-)
 from relay.errors import (
     AssociationAborted,
     AssociationRejected,
     RemoteProtocolError,
 )
 from relay.patience import NO_ANSWER, Timeouts
-from relay.router.device_tls import DeviceTLS, explanation
+from relay.router import device_words
+from relay.router.device_tls import DeviceTLS
+from relay.router.device_words import SILENT, Own
 from relay.router.devices import Device
 from relay.router.storage import STORAGE_SOP_CLASSES
 from relay.scu import echo, negotiate, release
@@ -39,14 +37,6 @@ TEST_DEADLINE = 50.0
 
 # A device in the same building answers within this, or is not there.
 TIMEOUTS = Timeouts(connect=10, association_answer=15, release=10, artim=5, write=15)
-
-SILENT = "it took the connection and did not answer: is it busy, or waiting for its name server?"
-
-# What a person mends in the device's configuration, and not by waiting.
-_NOT_RECOGNIZED = {
-    (rejection.source, rejection.reason)
-    for rejection in (CALLED_AE_TITLE_NOT_RECOGNIZED, CALLING_AE_TITLE_NOT_RECOGNIZED)
-}
 
 
 @attrs.frozen(slots=True)
@@ -74,18 +64,17 @@ class Report:
         }
 
 
-async def test(device: Device, calling: str, device_tls: DeviceTLS) -> Report:
-    """C-ECHO `device` as `calling`, then probe what it takes. Never raises for the device."""
+async def test(device: Device, own: Own, device_tls: DeviceTLS) -> Report:
+    """C-ECHO `device` as this Router, then probe what it takes. Never raises for the device."""
     report = Report()
     where = f"{device.ae_title} at {device.host}:{device.port}"
     with trio.move_on_after(TEST_DEADLINE) as limit:
-        if await _try(
-            report, device, f"{where} answers C-ECHO", _echo(device, calling, device_tls)
-        ):
-            for contexts in batches(storage_pairs()):
-                probe = _probe(device, calling, device_tls, contexts, report)
-                if not await _try(report, device, f"{where} says what it takes", probe, quiet=True):
-                    break
+        advice = await _echoed(device, own, device_tls)
+        report.findings.append(Finding(f"{where} answers C-ECHO", not advice, advice))
+        if not advice:
+            advice = await _probed(device, own, device_tls, report)
+            if advice:
+                report.findings.append(Finding(f"{where} says what it takes", False, advice))
     if limit.cancelled_caught:
         report.findings.append(
             Finding(
@@ -105,31 +94,34 @@ async def test(device: Device, calling: str, device_tls: DeviceTLS) -> Report:
     return report
 
 
-async def _try(
-    report: Report, device: Device, what: str, step: Awaitable[str], *, quiet: bool = False
-) -> bool:
-    """Whether `step` went well; its words, if any, or its error become a finding."""
+async def _echoed(device: Device, own: Own, device_tls: DeviceTLS) -> str:
+    """What is wrong with its C-ECHO, and what to do; empty if nothing is."""
     try:
-        advice = await step
-    except AssociationRejected as error:
-        advice = str(error)
-        if (error.source, error.reason) in _NOT_RECOGNIZED:
-            advice += ": check its AE title, and this Router's, in the device's configuration"
-        else:
-            advice += ": the device limits its associations; try again, or raise its limit"
+        connection = await device_tls.connect(device, TIMEOUTS)
     except AssociationAborted as error:
-        advice = explanation(device, error) or f"{error}: {_not_there(error)}"
-    except RemoteProtocolError as error:
-        advice = f"the device does not speak DICOM rightly: {error}"
-    if advice or not quiet:
-        report.findings.append(Finding(what, not advice, advice))
-    return not advice
+        return device_words.no_connection(device, error)
+    try:
+        return await _echo(device, own.ae_title, connection)
+    except AssociationRejected as error:
+        return device_words.rejected(device, own, error)
+    except (AssociationAborted, RemoteProtocolError) as error:
+        return await device_words.no_association(device, own, error)
+    finally:
+        await connection.aclose()
 
 
-def _not_there(error: AssociationAborted) -> str:
-    if NO_ANSWER in str(error):
-        return SILENT
-    return "check host, port, and any firewall between this machine and the device"
+async def _probed(device: Device, own: Own, device_tls: DeviceTLS, report: Report) -> str:
+    """What has kept it from saying what it takes; empty if nothing has. It has answered before."""
+    try:
+        for contexts in batches(storage_pairs()):
+            await _probe(device, own.ae_title, device_tls, contexts, report)
+    except AssociationRejected as error:
+        return device_words.rejected(device, own, error)
+    except (AssociationAborted, RemoteProtocolError) as error:
+        if NO_ANSWER in str(error):
+            return f"{error}: {SILENT}"
+        return f"{error}: it has answered the C-ECHO, and not this: its own log may say why"
+    return ""
 
 
 def _summary(report: Report) -> Finding:
@@ -144,23 +136,19 @@ def _summary(report: Report) -> Finding:
     )
 
 
-async def _echo(device: Device, calling: str, device_tls: DeviceTLS) -> str:
+async def _echo(device: Device, calling: str, connection: TCPAssociation) -> str:
     """What is wrong with its C-ECHO; empty if nothing is."""
     contexts = negotiation.propose(
         [(uids.VERIFICATION, (uids.IMPLICIT_VR_LITTLE_ENDIAN, uids.EXPLICIT_VR_LITTLE_ENDIAN))]
     )
-    connection = await device_tls.connect(device, TIMEOUTS)
-    try:
-        request = negotiation.request(device.ae_title, calling, contexts)
-        answer = await negotiate(connection, request)
-        accepted = accepted_contexts(request, answer)
-        if not accepted:
-            return "it does not accept Verification: it may still take what it is for"
-        status = await echo(connection, accepted[contexts[0].id])
-        await release(connection)
-        return "" if status == Status.SUCCESS else f"it answered with status {status:04X}H"
-    finally:
-        await connection.aclose()
+    request = negotiation.request(device.ae_title, calling, contexts)
+    answer = await negotiate(connection, request)
+    accepted = accepted_contexts(request, answer)
+    if not accepted:
+        return "it does not accept Verification: it may still take what it is for"
+    status = await echo(connection, accepted[contexts[0].id])
+    await release(connection)
+    return "" if status == Status.SUCCESS else f"it answered with status {status:04X}H"
 
 
 async def _probe(
@@ -169,12 +157,11 @@ async def _probe(
     device_tls: DeviceTLS,
     contexts: tuple[PresentationContext, ...],
     report: Report,
-) -> str:
+) -> None:
     request, answer = await ask(device, calling, device_tls, contexts)
     report.proposed += len(contexts)
     for context in accepted_contexts(request, answer).values():
         report.accepted.setdefault(context.abstract_syntax, []).append(context.transfer_syntax)
-    return ""
 
 
 async def ask(

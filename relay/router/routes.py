@@ -12,28 +12,28 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 import relay
+from relay.audit.changes import tell
 from relay.errors import IdentityError, Refused
 from relay.identity import fingerprint
-from relay.invitation import Contact, Invitation
+from relay.invitation import Invitation
 from relay.router import probe, services
 from relay.router.aliases import Alias
-from relay.router.apply import apply, as_published, parse_grant, put_grant
-from relay.router.asks import Ask
+from relay.router.apply import apply
 from relay.router.causes import cause_of
+from relay.router.device_words import Own
 from relay.router.devices import Device
 from relay.router.dicomweb.overview import Overview
 from relay.router.entries import Entry, ae_title
 from relay.router.far_echo import echo_far
 from relay.router.federation.federation import Federation
 from relay.router.federation.overview import overview
-from relay.router.grants import Grant, parse_calling
 from relay.router.node import Node, unix_time
 from relay.router.pairs import in_words
+from relay.router.peer_routes import grant_json, name_of
 from relay.router.queue import destinations, snapshot
 from relay.router.queue.destinations import Destination
 from relay.router.queue.state import Queue
 from relay.router.seeking import look
-from relay.tunnel.ask import MAXIMUM_NOTE
 from relay.web.answers import read_json
 
 # A file for `relay apply` may describe every device of a large hospital.
@@ -96,8 +96,10 @@ class Routes:
             invitation = Invitation.parse(text)
         except IdentityError as error:
             raise Refused(400, str(error)) from None
+        tell(request, bridge=invitation.url)
         new = await self.enrol(invitation)
         membership = self.node.joined().membership
+        tell(request, hospital=membership.name)
         return JSONResponse(
             {
                 "bridge": membership.url,
@@ -115,19 +117,21 @@ class Routes:
     async def put_device(self, request: Request) -> Response:
         # What a device declares may be as long as a file that describes many.
         device = Device.from_json(await read_json(request, MAXIMUM_APPLY))
+        tell(request, replaced=self.node.devices.get(device.ae_title) is not None)
         await destinations.put_device(self.queue, device)
         return JSONResponse(self._device(device))
 
     async def remove_device(self, request: Request) -> Response:
         gone = await destinations.remove_device(self.queue, request.path_params["ae_title"])
-        return JSONResponse({"grants_removed": [self._grant(grant) for grant in gone]})
+        return JSONResponse({"grants_removed": [grant_json(self.node, grant) for grant in gone]})
 
     async def test_device(self, request: Request) -> Response:
         title = request.path_params["ae_title"]
         device = self.node.devices.get(title)
         if device is None:
             raise Refused(404, f"no device {title!r}; `relay device list` shows them all")
-        report = await probe.test(device, self.node.ae_title, self.node.device_tls)
+        own = Own(self.node.ae_title, sorted({port for _, port in self.node.listening}))
+        report = await probe.test(device, own, self.node.device_tls)
         return JSONResponse(report.to_json())
 
     # --- aliases ------------------------------------------------------------------------------
@@ -151,6 +155,7 @@ class Routes:
 
     async def put_destination(self, request: Request) -> Response:
         wanted = Destination.from_json(await read_json(request))
+        tell(request, mode=wanted.mode.value)
         row, _ = await destinations.put(self.queue, wanted)
         return JSONResponse(self._destination(row))
 
@@ -169,71 +174,6 @@ class Routes:
         title = ae_title(request.path_params["ae_title"])
         echoed = await echo_far(self.node, title)
         return JSONResponse(echoed.to_json())
-
-    async def peers(self, request: Request) -> Response:
-        network = self.node.joined()
-        await look(network)
-        return JSONResponse(list(network.directory.peers_json()))
-
-    async def verify_peer(self, request: Request) -> Response:
-        text = Entry(await read_json(request)).text("contact")
-        try:
-            contact = Contact.parse(text)
-        except IdentityError as error:
-            raise Refused(400, str(error)) from None
-        peer = await self.node.verify_peer(contact)
-        return JSONResponse({"name": peer.name, "fingerprint": peer.fingerprint})
-
-    async def accept_peer(self, request: Request) -> Response:
-        peer, titles = await self.node.accept_peer(request.path_params["fingerprint"])
-        return JSONResponse(
-            {"name": peer.name, "fingerprint": peer.fingerprint, "ae_titles": titles}
-        )
-
-    # --- grants -------------------------------------------------------------------------------
-
-    async def grants(self, request: Request) -> Response:
-        return JSONResponse([self._grant(grant) for grant in self.node.grants])
-
-    async def add_grant(self, request: Request) -> Response:
-        wanted = as_published(self.node, parse_grant(self.node, await read_json(request)))
-        grant, replaced = await put_grant(self.node, wanted)
-        answer = self._grant(grant) | {"replaced": [known.id for known in replaced]}
-        return JSONResponse(answer, 201)
-
-    async def remove_grant(self, request: Request) -> Response:
-        await self.node.remove_grant(request.path_params["number"])
-        return JSONResponse({})
-
-    async def asks(self, request: Request) -> Response:
-        return JSONResponse(
-            [ask.to_json() | {"name": self._name(ask.asker)} for ask in await self.node.asks.all()]
-        )
-
-    async def ask(self, request: Request) -> Response:
-        asked = Entry(await read_json(request), "ask")
-        note = asked.fields.get("note", "")
-        if not isinstance(note, str) or len(note) > MAXIMUM_NOTE:
-            raise Refused(400, f"ask: note is a text of at most {MAXIMUM_NOTE} characters")
-        title = asked.text("ae_title").strip()
-        await self.node.ask(
-            Ask(
-                self.node.identity.public,
-                self.node.aliases.published_of(title) or title,
-                services.parse(asked.texts("services")),
-                parse_calling(asked.texts("calling")),
-                note,
-            )
-        )
-        return JSONResponse({}, 202)
-
-    async def accept_ask(self, request: Request) -> Response:
-        grant = await self.node.accept_ask(request.path_params["number"])
-        return JSONResponse(self._grant(grant), 201)
-
-    async def remove_ask(self, request: Request) -> Response:
-        await self.node.asks.remove(request.path_params["number"])
-        return JSONResponse({})
 
     # --- all at once --------------------------------------------------------------------------
 
@@ -278,15 +218,6 @@ class Routes:
     def _device(self, device: Device) -> dict[str, Any]:
         return device.to_json() | {"refusal": self.node.title_refusal(device)}
 
-    def _grant(self, grant: Grant) -> dict[str, Any]:
-        device = self.node.devices.published_as(grant.ae_title)
-        gone = grant.services - (device.services if device is not None else frozenset())
-        return grant.to_json() | {
-            "name": self._name(grant.grantee),
-            "device": device.ae_title if device is not None else None,
-            "unpublished": list(services.ordered(gone)),
-        }
-
     def _alias(self, alias: Alias) -> dict[str, Any]:
         return alias.to_json() | self._owner(alias.published)
 
@@ -323,10 +254,5 @@ class Routes:
         owner = network.directory.owner(published) if network is not None else None
         return {
             "peer": fingerprint(owner) if owner is not None else None,
-            "name": self._name(owner) if owner is not None else "",
+            "name": name_of(self.node, owner) if owner is not None else "",
         }
-
-    def _name(self, identity: bytes) -> str:
-        network = self.node.network
-        peer = network.peers.get(identity) if network is not None else None
-        return peer.name if peer is not None else ""

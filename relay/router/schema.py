@@ -166,6 +166,15 @@ MIGRATIONS = (
     ) STRICT, WITHOUT ROWID;
     """,
     PEOPLE,
+    """
+    -- What this hospital has asked of others, by the AE title as it is published.
+    CREATE TABLE asked (
+        ae_title TEXT PRIMARY KEY,
+        owner BLOB NOT NULL,
+        services TEXT NOT NULL,
+        at INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    """,
 )
 
 

@@ -141,6 +141,10 @@ GRANT = record(
 GRANT_ADDED = record(**GRANT["properties"], replaced=listed(COUNT))
 GRANT_ENTRY = options(peer=TEXT, **_USE, user_identity=FLAG)
 ASK = record(id=COUNT, peer=TEXT, name=TEXT, **_USE, note=TEXT, received=COUNT)
+# What this hospital has asked of others; `waiting`: what of it is not granted.
+ASKED = record(
+    peer=TEXT, name=TEXT, ae_title=TEXT, services=listed(TEXT), waiting=listed(TEXT), asked=COUNT
+)
 ASK_ENTRY = options(**_USE, note=TEXT)
 APPLY = options(
     devices=listed(DEVICE_ENTRY),

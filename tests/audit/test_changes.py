@@ -10,10 +10,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from relay.audit.changes import audited
+from relay.audit.changes import audited, tell
 from relay.audit.codes import EventType, IDType, Kind, Outcome
+from relay.audit.entries import Entry
 from relay.audit.events import AuditEvent, Query
-from relay.audit.telling import words
+from relay.audit.happenings import REQUEST
+from relay.audit.telling import detail, to_json, words
 from relay.errors import Refused
 from relay.people.roles import Role
 from relay.people.who import Who
@@ -24,6 +26,7 @@ from tests.audit.samples import HOSTILE, RELAY
 
 async def change(request: Request) -> Response:
     body = await read_json(request)
+    tell(request, replaced=body.get("ae_title") == "KNOWN")
     if body.get("ae_title") == "TAKEN":
         raise Refused(409, "TAKEN is another's")
     if body.get("ae_title") == "BROKEN":
@@ -82,7 +85,25 @@ async def test_a_change_tells_who_and_what() -> None:
     assert reporter == RELAY
     assert (person.id, person.address, person.person) == ("anna", "10.0.0.7", True)
     assert (event.subjects[0].type, event.subjects[0].id) == (IDType.URI, "/v1/devices")
-    assert words(event) == ("POST /v1/devices: Change it. ae_title=CT_1 host=10.0.0.5 port=104")
+    assert words(event) == "Added the device CT_1 at 10.0.0.5 port 104"
+    request = "POST /v1/devices ae_title=CT_1 host=10.0.0.5 port=104"
+    assert detail(event, REQUEST) == request
+    assert to_json(Entry(1, b"", b""), event, studies=False)["request"] == request
+
+
+async def test_what_an_operation_tells_of_itself_is_in_its_words() -> None:
+    _, (event,) = await asked("POST", "/v1/devices", {"ae_title": "KNOWN"})
+    assert words(event) == "Changed the device KNOWN"
+
+
+async def test_what_has_no_words_is_told_by_its_summary() -> None:
+    told: list[AuditEvent] = []
+    (row,) = audited([Operation("POST", "/v1/new", look, "Do it.")], told.append, lambda: RELAY)
+    async with httpx.AsyncClient(
+        transport=httpx.ASGITransport(rest_app([row])), base_url="http://relay"
+    ) as client:
+        await client.post("/v1/new")
+    assert [words(event) for event in told] == ["Do it."]
 
 
 async def test_looking_is_no_change() -> None:
@@ -94,6 +115,7 @@ async def test_what_is_refused_says_why() -> None:
     response, (event,) = await asked("POST", "/v1/devices", {"ae_title": "TAKEN"})
     assert response.status_code == 409
     assert (event.outcome, event.why) == (Outcome.MINOR_FAILURE, "TAKEN is another's")
+    assert words(event) == "Tried to add the device TAKEN"
     _, (event,) = await asked("POST", "/v1/devices", {"status": 503})
     assert (event.outcome, event.why) == (Outcome.MINOR_FAILURE, "answered 503")
 
@@ -115,14 +137,16 @@ async def test_the_type_is_that_of_the_area(path: str, type_: EventType) -> None
 async def test_the_console_is_told_as_such() -> None:
     _, (event,) = await asked("DELETE", "/v1/devices/CT/1", name=None)
     assert event.participants[1].id == "console"
-    assert words(event) == "DELETE /v1/devices/CT/1: Forget a device."
+    assert words(event) == "Removed the device CT/1"
+    assert detail(event, REQUEST) == "DELETE /v1/devices/CT/1"
 
 
 async def test_of_the_queue_no_name_is_told() -> None:
     body = {"name": "DOE^JANE", "called": "PACS", "all": True, "reason": "DOE^JANE"}
     _, (event,) = await asked("POST", "/v1/queue/retry", body)
     assert "DOE" not in event.encode().decode()
-    assert words(event).endswith("called=PACS all=True")
+    assert words(event) == "Retried objects in the queue for PACS"
+    assert detail(event, REQUEST).endswith("called=PACS all=True")
 
 
 @pytest.mark.parametrize("body", [[1], "x", {"ae_title": HOSTILE, "services": ["a"] * 9999}])

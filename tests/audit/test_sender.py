@@ -163,6 +163,13 @@ async def test_a_collector_that_takes_nothing_holds_nobody_up_and_is_warned_of(
         nowhere = Collector("127.0.0.1", _ports.free(), client_tls(authority.file))
         async with sending(audit, nowhere) as sender:
             await recorded(audit, *kinds())
+            assert sender.lagging() is None
             await until(lambda: sender.statistics().lag >= 1)
             await until(lambda: sender.statistics().lag >= 2)
+            lagging = sender.lagging()
+            assert lagging is not None
+            assert lagging.entries == len(kinds())
+            assert lagging.lag >= 2
+            assert str(nowhere) in lagging.words
+            assert sender.statistics().last_failure in lagging.words
     assert "audit collector is behind" in capsys.readouterr().out

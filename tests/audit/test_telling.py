@@ -6,9 +6,10 @@ import re
 
 import pytest
 
+from relay.audit.codes import EventType
 from relay.audit.entries import Entry
 from relay.audit.events import AuditEvent, Instances, Participant
-from relay.audit.happenings import Transfer, sign_in
+from relay.audit.happenings import Transfer, alert, sign_in
 from relay.audit.telling import COLUMNS, to_csv, to_json, words
 from tests.audit.samples import CT, HOSTILE, STUDY, TRANSFER, kinds
 
@@ -93,3 +94,34 @@ def test_a_cell_that_a_semicolon_begins_is_no_formula_either(name: str) -> None:
     cells = [cell.strip(' "') for cell in re.split(r"[;,]", text)]
     assert name[-2:] in text
     assert not [cell for cell in cells if cell[:1] in {*"=+-@", "\uff1d", "\uff0b"}]
+
+
+def test_a_call_that_is_refused_says_who_called_whom_from_where() -> None:
+    caller = Participant("CT_2", address="10.0.0.9", ae_title=True)
+    event = alert(
+        EventType.NODE_AUTHENTICATION,
+        Participant("RELAY", ae_title=True),
+        "CT_2 may not call PACS",
+        subject="PACS",
+        performers=[caller],
+    )
+    shown = to_json(entry(event), event, studies=False)
+    assert (shown["requestor"], shown["source"], shown["destination"]) == ("CT_2", "CT_2", "PACS")
+    assert shown["participants"][1]["address"] == "10.0.0.9"
+
+
+def test_who_joined_has_caused_it_and_called_nobody() -> None:
+    router = Participant("abcd-efgh", name="North Hospital")
+    bridge = Participant("relay.example.org")
+    type_ = EventType.SECURITY_CONFIGURATION
+    event = alert(type_, bridge, "it has joined", subject=router.id, performers=[router])
+    shown = to_json(entry(event), event, studies=False)
+    assert (shown["requestor"], shown["source"], shown["destination"]) == (router.id, None, None)
+
+
+def test_what_nobody_has_called_is_from_nowhere() -> None:
+    reporter = Participant("relay.example.org")
+    for type in (EventType.NODE_AUTHENTICATION, EventType.SECURITY_CONFIGURATION):
+        event = alert(type, reporter, "something", subject="relay.example.org")
+        shown = to_json(entry(event), event, studies=False)
+        assert (shown["requestor"], shown["source"], shown["destination"]) == (None, None, None)

@@ -144,7 +144,9 @@ async def test_from_nothing_to_images_across_two_hospitals(tmp_path: Path) -> No
             await south.person.do(partial(_publish, port=port))
             await north.person.do(partial(walking.add_device, ae_title="CT_N", port=104))
             await north.person.do(_ask)
+            await south.person.do(partial(_verify, fingerprint=await _fingerprint(north)))
             await south.person.do(_grant)
+            await north.person.do(_see_granted)
             await north.person.do(_echo)
             await north.person.do(_queue)
             images.make_series(_made(tmp_path / "first"), IMAGES, seed=1)
@@ -180,10 +182,47 @@ def _ask(page: Page) -> None:
     walking.section(page, "Network")
     expect(walking.row(page, "PACS_S").first).to_contain_text("nothing yet")
     page.get_by_role("link", name="Ask for PACS_S").click()
-    walking.tick(page, "Echo", "Store")
+    for service in ("Echo", "Store"):  # what it publishes
+        expect(page.get_by_label(service, exact=True)).to_be_checked()
+    expect(page.get_by_label("Query", exact=True)).to_have_count(0)
     walking.fill(page, Note="Our CT sends its studies to you")
     walking.press(page, "Ask")
-    expect(page.get_by_role("status").first).to_be_visible()
+    expect(page.get_by_role("region", name="Asked by you")).to_contain_text("waiting for them")
+
+
+async def _fingerprint(place: Place) -> str:
+    """What the person there reads out by telephone."""
+
+    def read(page: Page) -> str:
+        walking.section(page, "Settings")
+        card = page.get_by_role("region", name="Fingerprint", exact=True)
+        return card.locator("code").first.inner_text()
+
+    return await place.person.do(read)
+
+
+def _verify(page: Page, fingerprint: str) -> None:
+    walking.section(page, "Network")
+    walking.tab(page, "Grants")
+    asked = walking.row(page, "Our CT sends its studies to you")
+    asked.get_by_role("link", name="Not verified: compare the fingerprint of").click()
+    theirs = page.get_by_role("region", name="Theirs, as this Router has it")
+    assert theirs.locator("code").inner_text().split() == fingerprint.split()
+    walking.press(page, "Verify")
+    expect(page.get_by_role("alert")).to_contain_text("tick that you have")
+    walking.tick(page, "I compared these by telephone: all eight groups are the same")
+    walking.press(page, "Verify")
+    expect(page.get_by_role("heading", level=1)).to_have_text("Grants")
+    expect(page.get_by_role("main")).not_to_contain_text("Not verified")
+
+
+def _see_granted(page: Page) -> None:
+    for _ in range(40):  # the grant is on its way by the Bridge
+        walking.section(page, "Network")
+        if "waiting for them" not in page.get_by_role("main").inner_text():
+            break
+        page.wait_for_timeout(250)
+    expect(page.get_by_role("main")).not_to_contain_text("waiting for them")
 
 
 def _grant(page: Page) -> None:

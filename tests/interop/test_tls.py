@@ -373,7 +373,8 @@ async def test_what_device_test_and_doctor_say(tmp_path: Path) -> None:
     }.items():
         assert words in said[name], said[name]
         assert words in doctor, doctor
-    assert "does it take TLS only? Then `relay device add … --tls`" in said["TLS_ONLY"]
+    for words in (said["TLS_ONLY"], doctor):
+        assert "it speaks TLS there: say so of the device (`relay device add TLS_ONLY" in words
 
 
 async def test_a_plain_device_that_answers_is_named(tmp_path: Path) -> None:
@@ -395,7 +396,7 @@ async def test_a_plain_device_that_answers_is_named(tmp_path: Path) -> None:
         await add(site, "ORTHANC", orthanc.port, "--tls")
         assert "takes" in await probed(site, "ORTHANC")
         await add(site, "ORTHANC", orthanc.port)
-        assert "does it take TLS only?" in await probed(site, "ORTHANC")
+        assert "it speaks TLS there" in await probed(site, "ORTHANC")
 
 
 async def test_the_caller_hears_what_is_wrong_and_the_log_says_it(tmp_path: Path) -> None:

@@ -1,13 +1,15 @@
 """The audit on a page: filtered, paged, checked; and no patient for a viewer."""
 
+import html
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
+from relay.audit import happenings
 from relay.audit.audit import Audit, open_audit
-from relay.audit.codes import IDType, Kind, RoleID
+from relay.audit.codes import EventType, IDType, Kind, Outcome, RoleID
 from relay.audit.document import AuditSource
 from relay.audit.events import AuditEvent, Instances, Participant, Subject
 from relay.audit.operations import audit_operations
@@ -125,6 +127,57 @@ async def test_one_entry_as_a_dicom_audit_message(tmp_path: Path) -> None:
         assert "AuditMessage" in text(page)
         await visitor.get("/audit/message?number=99", 404)
         await visitor.get("/audit/message?number=x", 404)
+
+
+async def test_an_entry_says_in_words_what_was_done_and_by_which_request(tmp_path: Path) -> None:
+    async with audited(tmp_path) as (visitor, audit):
+        person = Participant("anna", address="10.0.0.7", person=True)
+        audit.record(
+            happenings.alert(
+                EventType.NETWORK_CONFIGURATION,
+                Participant("RELAY", ae_title=True),
+                "Added the device CT1",
+                subject="/v1/devices",
+                subject_type=IDType.URI,
+                performers=[person],
+                details=[(happenings.REQUEST, "POST /v1/devices ae_title=CT1")],
+                outcome=Outcome.SUCCESS,
+            )
+        )
+        await audit.flush()
+        listed = text(await visitor.get("/audit"))
+        assert "Added the device CT1 Changes and alerts anna 10.0.0.7 – Success" in listed
+        assert "POST" not in listed
+        page = await visitor.get("/audit/message?number=1")
+        assert "Request POST /v1/devices ae_title=CT1" in text(page)
+        assert "By anna from 10.0.0.7" in text(page)
+        lines = html.unescape(page).splitlines()
+        assert "  <EventIdentification" in "\n".join(lines), "an element a line, indented"
+        assert all(line.count("<ActiveParticipant") <= 1 for line in lines)
+
+
+async def test_a_refused_call_shows_who_called_whom_and_what_to_do(tmp_path: Path) -> None:
+    async with audited(tmp_path) as (visitor, audit):
+        caller = Participant("CT_2", address="10.0.0.9", ae_title=True)
+        hospital = Participant("abcd-efgh-ijkl-mnop-qrst-uvwx-yz23-4567", name="South")
+        for words, performer in (("CT_2 may not call PACS", caller), ("a call", hospital)):
+            audit.record(
+                happenings.alert(
+                    EventType.NODE_AUTHENTICATION,
+                    Participant("RELAY", ae_title=True),
+                    words,
+                    subject="PACS",
+                    performers=[performer],
+                    why="ask with `relay grant ask PACS`",
+                )
+            )
+        await audit.flush()
+        page = await visitor.get("/audit")
+        assert "CT_2 10.0.0.9 CT_2 → PACS Failure ask with relay grant ask PACS" in text(page)
+        assert "<code>relay grant ask PACS</code>" in page
+        assert "South South → PACS Failure" in text(page)
+        page = text(await visitor.get("/audit/message?number=1"))
+        assert "From and to CT_2 → PACS" in page
 
 
 async def test_the_chain_is_checked(tmp_path: Path) -> None:

@@ -59,7 +59,10 @@ def test_how_long_ago() -> None:
     assert ">2 hours ago<" in ago(time.time() - 7300)
     assert ">in 1 minute<" in ago(time.time() + 90)
     assert "never" in ago(None)
-    assert (duration(86400), duration(59.9), duration(0.2)) == ("1 day", "59 seconds", "0 seconds")
+    assert (duration(86400), duration(59.9), duration(0.2)) == (
+        *("1 day", "59 seconds", "0.2 seconds"),
+    )
+    assert (duration(0), duration(1e-9)) == ("0 seconds", "0 seconds")
     assert duration(None) == "–"
 
 

@@ -15,7 +15,7 @@ from relay.pages.serving import (
     load_tls,
     origin_of,
     serve_pages,
-    show_first_link,
+    show_pages,
 )
 from relay.pages.settings import PagesSettings
 from relay.people.people import People
@@ -65,19 +65,21 @@ def test_where_a_browser_finds_them(secured: PagesSettings) -> None:
     assert origin_of(secured, [("10.0.0.7", 443)]) == "https://pacs.example.org"
 
 
-async def test_the_first_link_is_shown_where_nobody_can_sign_in(
+async def test_where_they_are_is_shown_and_a_first_link_where_nobody_can_sign_in(
     people: People, logs: list[dict[str, Any]]
 ) -> None:
-    show_first_link(people, "")
+    show_pages(people, "")
     assert logs == []
     await people.add("Ada", Role.ADMINISTRATOR)
-    show_first_link(people, "http://localhost:8080")
+    show_pages(people, "http://localhost:8080")
+    [line] = [line for line in logs if line["event"] == "pages listen"]
+    assert line["url"] == "http://localhost:8080"
     [line] = [line for line in logs if line["event"] == "first sign-in"]
     code = line["link"].removeprefix("http://localhost:8080/first?code=")
     await people.open(code, "Ada", PASSWORD, "", "")
     logs.clear()
-    show_first_link(people, "http://localhost:8080")
-    assert logs == []
+    show_pages(people, "http://localhost:8080")
+    assert [line["event"] for line in logs] == ["pages listen"]
 
 
 async def test_whoever_opens_the_unix_socket_is_the_console() -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from relay.people.roles import Role
 from relay.router.api import control_operations
+from relay.router.peer_routes import PeerRoutes
 from relay.router.routes import Routes
 from tests.router.fakes import hospital
 from tests.router.queue.parts import parts_of
@@ -20,7 +21,8 @@ async def test_every_route_is_an_operation(tmp_path: Path) -> None:
         used = {operation.route.name for operation in operations}
     routes = {
         name
-        for name, _ in inspect.getmembers(Routes, inspect.iscoroutinefunction)
+        for handlers in (Routes, PeerRoutes)
+        for name, _ in inspect.getmembers(handlers, inspect.iscoroutinefunction)
         if not name.startswith("_")
     }
     assert routes <= used

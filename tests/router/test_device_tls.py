@@ -16,7 +16,7 @@ from relay.association import TCPAssociation
 from relay.dicom.pdu import AAbort, AAssociateAC, AReleaseRP, AReleaseRQ
 from relay.errors import AssociationAborted, RelayError
 from relay.patience import Timeouts
-from relay.router.device_tls import DeviceTLS, Profile, explanation, load
+from relay.router.device_tls import DeviceTLS, Profile, load
 from relay.router.devices import Device
 from tests.association_pairs import REQUEST, serving
 from tests.certificates import Authority, Identity
@@ -207,25 +207,6 @@ def test_without_an_authority_no_certificate_is_asked_for(authority: Authority) 
     assert tls.serving is not None
     assert tls.serving.verify_mode is ssl.CERT_NONE
     assert tls.calling.verify_mode is ssl.CERT_REQUIRED
-
-
-# --- words ------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("tls", "words", "said"),
-    [
-        (True, "TLS: no version in common", "TLS: no version in common"),
-        (False, "association ended: connection lost", "does it take TLS only? Then `relay device"),
-        (False, "connection closed by the peer", "does it take TLS only? Then `relay device"),
-        (True, "connection lost", ""),
-        (False, "127.0.0.1:104: Connection refused", ""),
-    ],
-)
-def test_explanation_where_tls_is_the_matter(tls: bool, words: str, said: str) -> None:
-    explained = explanation(Device("PACS", "pacs", tls=tls), RelayError(words))
-    assert said in explained
-    assert bool(explained) == bool(said)
 
 
 async def test_a_certificate_that_vouches_for_itself(tmp_path: Path) -> None:

@@ -91,3 +91,18 @@ async def test_lookup_by_fingerprint(tmp_path: Path) -> None:
             with pytest.raises(Refused) as caught:
                 peers.by_fingerprint(words)
             assert caught.value.status == status
+
+
+async def test_a_whole_fingerprint_that_was_compared_verifies(tmp_path: Path) -> None:
+    async with table(tmp_path) as peers:
+        await peers.meet(NORTH.public, "North")
+        whole = NORTH.fingerprint
+        with pytest.raises(Refused, match="all eight groups"):
+            await peers.compared(whole[:-5])
+        with pytest.raises(Refused, match="no peer has that fingerprint"):
+            await peers.compared(SOUTH.fingerprint)
+        assert not any(peer.verified for peer in peers)
+        heard = whole.upper().replace("-", " ")
+        assert (await peers.compared(heard)).verified
+    async with table(tmp_path) as peers:
+        assert [peer.verified for peer in peers] == [True]

@@ -14,10 +14,13 @@ from relay.dicom.negotiation import answer
 from relay.dicom.pdu import AAssociateRJ, AAssociateRQ, AReleaseRP, PresentationContext
 from relay.router import probe
 from relay.router.device_tls import DeviceTLS
+from relay.router.device_words import SILENT, Own
 from relay.router.devices import Device
 from relay.router.storage import STORAGE_SOP_CLASSES
 from relay.scu import respond_to_echo
 from tests.router.fakes import CT, IMPLICIT, JPEG
+
+OWN = Own("RELAY", (104, 2762))
 
 Handler = Callable[[TCPAssociation], object]
 
@@ -53,7 +56,7 @@ async def takes_ct(association: TCPAssociation, request: AAssociateRQ) -> None:
 
 async def test_what_it_takes_is_found() -> None:
     async with device(takes_ct) as pacs:
-        report = await probe.test(pacs, "RELAY", DeviceTLS())
+        report = await probe.test(pacs, OWN, DeviceTLS())
     assert report.accepted == {CT: [IMPLICIT, JPEG]}
     assert [finding.ok for finding in report.findings] == [True, True]
     assert "takes 1 of" in report.findings[1].what
@@ -63,7 +66,10 @@ async def test_what_it_takes_is_found() -> None:
 
 @pytest.mark.parametrize(
     ("rejection", "advice"),
-    [((1, 1, 3), "check its AE title"), ((2, 3, 2), "limits its associations")],
+    [
+        ((1, 1, 3), "AE title RELAY, this machine's address, port 104, 2762"),
+        ((2, 3, 2), "no room for more associations"),
+    ],
 )
 async def test_a_rejection_is_told_with_what_to_do(
     rejection: tuple[int, int, int], advice: str
@@ -72,7 +78,7 @@ async def test_a_rejection_is_told_with_what_to_do(
         await association.send(AAssociateRJ(*rejection))
 
     async with device(rejects) as pacs:
-        report = await probe.test(pacs, "RELAY", DeviceTLS())
+        report = await probe.test(pacs, OWN, DeviceTLS())
     (finding,) = report.findings
     assert not finding.ok
     assert advice in finding.advice
@@ -83,7 +89,7 @@ async def test_an_abort_and_silence_are_told() -> None:
         await association.abort()
 
     async with device(aborts) as pacs:
-        (finding,) = (await probe.test(pacs, "RELAY", DeviceTLS())).findings
+        (finding,) = (await probe.test(pacs, OWN, DeviceTLS())).findings
     assert not finding.ok
 
 
@@ -96,15 +102,15 @@ async def test_who_takes_the_connection_and_is_silent_is_there(
     hasty = attrs.evolve(probe.TIMEOUTS, association_answer=0.1)
     monkeypatch.setattr(probe, "TIMEOUTS", hasty)
     async with device(silent) as pacs:
-        (finding,) = (await probe.test(pacs, "RELAY", DeviceTLS())).findings
-    assert finding.advice.endswith(probe.SILENT)
+        (finding,) = (await probe.test(pacs, OWN, DeviceTLS())).findings
+    assert finding.advice.endswith(SILENT)
     assert "firewall" not in finding.advice
 
 
 async def test_nobody_there() -> None:
-    (finding,) = (await probe.test(Device("PACS", "127.0.0.1", 1), "RELAY", DeviceTLS())).findings
+    (finding,) = (await probe.test(Device("PACS", "127.0.0.1", 1), OWN, DeviceTLS())).findings
     assert not finding.ok
-    assert "firewall" in finding.advice
+    assert "nothing listens on port 1" in finding.advice
 
 
 async def test_a_device_without_verification() -> None:
@@ -114,5 +120,5 @@ async def test_a_device_without_verification() -> None:
         await association.send(AReleaseRP())
 
     async with device(none) as pacs:
-        report = await probe.test(pacs, "RELAY", DeviceTLS())
+        report = await probe.test(pacs, OWN, DeviceTLS())
     assert "does not accept Verification" in report.findings[0].advice

@@ -30,6 +30,7 @@ _ABOUT: Final = {
     "store_full": ("/providers", "warn"),
     "certificate": ("", "bad"),
     "restored": ("", "bad"),
+    "audit_behind": ("", "warn"),
 }
 
 

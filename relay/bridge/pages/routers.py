@@ -44,7 +44,10 @@ class Routers:
 
         async def routers() -> str:
             return site.fragment(
-                "routers_table.html", administrator=administrator, routers=await _all(rest)
+                "routers_table.html",
+                administrator=administrator,
+                invitations=await _open_invitations(rest),
+                routers=await _all(rest),
             )
 
         async def invitations() -> str:

@@ -4,7 +4,7 @@ What a form has typed is shown again as it was typed, so that a form that is ref
 so its values are texts here, and become numbers and flags on their way to the REST.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from relay.pages.forms import Form
@@ -40,6 +40,19 @@ NEW: Mapping[str, Any] = {
     "federation": False,
     "get_via_move": False,
 }
+
+
+# What the form shows folded, in two parts; it is opened where one of them is not the default.
+ARCHIVE = ("federation", "issuer", "character_set", "get_via_move", "move_via", "present_as")
+UNUSUAL = (
+    *("tls", "tls_name", "published_as", "private", "check_address", "user_identity"),
+    *("maximum_associations", *SECONDS, "split"),
+)
+
+
+def is_set(values: Mapping[str, Any], names: Collection[str]) -> bool:
+    """Whether any of these is not as in a form that nobody has typed into."""
+    return any(values[name] != NEW[name] for name in names)
 
 
 def of_device(device: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from relay.pages.rest import Rest, path_of
 from relay.pages.site import Site
 from relay.router.pages import device_form
 from relay.router.pages.explaining import link
+from relay.router.pages.network import verified
 from relay.router.pages.services import SERVICES
 
 
@@ -46,7 +47,7 @@ class DevicePages:
             devices=await rest.get("/v1/devices"),
             granted=granted,
             router=status,
-            ports=sorted({place["port"] for place in status["listening"]}),
+            ports=_ports(status),
         )
 
     async def show(self, request: Request) -> Response:
@@ -77,7 +78,9 @@ class DevicePages:
             device=device,
             report=report,
             grants=[grant for grant in grants if grant["ae_title"] == device["published_as"]],
+            verified=await verified(rest),
             router=status,
+            ports=_ports(status),
             # It was added a moment ago, and is the first.
             first=status["devices"] == 1 and "first" in request.query_params,
         )
@@ -102,7 +105,8 @@ class DevicePages:
             device = await rest.post("/v1/devices", device_form.entry(typed))
         except Refused as error:
             return await self._again(request, typed, error, new=True)
-        return self._put(device, "was added. Test it now", first="1")
+        called = device["services"] or device["federation"]
+        return self._put(device, "was added. Test it now" if called else "was added", first="1")
 
     async def change(self, request: Request) -> Response:
         typed, rest = await form(request), self.site.rest.of(request)
@@ -152,7 +156,14 @@ class DevicePages:
             new=new,
             refused=refused,
             services=SERVICES,
+            archive=device_form.is_set(values, device_form.ARCHIVE),
+            unusual=device_form.is_set(values, device_form.UNUSUAL),
         )
+
+
+def _ports(status: Mapping[str, Any]) -> list[int]:
+    """Where devices here call this Router."""
+    return sorted({place["port"] for place in status["listening"]})
 
 
 async def _device(rest: Rest, title: str) -> Mapping[str, Any]:

@@ -222,6 +222,8 @@ def of_warning(warning: Mapping[str, Any]) -> Remedy:
             return Remedy("", "See the destination", link("/transfers", called=called))
         case "spool_full" | "spool_broken":
             return Remedy("", "See the queue", "/transfers")
+        case "audit_behind":
+            return Remedy("", "See the audit", "/audit")
     return Remedy("", "See the queue", "/transfers")
 
 

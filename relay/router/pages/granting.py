@@ -13,10 +13,12 @@ from relay.pages.forms import Form, form
 from relay.pages.rest import path_of
 from relay.pages.site import Site
 from relay.router.pages import services
-from relay.router.pages.network import TABS, if_joined
-from relay.router.pages.services import SERVICES
+from relay.router.pages.network import TABS, if_joined, verified
 
 GRANTS = "/network/grants"
+
+# Hospitals whose identity nobody has compared that the form names: more stand on Hospitals.
+MAXIMUM_UNVERIFIED = 8
 
 
 @attrs.frozen(slots=True)
@@ -46,6 +48,7 @@ class GrantingPages:
             tabs=TABS,
             grants=await rest.get("/v1/grants"),
             asks=await rest.get("/v1/asks"),
+            verified=await verified(rest),
         )
 
     # --- what we give -----------------------------------------------------------------------------
@@ -99,22 +102,30 @@ class GrantingPages:
     ) -> Response:
         rest = self.site.rest.of(request)
         devices = await rest.get("/v1/devices")
+        peers = await if_joined(rest, "/v1/peers") or []
+        published = [device for device in devices if device["services"]]
+        title = values["ae_title"]
+        named = [row for row in published if title in (row["published_as"], row["ae_title"])]
+        if len(published) == 1 and not title:
+            named = published
         return await self.site.page(
             request,
             "grant_form.html",
             code,
             title="Grant services",
-            peers=await if_joined(rest, "/v1/peers") or [],
-            devices=[device for device in devices if device["services"]],
+            peers=peers,
+            unverified=[peer for peer in peers if not peer["verified"]][:MAXIMUM_UNVERIFIED],
+            devices=published,
+            device=named[0] if named else None,
+            offered=services.in_words(named[0]["services"]) if named else [],
             grant=values,
-            services=SERVICES,
             refused=refused,
         )
 
     # --- what we want -----------------------------------------------------------------------------
 
     async def asking(self, request: Request) -> Response:
-        return await self._ask_form(request, _blank(request.query_params.get("ae_title", "")))
+        return await self._ask_form(request, request.query_params.get("ae_title", ""))
 
     async def ask(self, request: Request) -> Response:
         typed = await form(request)
@@ -129,7 +140,7 @@ class GrantingPages:
                 raise Refused(400, "tick what you want to do with it")
             await self.site.rest.of(request).post("/v1/asks", wanted)
         except Refused as error:
-            return await self._ask_form(request, _typed(typed), str(error), error.status)
+            return await self._ask_form(request, typed.text("ae_title"), typed, error)
         return self.site.see_other(
             "/network",
             said=f"The hospital of {wanted['ae_title']} has your request."
@@ -137,18 +148,24 @@ class GrantingPages:
         )
 
     async def _ask_form(
-        self, request: Request, values: Mapping[str, Any], refused: str = "", code: int = 200
+        self, request: Request, title: str, typed: Form | None = None, error: Refused | None = None
     ) -> Response:
+        """The device first, and then what it publishes: all of it ticked until somebody has."""
         rows = await if_joined(self.site.rest.of(request), "/v1/directory") or []
+        others = [row for row in rows if not row["own"]]
+        named = [row for row in others if title in (row["ae_title"], row["local"])]
+        device = named[0] if named else others[0] if len(others) == 1 and not title else None
+        published = device["services"] if device is not None else []
         return await self.site.page(
             request,
             "ask_form.html",
-            code,
+            error.status if error is not None else 200,
             title="Ask for a grant",
-            titles=[row for row in rows if not row["own"]],
-            ask=values,
-            services=SERVICES,
-            refused=refused,
+            titles=others,
+            device=device,
+            offered=services.in_words(published),
+            ask=_typed(typed) if typed is not None else _blank() | {"services": published},
+            refused=str(error) if error is not None else "",
         )
 
 
@@ -158,12 +175,11 @@ def _titles(typed: Form) -> list[str]:
     return [line.strip() for line in lines if line.strip()]
 
 
-def _blank(title: str) -> dict[str, Any]:
+def _blank(title: str = "") -> dict[str, Any]:
     return {
         "peer": "",
         "ae_title": title,
         "services": [],
-        "private": "",
         "calling": "",
         "user_identity": False,
         "note": "",
@@ -175,7 +191,6 @@ def _typed(typed: Form) -> dict[str, Any]:
         "peer": typed.text("peer"),
         "ae_title": typed.text("ae_title"),
         "services": typed.texts("services"),
-        "private": typed.text("private"),
         "calling": typed.text("calling"),
         "user_identity": typed.flag("user_identity"),
         "note": typed.text("note"),

@@ -21,6 +21,9 @@ TABS = (
     ("Names and queue", "/network/names"),
 )
 
+# From where people come to verify a hospital, and go back to.
+BACK = ("/network/peers", "/network/grants", "/network/grants/new")
+
 
 @attrs.frozen(slots=True)
 class NetworkPages:
@@ -35,6 +38,9 @@ class NetworkPages:
             Route("/network/peers", self.peers, methods=["GET"]),
             Route("/network/peers", self.verify, methods=["POST"]),
             Route("/network/peers/accept", self.accept, methods=["POST"]),
+            Route("/network/peers/compare", self.comparing, methods=["GET"]),
+            Route("/network/peers/compare", self.compare, methods=["POST"]),
+            Route("/network/asked/remove", self.forget, methods=["POST"]),
         ]
 
     async def directory(self, request: Request) -> Response:
@@ -54,6 +60,7 @@ class NetworkPages:
         asked: str = "",
     ) -> Response:
         rows = await if_joined(rest, "/v1/directory")
+        asked_before = await rest.get("/v1/asked")
         here = {device["ae_title"] for device in await rest.get("/v1/devices")}
         return await self.site.page(
             request,
@@ -62,8 +69,18 @@ class NetworkPages:
             enrolled=rows is not None,
             others=[_as_called(row, here) for row in rows or () if not row["own"]],
             own=[row for row in rows or () if row["own"]],
+            waiting=asked_before,
+            asked_at={row["ae_title"]: row["asked"] for row in asked_before},
             echoed=echoed,
             asked=asked,
+        )
+
+    async def forget(self, request: Request) -> Response:
+        """What was asked of another hospital is waited for no more."""
+        title = (await form(request)).text("ae_title")
+        await self.site.rest.of(request).delete(path_of("v1", "asked", title))
+        return self.site.see_other(
+            "/network", said=f"Nothing waits for {title} here any more. Its hospital is not told."
         )
 
     # --- hospitals --------------------------------------------------------------------------------
@@ -93,6 +110,46 @@ class NetworkPages:
             "/network/peers", said=f"{titles} is taken for {accepted['name']}'s now."
         )
 
+    async def comparing(self, request: Request) -> Response:
+        """Both fingerprints, and how two people compare them."""
+        query = request.query_params
+        return await self._compare(request, query.get("fingerprint", ""), query.get("back", ""))
+
+    async def compare(self, request: Request) -> Response:
+        """A person has compared a fingerprint by telephone."""
+        typed = await form(request)
+        fingerprint, back = typed.text("fingerprint"), typed.text("back")
+        try:
+            if not typed.flag("compared"):
+                raise Refused(400, "compare the fingerprints by telephone, and tick that you have")
+            peer = await self.site.rest.of(request).post(
+                path_of("v1", "peers", fingerprint, "verify")
+            )
+        except Refused as error:
+            return await self._compare(request, fingerprint, back, str(error), error.status)
+        return self.site.see_other(_back(back), said=f"{peer['name']} is verified.")
+
+    async def _compare(
+        self, request: Request, fingerprint: str, back: str, refused: str = "", code: int = 200
+    ) -> Response:
+        rest = self.site.rest.of(request)
+        for peer in await if_joined(rest, "/v1/peers") or ():
+            if peer["fingerprint"] == fingerprint:
+                break
+        else:
+            raise Refused(404, "no other hospital has that fingerprint: see the list of hospitals")
+        return await self.site.page(
+            request,
+            "compare.html",
+            code,
+            title=f"Compare with {peer['name']}",
+            tabs=TABS,
+            peer=peer,
+            own=(await rest.get("/v1/status"))["fingerprint"],
+            back=_back(back),
+            refused=refused,
+        )
+
     async def _peers(
         self, request: Request, code: int = 200, refused: str = "", contact: str = ""
     ) -> Response:
@@ -107,16 +164,28 @@ class NetworkPages:
             tabs=TABS,
             enrolled=status["enrolled"],
             own=status.get("contact", ""),
+            fingerprint=status["fingerprint"],
             peers=peers or [],
             contact=contact,
             refused=refused,
         )
 
 
+def _back(path: str) -> str:
+    """Where somebody came from to compare: of our own pages alone."""
+    return path if path in BACK else "/network/peers"
+
+
 def _as_called(row: Mapping[str, Any], here: Collection[str]) -> dict[str, Any]:
     """A row of another hospital's, without a local title where that is one of a device `here`:
     whoever calls it would reach that."""
     return {**row, "local": None if row["local"] in here else row["local"]}
+
+
+async def verified(rest: Rest) -> set[str]:
+    """The fingerprints of the hospitals whose identity a person here has compared."""
+    peers = await if_joined(rest, "/v1/peers") or ()
+    return {peer["fingerprint"] for peer in peers if peer["verified"]}
 
 
 async def if_joined(rest: Rest, path: str) -> Any:

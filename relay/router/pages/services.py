@@ -1,5 +1,7 @@
 """The services of a device as people choose them: words for each, and how a form says them."""
 
+from collections.abc import Sequence
+
 from relay.pages.forms import Form
 
 # As the Router knows them (GET /v1/devices), with what each one lets others do.
@@ -14,6 +16,15 @@ SERVICES = (
 )
 NAMED = tuple(name for name, _, _ in SERVICES)
 PRIVATE = "private:"
+
+
+def in_words(published: Sequence[str]) -> list[tuple[str, str, str]]:
+    """Those of a device, as choices: each with what it lets others do."""
+    named = [choice for choice in SERVICES if choice[0] in published]
+    uids = [word for word in published if word.startswith(PRIVATE)]
+    return named + [
+        (word, word.removeprefix(PRIVATE), "A SOP class that has no name here") for word in uids
+    ]
 
 
 def of_form(form: Form) -> list[str]:

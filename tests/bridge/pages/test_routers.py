@@ -31,6 +31,15 @@ async def test_an_empty_list_says_what_to_do(bridge: Bridge) -> None:
     assert "An administrator can invite it." in page.text
 
 
+async def test_an_empty_list_with_open_invitations_says_who_is_awaited(bridge: Bridge) -> None:
+    await bridge.rooms.enrolment.invite("South")
+    browser = await bridge.browser()
+    page = await browser.get("/routers")
+    assert "Invited, and not here yet: South." in page.text
+    assert "Invite the first" not in page.text
+    assert "South" in (await browser.stream("/live/routers"))["routers"].text
+
+
 async def test_it_moves_by_itself(bridge: Bridge) -> None:
     await bridge.rooms.router("North")
     await bridge.rooms.enrolment.invite("South")

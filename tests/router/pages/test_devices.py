@@ -1,5 +1,6 @@
 """Devices on their pages: listed, added, changed, tested, removed; what is refused stays typed."""
 
+import re
 from pathlib import Path
 from urllib.parse import urlencode
 
@@ -119,5 +120,46 @@ async def test_a_test_shows_in_words_what_it_found(tmp_path: Path) -> None:
     async with browser(tmp_path) as visitor:
         page = text(await visitor.post("/devices/test", 200, ae_title="PACS"))
         assert "Fails" in page
-        assert "check host, port, and any firewall" in page
+        assert "nothing listens on port" in page, "as `relay doctor` says it"
         assert "RELAY" in page, "what to enter at the device"
+
+
+async def test_a_device_that_only_calls_has_words_and_no_test(tmp_path: Path) -> None:
+    async with browser(tmp_path) as visitor:
+        typed = {"ae_title": "CT1", "host": "192.0.2.1"}
+        page = await visitor.post("/devices/new", **typed)
+        assert "CT1 was added." in text(page)
+        assert "Test it now" not in text(page)
+        assert "It only calls." in text(page)
+        assert "have it send a C-ECHO to AE title RELAY at this machine's address, port" in text(
+            page
+        )
+        for path in ("/devices", "/devices/device?ae_title=CT1"):
+            assert 'action="/devices/test"' not in await visitor.get(path)
+        viewer = await visitor.sign_in(Role.VIEWER)
+        shown = await viewer.get("/devices/device?ae_title=CT1")
+        assert "/devices/edit" not in shown
+        assert "have an administrator tick its services" in text(shown)
+        for changed in ({"services": "echo"}, {"federation": "1"}):
+            await visitor.post("/devices/edit", **typed, **changed)
+            for path in ("/devices", "/devices/device?ae_title=CT1"):
+                page = await visitor.get(path)
+                assert 'action="/devices/test"' in page
+                assert "It only calls." not in text(page)
+
+
+async def test_what_most_devices_need_not_is_folded(tmp_path: Path) -> None:
+    def folds(page: str) -> list[bool]:
+        found = re.findall(r'<details class="more fold"( open)?>', page)
+        return [bool(opened) for opened in found]
+
+    async with browser(tmp_path) as visitor:
+        assert folds(await visitor.get("/devices/new")) == [False, False]
+        await visitor.node.put_device(Device("A", "192.0.2.1", services=frozenset({"echo"})))
+        assert folds(await visitor.get("/devices/edit?ae_title=A")) == [False, False]
+        await visitor.node.put_device(Device("A", "192.0.2.1", issuer="North"))
+        assert folds(await visitor.get("/devices/edit?ae_title=A")) == [True, False]
+        await visitor.node.put_device(Device("A", "192.0.2.1", published="B"))
+        assert folds(await visitor.get("/devices/edit?ae_title=A")) == [False, True]
+        refused = await visitor.post("/devices/new", 400, ae_title="X", host="h", linger="-1")
+        assert folds(refused) == [True, True], "what is wrong may be in one of them"

@@ -12,6 +12,7 @@ from relay.spool.items import Hold, State
 
 PAGES = {
     "/",
+    "/audit",
     "/devices/new",
     "/devices/edit",
     "/network",

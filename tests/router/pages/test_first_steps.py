@@ -47,7 +47,8 @@ async def test_then_the_overview_asks_for_the_first_device_and_its_page_for_the_
 ) -> None:
     async with browser(tmp_path) as visitor:
         assert "Add the first device" in text(await visitor.get("/"))
-        page = await visitor.post("/devices/new", ae_title="PACS", host="192.0.2.1", port="104")
+        typed = {"ae_title": "PACS", "host": "192.0.2.1", "port": "104", "services": "echo"}
+        page = await visitor.post("/devices/new", **typed)
         assert "PACS was added. Test it now." in text(page)
         assert "Press Test" in text(page)
         assert "Add the first device" not in text(await visitor.get("/"))

@@ -71,11 +71,47 @@ async def test_an_echo_says_what_came_of_it(
 async def test_a_hospital_is_verified_by_its_contact_string(tmp_path: Path) -> None:
     async with browser(tmp_path) as visitor, hospital(tmp_path / "south", "SOUTH") as south:
         await meet(visitor, south, "echo")
-        assert "Not compared yet" in text(await visitor.get("/network/peers"))
+        assert "Not verified" in text(await visitor.get("/network/peers"))
         contact = Contact(south.identity.public, "Hospital South").to_string()
         page = text(await visitor.post("/network/peers", contact=f"{contact[:30]}\n{contact[30:]}"))
         assert "Hospital South is verified." in page
-        assert "Not compared yet" not in page
+        assert "Not verified" not in page
+
+
+async def test_a_hospital_is_verified_by_telephone(tmp_path: Path) -> None:
+    async with browser(tmp_path) as visitor, hospital(tmp_path / "south", "SOUTH") as south:
+        await meet(visitor, south, "echo")
+        fingerprint = south.identity.fingerprint
+        path = f"/network/peers/compare?fingerprint={fingerprint}"
+        assert f'href="{path}"' in await visitor.get("/network/peers")
+        page = text(await visitor.get(path))
+        for shown in (fingerprint, visitor.node.identity.fingerprint):
+            assert " ".join(shown.split("-")) in page, "theirs, and one's own to be read out"
+        typed = {"fingerprint": fingerprint, "back": "/network/grants"}
+        page = await visitor.post("/network/peers/compare", 400, **typed)
+        assert "tick that you have" in text(page)
+        assert value_of(page, "back") == "/network/grants"
+        assert "Not verified" in text(await visitor.get("/network/peers"))
+        page = await visitor.post("/network/peers/compare", **typed, compared="1")
+        assert "Hospital SOUTH is verified." in text(page)
+        assert "<h1>Grants</h1>" in page, "back to where the grant is decided"
+        page = await visitor.get(path)
+        assert "Somebody here has compared it already." in text(page)
+        assert 'name="compared"' not in page
+
+
+async def test_a_comparison_leads_to_no_other_page(tmp_path: Path) -> None:
+    async with browser(tmp_path) as visitor, hospital(tmp_path / "south", "SOUTH") as south:
+        await meet(visitor, south, "echo")
+        typed = {"fingerprint": south.identity.fingerprint, "compared": "1"}
+        page = await visitor.post("/network/peers/compare", **typed, back="//evil.example/")
+        assert "<h1>Other hospitals</h1>" in page
+        await visitor.get("/network/peers/compare?fingerprint=none", 404)
+        viewer = await visitor.sign_in(Role.VIEWER)
+        assert 'name="compared"' not in await viewer.get(
+            f"/network/peers/compare?fingerprint={south.identity.fingerprint}"
+        )
+        await viewer.post("/network/peers/compare", 403, **typed)
 
 
 async def test_a_contact_that_is_none_is_refused_and_stays_typed(tmp_path: Path) -> None:

@@ -53,6 +53,8 @@ async def test_ones_own_contact_and_what_is_to_be_seen_to(tmp_path: Path) -> Non
     async with browser(tmp_path) as visitor:
         page = await visitor.get("/settings")
         assert visitor.node.contact.to_string() in page
+        groups = visitor.node.identity.fingerprint.split("-")
+        assert " ".join(groups) in text(page), "to be read out"
         assert "Nothing to see to." in text(page)
         visitor.queue.warnings.begin(Kind.SPOOL_FULL, "", "no more room")
         assert "no more room" in text(await visitor.get("/settings"))
