@@ -13,6 +13,7 @@
     │   ├── ChunkError              a sealed chunk does not open; the flow is dead
     │   └── SessionEnded            the session is over: revoked, unknown, or silent too long
     ├── SignallingError             the WebSocket to the Bridge
+    │   └── ConnectionClosed        ... ended, by a close or a loss, and nothing is wrong with it
     ├── Refused                     the Bridge or Router says no to a person; carries a status
     ├── SourceFailed                a device that the federation asks; carries the outcome
     ├── ProviderError               the object store
@@ -145,6 +146,10 @@ class SessionEnded(TunnelError):
 
 class SignallingError(RelayError):
     """The WebSocket to the Bridge is lost, silent, or speaks out of turn."""
+
+
+class ConnectionClosed(SignallingError):
+    """The other end has closed the WebSocket, or it is lost; nothing that came was wrong."""
 
 
 class Refused(RelayError):

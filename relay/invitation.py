@@ -124,6 +124,43 @@ class Invitation(_Exchanged):
     expires: int = unsigned()
 
 
+# --- is it open still? ---------------------------------------------------------------------------
+
+
+@attrs.frozen(slots=True)
+class InvitationInquiry(Packed):
+    """Whoever holds an invitation asks its Bridge whether it lets anybody in still.
+
+    It proves the code as an enrolment does (PROTOCOL.md §6), and uses nothing up.
+    """
+
+    WHAT = "invitation-inquiry"
+    LIMIT = MAXIMUM_ENROLMENT
+    network: bytes = octets(16)
+    invitation_id: bytes = octets(16)
+    mac: bytes = octets(32)
+
+    @classmethod
+    def of(cls, invitation: Invitation) -> Self:
+        """The question about `invitation`."""
+        mac = cls._mac_of(
+            invitation.code, invitation.network, invitation.invitation_id, invitation.bridge
+        )
+        return cls(invitation.network, invitation.invitation_id, mac)
+
+    def verify(self, network: bytes, code: bytes, bridge: bytes) -> None:
+        """Raises IdentityError unless who asks knows the code, and means this Bridge."""
+        check_network(self.WHAT, self.network, network)
+        expected = self._mac_of(code, self.network, self.invitation_id, bridge)
+        if not hmac.compare_digest(self.mac, expected):
+            raise IdentityError(f"{self.WHAT}: the code does not match")
+
+    @classmethod
+    def _mac_of(cls, code: bytes, network: bytes, invitation_id: bytes, bridge: bytes) -> bytes:
+        message = b"relay/1/" + cls.WHAT.encode("ascii") + b"\0" + network + invitation_id + bridge
+        return hmac.digest(code, message, "sha256")
+
+
 # --- enrolment ----------------------------------------------------------------------------------
 
 

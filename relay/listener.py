@@ -22,7 +22,7 @@ import trio
 
 from relay import tls, tracing, transport
 from relay.association import ABORT_LIMIT, DEFAULT_MAXIMUM_LENGTH, TCPAssociation
-from relay.dicom.pdu import AAssociateRQ
+from relay.dicom.pdu import AAssociateRJ, AAssociateRQ
 from relay.dicom.rejection import LOCAL_LIMIT_EXCEEDED, PROTOCOL_VERSION_NOT_SUPPORTED
 from relay.dicom.upperlayer import Role
 from relay.errors import AssociationAborted, RelayError
@@ -67,6 +67,7 @@ async def serve(
     tls_listeners: Sequence[trio.abc.Listener[trio.SocketStream]] = (),
     ssl_context: ssl.SSLContext | None = None,
     stopping: trio.Event | None = None,
+    on_rejected: Callable[[AAssociateRJ], None] = lambda rejection: None,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Accept on `listeners` and run `handler(association)` for each A-ASSOCIATE-RQ.
@@ -75,14 +76,17 @@ async def serve(
 
     The request is what the handler's first `receive()` gives; when the handler returns or raises,
     the association is closed (aborted, if it has not ended). Over the limit an A-ASSOCIATE-RQ is
-    answered with A-ASSOCIATE-RJ transient, local limit exceeded.
+    answered with A-ASSOCIATE-RJ transient, local limit exceeded. `on_rejected` is told of each that
+    the handler never sees.
 
     Runs until `stopping` is set: then nothing new is taken, what runs has `limits.grace` seconds
     to end before it is aborted, and `serve` returns. The listeners are closed in any case.
     """
     if tls_listeners and ssl_context is None:
         raise ValueError("a listener for TLS without an ssl_context would serve without TLS")
-    server = _Server(handler, limits or ServerLimits(), timeouts or Timeouts(), maximum_length)
+    server = _Server(
+        handler, limits or ServerLimits(), timeouts or Timeouts(), maximum_length, on_rejected
+    )
     async with trio.open_nursery() as connections:
         async with trio.open_nursery() as accepting:
             for listener in listeners:
@@ -113,6 +117,7 @@ class _Server:
     limits: ServerLimits
     timeouts: Timeouts
     maximum_length: int
+    on_rejected: Callable[[AAssociateRJ], None]
     associations: int = 0
     waiting: list[_Waiting] = attrs.Factory(list)  # oldest first
 
@@ -236,12 +241,14 @@ class _Server:
         association = self._association(stream, address, port, timeouts)
         try:
             if isinstance(await association.receive(), AAssociateRQ):
+                self.on_rejected(PROTOCOL_VERSION_NOT_SUPPORTED)
                 await association.send(PROTOCOL_VERSION_NOT_SUPPORTED)
         finally:
             await association.aclose()
 
     async def _associate(self, association: TCPAssociation) -> None:
         if self.associations >= self.limits.associations:
+            self.on_rejected(LOCAL_LIMIT_EXCEEDED)
             await association.send(LOCAL_LIMIT_EXCEEDED)
             log.warning("association limit reached", limit=self.limits.associations)
             return

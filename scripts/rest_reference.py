@@ -77,7 +77,7 @@ def network_operations() -> list[Operation]:
     """What a Bridge serves to Routers at its url."""
     nothing: Any = _Unmade()
     health = bridge_health(nothing, nothing)
-    return network.network_operations(enrol=nothing, health=health, store=nothing)
+    return network.network_operations(enrol=nothing, inquire=nothing, health=health, store=nothing)
 
 
 def render() -> str:

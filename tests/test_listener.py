@@ -364,7 +364,9 @@ async def test_frozen_handshake_does_not_hold_up_the_listener(
 
 
 async def test_association_limit_is_answered_and_recovers() -> None:
-    async with logged(limits=ServerLimits(associations=1)) as (port, logs):
+    told: list[AAssociateRJ] = []
+    limits = ServerLimits(associations=1)
+    async with logged(limits=limits, on_rejected=told.append) as (port, logs):
         first = await connect("127.0.0.1", port)
         await first.send(REQUEST)
         assert isinstance(await first.receive(), AAssociateAC)
@@ -377,6 +379,7 @@ async def test_association_limit_is_answered_and_recovers() -> None:
         await first.aclose()
         await good_association(port)
     assert "association limit reached" in [entry["event"] for entry in logs]
+    assert told == [AAssociateRJ(2, 3, 2)]
 
 
 async def test_flood_of_idle_clients_keeps_nobody_out(monkeypatch: pytest.MonkeyPatch) -> None:

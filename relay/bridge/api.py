@@ -5,15 +5,17 @@ knowledge of a code, signalling an identity, a blob's URL its signature.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
 import trio
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import WebSocketRoute
 
 from relay import __version__
 from relay.bridge.blobs import BlobEndpoint, BlobStore
+from relay.bridge.schemas import INVITATION_OPEN
 from relay.bridge.sockets import SignalEndpoint
 from relay.errors import Refused
 from relay.invitation import MAXIMUM_ENROLMENT
@@ -28,6 +30,7 @@ ENROLMENT_TIMEOUT = 20.0
 def network_operations(
     *,
     enrol: Callable[[bytes], Awaitable[bytes]],
+    inquire: Callable[[bytes], Awaitable[dict[str, Any]]],
     health: Sequence[Operation],
     store: BlobStore | None,
     people: Sequence[Operation] = (),
@@ -43,6 +46,11 @@ def network_operations(
             return Response(answer, status_code=201, media_type=BYTES)
         raise Refused(408, "enrolment took too long")
 
+    async def inquiry(request: Request) -> Response:
+        with trio.move_on_after(ENROLMENT_TIMEOUT):
+            return JSONResponse(await inquire(await read_body(request, MAXIMUM_ENROLMENT)))
+        raise Refused(408, "enrolment took too long")
+
     operations = [
         Operation(
             "POST",
@@ -55,6 +63,16 @@ def network_operations(
             body=BINARY,
             body_media=BYTES,
             refusals=(403, 408, 409, 413, 415),
+        ),
+        Operation(
+            "POST",
+            "/v1/enrolments/inquiry",
+            inquiry,
+            "Ask whether an invitation is open still, without using it up (PROTOCOL.md).",
+            answer=INVITATION_OPEN,
+            body=BINARY,
+            body_media=BYTES,
+            refusals=(403, 408, 413, 415),
         ),
         *health,
     ]

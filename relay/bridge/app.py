@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import attrs
@@ -45,11 +46,11 @@ from relay.bridge.sockets import SignalEndpoint
 from relay.bridge.stores import Stores, open_stores
 from relay.bridge.sweeper import LAST_SWEEP_AFTER, Sweeper
 from relay.database import Database, open_database
-from relay.errors import RelayError
+from relay.errors import IdentityError, RelayError
 from relay.identity import Identity, fingerprint
 from relay.metrics.turning import Turning
 from relay.pages.api import people_operations
-from relay.pages.serving import as_console, serve_pages, show_first_link
+from relay.pages.serving import as_console, serve_pages, show_pages
 from relay.pages.serving import load_tls as load_pages_tls
 from relay.pages.settings import PagesSettings
 from relay.people.people import People
@@ -218,7 +219,7 @@ async def run_bridge(
                         )
                     )
                 log.info("bridge started", url=url, listen=bound, identity=identity.fingerprint)
-                show_first_link(people, origin)
+                show_pages(people, origin)
                 trail.record(told(started=True))
                 task_status.started(BridgeHandle(bound, data_dir / CONTROL_SOCKET))
                 await stopping.wait()
@@ -294,9 +295,17 @@ async def _furnish(
             auditing.enrolment_refused(str(error))
             raise
         log.info("router enrolled", router=fingerprint(enrolled.router[0]))
-        auditing.enrolled(fingerprint(enrolled.router[0]))
+        identity, hospital, *_ = enrolled.router
+        auditing.enrolled(fingerprint(identity), hospital)
         await backend.enrolled(enrolled.router)
         return enrolled.answer
+
+    async def inquire(inquiry: bytes) -> dict[str, Any]:
+        try:
+            return await enrolment.inquire(inquiry)
+        except IdentityError as error:  # not of one that is used: who asks that is no intruder
+            auditing.enrolment_refused(str(error))
+            raise
 
     administration = Administration(
         url=url,
@@ -338,6 +347,7 @@ async def _furnish(
     operations = audited(operations, trail.record, lambda: auditing.bridge)
     plain = network_operations(
         enrol=enrol,
+        inquire=inquire,
         health=health,
         store=store,
         people=operations if pages.on_network_port else (),

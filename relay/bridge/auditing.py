@@ -30,15 +30,15 @@ class Auditing:
         """This Bridge."""
         return Participant(self.name)
 
-    def enrolled(self, router: str) -> None:
-        """The Router of this fingerprint has joined the network."""
+    def enrolled(self, router: str, hospital: str) -> None:
+        """The Router of this fingerprint has joined the network, as that hospital's."""
         self.record(
             happenings.alert(
                 EventType.SECURITY_CONFIGURATION,
                 self.bridge,
-                "a Router has joined the network",
+                f"{hospital} has joined the network",
                 subject=router,
-                performers=[Participant(router)],
+                performers=[Participant(router, name=hospital)],
                 outcome=Outcome.SUCCESS,
             )
         )

@@ -35,7 +35,7 @@ from relay.bridge.seen import LastSeen
 from relay.bridge.sessions import Sessions
 from relay.bridge.stores import Stores
 from relay.bridge.stores_api import store_operations
-from relay.bridge.warnings import standing
+from relay.bridge.warnings import Warned, standing
 from relay.errors import Refused
 from relay.identity import fingerprint
 from relay.people.roles import Role
@@ -144,25 +144,29 @@ class Administration:
         return JSONResponse(self.rates.describe())
 
     async def warnings(self, request: Request) -> Response:
+        found = await self._standing(await self._routers())
+        return JSONResponse([warned.to_json() for warned in found])
+
+    async def _standing(self, routers: list[dict[str, Any]]) -> list[Warned]:
         own = self.stores.own
-        found = standing(
+        return standing(
             await self.stores.describe(),
-            await self._routers(),
+            routers,
             used=own.used if own is not None else 0,
             space=own.space if own is not None else None,
             certificate_ends=self.certificate_ends,
             restored=self.restored.unconfirmed,
+            lagging=self.audit_sender.lagging() if self.audit_sender is not None else None,
             started=self.started,
             now=int(time.time()),
         )
-        return JSONResponse([warned.to_json() for warned in found])
 
     async def confirm_restoration(self, request: Request) -> Response:
         await self.restored.confirm()
         return Response(status_code=204)
 
     async def status(self, request: Request) -> Response:
-        routers = await self.registry.list_routers()
+        routers = await self._routers()
         statistics = self.hub.statistics()
         own = self.stores.own
         return JSONResponse(
@@ -183,6 +187,7 @@ class Administration:
                 "space": own.space if own is not None else None,
                 "store": next(iter(self.stores.in_use), None),
                 "failing_stores": self.stores.failing(),
+                "warnings": [warned.words for warned in await self._standing(routers)],
             }
         )
 

@@ -5,6 +5,7 @@ guest of one hospital could pass as another.
 """
 
 import secrets
+import shlex
 from collections.abc import Callable
 from typing import Any
 
@@ -15,7 +16,7 @@ from relay.bridge.schema import Network
 from relay.database import Database
 from relay.errors import IdentityError, Refused
 from relay.identity import Identity, KeyStatement, fingerprint
-from relay.invitation import Invitation, ReceivedEnrolmentRequest
+from relay.invitation import Invitation, InvitationInquiry, ReceivedEnrolmentRequest
 from relay.signalling.hub import RouterRow
 
 DEFAULT_LIFETIME = 3 * 24 * 3600  # seconds: over a weekend
@@ -107,9 +108,8 @@ class Enrolment:
             row = db.execute(
                 "SELECT name, code, router FROM invitation WHERE id = ?", (request.invitation_id,)
             ).fetchone()
-            # One answer for all three, so that a stranger learns nothing.
             if row is None or row[1] is None or row[2] not in (None, request.router):
-                raise Refused(403, "the invitation is unknown, expired or used: ask for a new one")
+                raise _not_open()
             name, code, _ = row
             key = received.verify(self._network.network, code, self._identity.public)
             _let_in(db, request.router, name, request.key_statement, key, now)
@@ -124,6 +124,29 @@ class Enrolment:
             return Enrolled(received.answer(self._identity, code, name), router)
 
         return await self._database.run(write)
+
+    async def inquire(self, data: bytes) -> dict[str, Any]:
+        """For whom and until when (Unix seconds) the invitation is open that is asked about.
+
+        Raises Refused (403) if it is unknown, expired or used, IdentityError if who asks does not
+        know its code.
+        """
+        inquiry = InvitationInquiry.unpack(data)
+        now = int(self._clock())
+
+        def read(db: apsw.Connection) -> dict[str, Any]:
+            _erase(db, now)
+            row = db.execute(
+                "SELECT name, code, expires FROM invitation WHERE id = ? AND used IS NULL",
+                (inquiry.invitation_id,),
+            ).fetchone()
+            if row is None or row[1] is None:
+                raise _not_open()
+            name, code, expires = row
+            inquiry.verify(self._network.network, code, self._identity.public)
+            return {"name": name, "expires": expires}
+
+        return await self._database.run(read)
 
     async def withdraw(self, invitation: str) -> None:
         """Take back the invitation of this id (hex): it lets nobody in any more, and is forgotten.
@@ -178,6 +201,11 @@ class Enrolment:
         ]
 
 
+def _not_open() -> Refused:
+    # One answer for all three, so that a stranger learns nothing.
+    return Refused(403, "the invitation is unknown, expired or used: ask for a new one")
+
+
 def _let_in(
     db: apsw.Connection,
     router: bytes,
@@ -223,7 +251,8 @@ def _check_free(db: apsw.Connection, name: str, now: int) -> None:
             raise Refused(
                 409,
                 f"name: an invitation for {invited!r} is open still: use that one, or take it back"
-                " on the page of Routers if its string is lost, or choose another name",
+                f" (`relay invitation revoke {shlex.quote(invited)}`, or the page of Routers) if"
+                " its string is lost, or choose another name",
             )
 
 

@@ -48,7 +48,8 @@ class Restored:
             log.warning(
                 "restored from a backup",
                 made=found.made,
-                why="what was revoked or removed since is back: see to it, and confirm on the page",
+                why="what was revoked or removed since is back: see to it, and confirm that on the"
+                " page or by `relay restore --confirm`",
             )
         return cls(database, found)
 

@@ -15,6 +15,7 @@ COUNT_OR_NULL: Schema = {"type": ["integer", "null"]}
 TEXTS: Schema = {"type": "object", "additionalProperties": TEXT}
 
 INVITATION = record(invitation=TEXT, id=TEXT, name=TEXT, expires=COUNT)
+INVITATION_OPEN = record(name=TEXT, expires=COUNT)
 INVITATION_ROW = record(
     id=TEXT, name=TEXT, created=COUNT, expires=COUNT, state=TEXT, router=TEXT_OR_NULL
 )
@@ -81,7 +82,8 @@ KIND = record(
 RATES = record(interval=COUNT, until=COUNT, messages=listed(COUNT), bytes=listed(COUNT))
 WARNING = record(warning=TEXT, key=TEXT, words=TEXT, since=COUNT_OR_NULL)
 # `space` is how much the Bridge's own store may hold, null where it is not set up; `moved` are
-# sealed bytes that Routers have announced or sent in line.
+# sealed bytes that Routers have announced or sent in line; `warnings` are those of /v1/warnings in
+# words.
 STATUS = record(
     mode=TEXT,
     version=TEXT,
@@ -99,4 +101,5 @@ STATUS = record(
     space=COUNT_OR_NULL,
     store=TEXT_OR_NULL,
     failing_stores=listed(TEXT),
+    warnings=listed(TEXT),
 )

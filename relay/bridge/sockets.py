@@ -5,12 +5,21 @@ from collections.abc import Awaitable, Callable
 
 import trio
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
+from wsproto.frame_protocol import CloseReason
 
-from relay.errors import SignallingError
+from relay.errors import ConnectionClosed, SignallingError
 from relay.signalling.transport import Socket
 
 # What a Router says that it is (relay.signalling.dial).
 _AGENT = re.compile(r"Relay/([0-9A-Za-z.+-]{1,32})")
+
+# With what a WebSocket ends whose frames were wrong (RFC 6455 §7.4.1); any other end is a mere end.
+_AT_FAULT = {
+    CloseReason.PROTOCOL_ERROR.value: "its frames are not as RFC 6455 has them",
+    CloseReason.UNSUPPORTED_DATA.value: "it sends what is not taken here",
+    CloseReason.INVALID_FRAME_PAYLOAD_DATA.value: "its text is no text",
+    CloseReason.MESSAGE_TOO_BIG.value: "its message is too large",
+}
 
 
 class StarletteSocket:
@@ -25,6 +34,8 @@ class StarletteSocket:
         except (WebSocketDisconnect, RuntimeError):  # RuntimeError: asked again after the end
             return b""
         if message["type"] == "websocket.disconnect":
+            if fault := _AT_FAULT.get(message.get("code", 0)):
+                raise SignallingError(fault)
             return b""
         frame = message.get("bytes")
         if not frame:
@@ -35,7 +46,7 @@ class StarletteSocket:
         try:
             await self._websocket.send_bytes(frame)
         except (WebSocketDisconnect, RuntimeError) as error:
-            raise SignallingError("the connection is gone") from error
+            raise ConnectionClosed("the connection is gone") from error
 
     async def aclose(self) -> None:
         if self._websocket.application_state is not WebSocketState.CONNECTED:

@@ -10,6 +10,7 @@ from typing import Any
 
 import attrs
 
+from relay.audit.sender import Lagging
 from relay.bridge.restored import Restoration
 
 # Of the Bridge's own store: time to make room before PUTs are refused.
@@ -33,6 +34,8 @@ class Kind(Enum):
     """An object store that is in use fails; new sessions use another."""
     STORE_FULL = "store_full"
     """The Bridge's own object store is nearly full."""
+    AUDIT_BEHIND = "audit_behind"
+    """The audit's collector lacks entries for a while: it is away, or takes too little."""
     ROUTER_AWAY = "router_away"
     """A hospital's Router has not been connected for a while."""
     CERTIFICATE = "certificate"
@@ -66,20 +69,22 @@ def standing(
     space: int | None,
     certificate_ends: int | None,
     restored: Restoration | None,
+    lagging: Lagging | None,
     started: int,
     now: int,
 ) -> list[Warned]:
     """The warnings that stand, the worst first.
 
     `stores` and `routers` are rows as REST gives them; `used` and `space` are bytes of the Bridge's
-    own store; `restored` is a restoration that nobody has confirmed; `certificate_ends`, `started`
-    (of this process) and `now` are in Unix seconds.
+    own store; `restored` is a restoration that nobody has confirmed; `lagging` is the audit's
+    collector; `certificate_ends`, `started` (of this process) and `now` are in Unix seconds.
     """
     return [
         *_restored(restored),
         *_failing([row for row in stores if row["in_use"]]),
         *_certificate(certificate_ends, now),
         *_full(used, space),
+        *_lagging(lagging, now),
         *_away(routers, started, now),
     ]
 
@@ -92,7 +97,7 @@ def _restored(restored: Restoration | None) -> Iterator[Warned]:
         f"This Bridge was restored from the backup of {made}, and what was changed after that is"
         " undone. Routers that were revoked since are let in again: revoke them anew. People and"
         " API tokens that were removed since can come in again: remove them anew. Then say that it"
-        " is set right."
+        " is set right, on the page or by `relay restore --confirm`."
     )
     yield Warned(Kind.RESTORED, "", words, restored.at)
 
@@ -103,7 +108,10 @@ def _failing(in_use: list[Mapping[str, Any]]) -> Iterator[Warned]:
     for row in failing:
         name, why, at = row["name"], row["last_failure"], row["failed_at"]
         if working:
-            words = f"Object store {name} fails: {why}. New sessions use {working[0]}."
+            words = (
+                f"Object store {name} fails: {why}. New sessions use {working[0]}. What is wrong"
+                f" with it: `relay provider check {name}`."
+            )
             yield Warned(Kind.STORE_FAILING, name, words, at)
         else:
             words = (
@@ -132,6 +140,12 @@ def _full(used: int, space: int | None) -> Iterator[Warned]:
         " wait: raise blob_space, or put a cloud store in use."
     )
     yield Warned(Kind.STORE_FULL, "disk", words, None)
+
+
+def _lagging(lagging: Lagging | None, now: int) -> Iterator[Warned]:
+    if lagging is not None:
+        words = f"{lagging.words[0].upper()}{lagging.words[1:]}."
+        yield Warned(Kind.AUDIT_BEHIND, "", words, now - int(lagging.lag))
 
 
 def _away(routers: Iterable[Mapping[str, Any]], started: int, now: int) -> Iterator[Warned]:

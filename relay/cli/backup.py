@@ -16,7 +16,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from relay.cli import output
-from relay.cli.backup_bridge import back_up_bridge, restore_bridge
+from relay.cli.backup_bridge import back_up_bridge, confirm_restoration, restore_bridge
+from relay.cli.bridge import control
 from relay.cli.context import Command, Invocation, json_option
 from relay.cli.output import local_time, objects, print_json, say
 from relay.config import BridgeConfig, RouterConfig
@@ -82,22 +83,41 @@ def _contents(manifest: Manifest, file: Path, config: RouterConfig) -> Iterator[
 
 
 @click.command(cls=Command)
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("folder", type=click.Path(path_type=Path), required=False)
 @click.option(
     "--revoke",
     multiple=True,
     metavar="FINGERPRINT",
     help="Of a Bridge: shut out this Router, which was revoked after the backup; repeatable.",
 )
+@click.option(
+    "--confirm",
+    is_flag=True,
+    help="Of a restored Bridge that runs, without FOLDER: what was removed since the backup is"
+    " removed anew, so that it need not warn of it any more.",
+)
 @json_option
 @click.pass_obj
-def restore(invocation: Invocation, folder: Path, revoke: tuple[str, ...], as_json: bool) -> None:
+def restore(
+    invocation: Invocation,
+    folder: Path | None,
+    revoke: tuple[str, ...],
+    confirm: bool,
+    as_json: bool,
+) -> None:
     """Lay the Router or Bridge of a backup FOLDER down in the configuration's data_dir.
 
     That is empty, or not there yet. Nothing that waited in a Router is sent by itself: it may have
     been delivered since the backup. Run this as the user that runs Relay, or as root with a
     data_dir that is that user's.
     """
+    if confirm:
+        if folder is not None or revoke:
+            raise click.UsageError("--confirm stands alone: it is for a Bridge that runs")
+        confirm_restoration(control(invocation), as_json=as_json)
+        return
+    if folder is None:
+        raise click.UsageError("say which FOLDER, or --confirm on a Bridge that was restored")
     config = invocation.load()
     if isinstance(config, BridgeConfig):
         restore_bridge(config, invocation.file, folder, revoke=revoke, as_json=as_json)

@@ -8,6 +8,8 @@ import trio
 
 from relay.bridge.backup import Manifest, back_up
 from relay.bridge.restore import Restored, restore
+from relay.bridge.warnings import Kind
+from relay.cli.control import Control
 from relay.cli.output import local_time, print_json, say
 from relay.config import BridgeConfig
 
@@ -36,6 +38,21 @@ def restore_bridge(
         say(line)
 
 
+def confirm_restoration(process: Control, *, as_json: bool) -> None:
+    """Have the running Bridge warn no more of what its backup had undone. Raises RelayError."""
+    warned = any(
+        warning["warning"] == Kind.RESTORED.value for warning in process.get("/v1/warnings")
+    )
+    if warned:
+        process.delete("/v1/restoration")
+    if as_json:
+        print_json({"confirmed": warned})
+    elif warned:
+        say("confirmed: the Bridge does not warn of its restoration any more")
+    else:
+        say("nothing to confirm: this Bridge was not restored, or it is confirmed already")
+
+
 def _report(restored: Restored, config: BridgeConfig, file: Path) -> Iterator[str]:
     manifest: Manifest = restored.manifest
     yield (
@@ -53,7 +70,8 @@ def _report(restored: Restored, config: BridgeConfig, file: Path) -> Iterator[st
     yield from _still("these people can sign in", restored.people, "relay person remove")
     yield from _still("these API tokens hold", restored.tokens, "relay person token remove")
     yield "a Router that enrolled after the backup is not known: it needs a new data_dir to enroll"
-    yield "the Bridge warns of all this until an administrator says on its page that all is well"
+    yield "the Bridge warns of all this until an administrator says that it is set right: on its"
+    yield "page, or by relay restore --confirm once it runs"
     yield "never start the old machine's Bridge again: no two may have one identity"
     yield f"start this one: relay --mode bridge --config {file}"
 

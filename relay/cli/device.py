@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import click
-from pydicom.uid import UID
 
 from relay.cli.context import Failure, Group, Invocation, json_option
 from relay.cli.output import print_findings, print_json, print_table, quoted, say
@@ -239,6 +238,9 @@ def device_test(ctx: click.Context, ae_title: str, everything: bool, as_json: bo
     else:
         print_findings(Finding(**finding) for finding in answer["findings"])
         if everything:
+            # Here, since pydicom takes longer to load than any other command of these takes.
+            from pydicom.uid import UID
+
             print_table(
                 ("it stores", "in"),
                 (

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from relay.cli.context import Command, Failure, Invocation, json_option
-from relay.cli.output import local_time, print_json, print_table, say
+from relay.cli.output import local_time, print_facts, print_json, print_table, say
 from relay.cli.router import control
 from relay.dicom.uids import TRANSFER_SYNTAXES
 
@@ -78,9 +78,7 @@ def _show_one(rows: list[dict[str, Any]], ae_title: str, as_json: bool) -> None:
         "last error": _error(row) or "-",
         "takes": ", ".join(map(_syntax, row["transfer_syntaxes"])) or "not known",
     }
-    width = max(map(len, shown))
-    for name, value in shown.items():
-        say(f"{name:<{width}}  {value}")
+    print_facts(shown.items())
 
 
 def _title(row: Mapping[str, Any]) -> str:

@@ -55,6 +55,8 @@ def doctor(ctx: click.Context, invitation: str | None, as_json: bool) -> None:
     fine = trio.run(_run, ctx.obj, invited, findings, as_json)
     if as_json:
         output.print_json([attrs.asdict(finding) for finding in findings])
+    elif fine and any(finding.what == reach.NOT_TOLD for finding in findings):
+        output.say(f"all that can be seen is well; {reach.NOT_TOLD}")
     elif fine:
         output.say("all is well")
     if not fine:
@@ -113,6 +115,12 @@ def _not_yet(finding: Finding) -> Finding:
     return attrs.evolve(finding, what=f"{finding.what}: not yet", ok=True)
 
 
+def _warned(warning: Mapping[str, Any], about: str) -> Finding:
+    """A row of GET /v1/warnings; its words say what to do. `about` is whom it names."""
+    named = f"warning about {about}" if about else "warning"
+    return Finding(f"{named}: {warning['warning'].replace('_', ' ')}", False, warning["words"])
+
+
 # --- the Bridge ---------------------------------------------------------------------------------
 
 
@@ -134,6 +142,8 @@ async def _bridge(
         checked = control.post(f"/v1/providers/{output.quoted(provider['name'])}/check")
         for row in checked["findings"]:
             yield Finding(**row | {"what": f"{provider['name']}: {row['what']}"})
+    for warning in control.get("/v1/warnings"):
+        yield _warned(warning, "")
 
 
 # --- the Router ---------------------------------------------------------------------------------
@@ -196,14 +206,35 @@ async def _network(
             )
             return
         yield Finding("not enrolled yet", True, "relay enroll INVITATION")
-        if invited.expires < time.time():
-            yield Finding("invitation", False, "it has expired: ask for another")
         url = invited.url
+    reached = True
     async for finding in reach.of_router(url, config):
         yield finding
+        reached = reached and finding.ok
+    if invited is not None:
+        yield await _invitation(invited, config, enrolled=joined is not None, reached=reached)
     if joined is not None and status is not None:
         for finding in _connection(status):
             yield attrs.evolve(finding, advice=reach.with_source(finding.advice, config))
+
+
+async def _invitation(
+    invited: Invitation, config: RouterConfig, *, enrolled: bool, reached: bool
+) -> Finding:
+    """Whether it lets a Router in still; one that is `enrolled` needs none. `reached`: its Bridge
+    is."""
+    if invited.expires < time.time():
+        found = Finding(reach.INVITATION, False, "it has expired: ask for another")
+    elif not reached:
+        found = Finding(reach.NOT_TOLD, True, "its Bridge has to be reached for that")
+    else:
+        found = await reach.invitation(invited, config)
+    if enrolled and not found.ok:
+        words = (
+            f"{reach.INVITATION} is no longer good, and this Router, which is enrolled, needs none"
+        )
+        return Finding(words, True)
+    return found
 
 
 def _connection(status: Mapping[str, Any]) -> list[Finding]:
@@ -251,10 +282,7 @@ async def _running(
     for origin, why in status.get("store", {}).get("failing", {}).items():
         yield Finding(f"object store {origin}", False, _store_advice(origin, why))
     for warning in warnings:
-        about = f" about {warning['destination'] or warning['device'] or ''}".removesuffix(
-            " about "
-        )
-        yield Finding(f"warning{about}: {warning['warning']}", False, warning["words"])
+        yield _warned(warning, warning["destination"] or warning["device"] or "")
     for finding in doctor_web.running(config, web, tokens, known):
         yield finding
     for finding in doctor_calls.titles(devices):

@@ -1,5 +1,6 @@
 """`relay peer`: the other hospitals."""
 
+import re
 from typing import Any
 
 import click
@@ -10,6 +11,10 @@ from relay.cli.output import print_json, print_table, quoted, say
 from relay.cli.router import control
 from relay.errors import Refused
 from relay.router.peers import SHORTEST_FINGERPRINT
+
+# Eight groups of four letters, or a part of them, however they were written down
+# (relay.identity.fingerprint). A contact string has a colon.
+_FINGERPRINT = re.compile(r"[A-Za-z2-7][A-Za-z2-7 -]*")
 
 
 @click.group(cls=Group)
@@ -51,7 +56,10 @@ def peer_list(invocation: Invocation, as_json: bool) -> None:
         )
     states = [_state(p) for p in peers]
     if any("unverified" in state for state in states):
-        say("unverified: ask for their contact string by other means, then `relay peer verify`")
+        say(
+            "unverified: have their fingerprint read out by telephone, compare it with the one"
+            " here, then `relay peer verify FINGERPRINT`; `relay status` has yours"
+        )
     if any("changed" in state for state in states):
         say(
             "changed: it claims AE titles that were another hospital's, to which no call goes until"
@@ -120,8 +128,16 @@ def resolve(process: Control, words: str) -> dict[str, Any]:
 @click.argument("contact")
 @click.pass_obj
 def peer_verify(invocation: Invocation, contact: str) -> None:
-    """Enter the CONTACT string that the other hospital gave you by other means."""
-    answer = control(invocation).post("/v1/peers", {"contact": contact})
+    """Say that the other hospital is who it says, by what it gave you by other means.
+
+    CONTACT is its contact string, on paper or by signed mail, or its whole fingerprint, as it was
+    read out to you by telephone.
+    """
+    process = control(invocation)
+    if _FINGERPRINT.fullmatch(contact.strip()):
+        answer = process.post(f"/v1/peers/{quoted(contact.strip())}/verify")
+    else:
+        answer = process.post("/v1/peers", {"contact": contact})
     say(f"{answer['name']} is verified")
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydicom.uid import UID
 
-from relay.cli.output import local_time, print_table, say, size
+from relay.cli.output import local_time, print_facts, print_table, say, size
 from relay.cli.router import both_titles
 from relay.spool.items import KEPT, State
 
@@ -152,9 +152,7 @@ def show_item(item: dict[str, Any]) -> None:
         ("ended", local_time(item["ended"]) if item["ended"] is not None else "-"),
         ("came with", f"association {item['batch']}, priority {item['priority']}"),
     ]
-    width = max(len(name) for name, _ in rows)
-    for name, value in rows:
-        say(f"{name:<{width}}  {value}")
+    print_facts((name, str(value)) for name, value in rows)
 
 
 def _named(uid: str) -> str:

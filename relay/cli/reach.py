@@ -9,6 +9,7 @@ import ssl
 import time
 from collections.abc import AsyncIterator, Iterator
 from email.utils import parsedate_to_datetime
+from http import HTTPStatus
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -16,8 +17,10 @@ import attrs
 import httpx
 import trio
 
+from relay.cli import output
 from relay.config import RouterConfig
 from relay.errors import RelayError, SignallingError, connection_fault, leaves
+from relay.invitation import Invitation, InvitationInquiry
 from relay.providers import Finding
 from relay.signalling.dial import BridgeAddress, websocket_dial
 from relay.signalling.proxy import PASSWORD_REFUSED, Proxy, authority, connect_through
@@ -29,8 +32,15 @@ TIMEOUT = 10.0
 # Openings are refused at 3 hours (DESIGN §3), a certificate may be refused sooner. Minutes are
 # what an NTP client that has stopped leaves behind.
 WORRYING_SKEW = 120.0
+# What is measured is no better: a Date has whole seconds (RFC 9110 §5.6.7), and either may be any
+# part of one behind; half of what the request took comes to that.
+VISIBLE_SKEW = 3.0
 
 NEEDS_PROXY = "if the way out of this hospital is a proxy, give it as `proxy` in relay.toml"
+# What is said of an invitation, and where its Bridge does not say whether it is open.
+INVITATION = "the invitation"
+NOT_TOLD = "whether the invitation is open still is not known"
+
 INCOMPLETE_CHAIN = (
     ", and if it comes from a public one, have the Bridge send the authority's own certificates"
     " too (fullchain.pem)"
@@ -71,6 +81,31 @@ async def of_router(url: str, config: RouterConfig) -> AsyncIterator[Finding]:
         yield attrs.evolve(finding, advice=with_source(finding.advice, config))
 
 
+async def invitation(invited: Invitation, config: RouterConfig) -> Finding:
+    """What its Bridge says of an invitation, which is not used up by that."""
+    url = f"{invited.url.rstrip('/')}/v1/enrolments/inquiry"
+    try:
+        async with httpx.AsyncClient(
+            verify=client_tls(config.ca_file),
+            proxy=config.proxy.reveal() if config.proxy else None,
+            timeout=TIMEOUT,
+            trust_env=False,
+        ) as client:
+            answer = await client.post(url, content=InvitationInquiry.of(invited).pack())
+        said = answer.json()
+        if answer.status_code == HTTPStatus.FORBIDDEN:
+            return Finding(INVITATION, False, str(said["error"]))
+        answer.raise_for_status()
+        until = output.local_time(said["expires"])
+        return Finding(f"{INVITATION} is open, for {said['name']}, until {until}", True)
+    except (RelayError, httpx.HTTPError, ValueError, LookupError, TypeError) as error:
+        return Finding(
+            NOT_TOLD,
+            True,
+            f"`relay enroll` shows it ({_why_not_told(error)})",
+        )
+
+
 def with_source(words: str, config: RouterConfig) -> str:
     """`words`, and where `proxy` is kept if the proxy does not take its password."""
     if config.proxy is None or not config.proxy.source or PASSWORD_REFUSED not in words:
@@ -80,9 +115,11 @@ def with_source(words: str, config: RouterConfig) -> str:
 
 def clock(skew: float) -> Finding:
     """Whether our clock, `skew` seconds ahead of the Bridge's, agrees with it."""
-    fine = abs(skew) < WORRYING_SKEW
-    if fine:
-        return Finding(f"clock differs from the Bridge's by {abs(skew):.0f} s", True)
+    if abs(skew) < VISIBLE_SKEW:
+        return Finding("clock agrees with the Bridge's", True)
+    if abs(skew) < WORRYING_SKEW:
+        words = f"clock differs from the Bridge's by {abs(skew):.0f} s, which does no harm"
+        return Finding(words, True)
     far = f"{abs(skew) / 3600:.1f} hours" if abs(skew) >= 3600 else f"{abs(skew) / 60:.0f} minutes"
     way = "ahead of" if skew > 0 else "behind"
     return Finding(
@@ -212,6 +249,12 @@ def _clock(answer: httpx.Response, now: float) -> Iterator[Finding]:
     except (KeyError, ValueError):
         return  # a proxy in between has taken it out; nothing can be said
     yield clock(now - there)
+
+
+def _why_not_told(error: Exception) -> str:
+    if isinstance(error, httpx.HTTPStatusError):
+        return f"the Bridge answers {error.response.status_code}: is it older than this Router?"
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
 def _answered(error: BaseException) -> bool:

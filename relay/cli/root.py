@@ -13,6 +13,7 @@ from relay.cli.context import Group, Invocation, configuration_options, errors_i
 COMMANDS = {
     "init": "relay.cli.initialise:init",
     "invite": "relay.cli.bridge:invite",
+    "invitation": "relay.cli.bridge:invitation",
     "router": "relay.cli.bridge:router",
     "provider": "relay.cli.provider:provider",
     "enroll": "relay.cli.router:enroll",

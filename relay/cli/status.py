@@ -1,15 +1,21 @@
 """`relay status`: what the running process says of itself."""
 
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
 import click
-from rich.text import Text
 
 from relay.cli.context import Command, Invocation, json_option
 from relay.cli.control import Control
-from relay.cli.output import console, local_time, print_json, size
-from relay.log import escape
+from relay.cli.output import local_time, print_facts, print_json, size
+from relay.config import RouterConfig
+
+# Of the calls that were refused; `relay doctor` has more of them, and says which causes stand.
+MOST_REFUSED = 3
+
+# What is a number of bytes.
+_BYTES = frozenset({"moved", "stored", "space", "bytes_put", "bytes_got"})
 
 
 @click.command(cls=Command)
@@ -17,19 +23,21 @@ from relay.log import escape
 @click.pass_obj
 def status(invocation: Invocation, as_json: bool) -> None:
     """Show how the running Bridge or Router is doing."""
-    answer = Control(invocation.load(), invocation.file).get("/v1/status")
+    config = invocation.load()
+    process = Control(config, invocation.file)
+    answer = process.get("/v1/status")
     if as_json:
         print_json(answer)
         return
     rows = list(_rows("", _for_people(answer)))
-    width = max(len(name) for name, _ in rows)
-    for name, value in rows:
-        console().print(Text.assemble((f"{name:<{width}}", "bold"), "  ", escape(value)))
+    if isinstance(config, RouterConfig):
+        rows += _refused(process.get("/v1/refusals"))
+    print_facts(rows)
 
 
 def _for_people(answer: dict[str, Any]) -> dict[str, Any]:
     """Unix seconds as a time and the uptime, the clocks' difference in tenths of a second; the
-    queue and DICOMweb in one line each, and each warning."""
+    queue and DICOMweb in one line each, and each warning and title that is not published."""
     shown: dict[str, Any] = {}
     for name, value in answer.items():
         if name == "started" and value is not None:
@@ -46,11 +54,32 @@ def _for_people(answer: dict[str, Any]) -> dict[str, Any]:
             if value["limit"] is not None:
                 shown["bandwidth"] = f"{value['limit'] * 8 / 1e6:g} Mbit/s at most, now"
         elif name == "warnings":
-            for number, words in enumerate(value, start=1):
-                shown[f"warning {number}"] = words
+            shown |= _numbered("warning", value)
+        elif name == "refusals":  # by the Bridge, of AE titles
+            shown |= _numbered("not published", value)
         else:
             shown[name] = value
     return shown
+
+
+def _numbered(name: str, lines: Iterable[str]) -> dict[str, str]:
+    return {f"{name} {number}": words for number, words in enumerate(lines, start=1)}
+
+
+def _refused(refusals: Iterable[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """The last causes for which calls and Move Destinations were refused: GET /v1/refusals."""
+    groups: dict[tuple[str, ...], list[float]] = {}
+    for row in refusals:
+        key = row["calling"], row["called"], row["destination"], row["why"]
+        groups.setdefault(key, []).append(row["time"])
+    if not groups:
+        return [("refused calls", "none that stands")]
+    lines = []
+    for (calling, called, destination, why), times in groups.items():
+        asked = f"asked {called} to move to {destination}" if destination else f"called {called}"
+        often = f" {len(times)} times" if len(times) > 1 else ""
+        lines.append(f"{local_time(max(times))}, {calling} {asked}{often}: {why}")
+    return list(_numbered("refused call", lines[:MOST_REFUSED]).items())
 
 
 def _queue(queue: dict[str, Any]) -> str:
@@ -85,6 +114,8 @@ def _rows(prefix: str, answer: dict[str, Any]) -> list[tuple[str, str]]:
         words = prefix + name.replace("_", " ")
         if isinstance(value, dict):
             rows += _rows(f"{words}: ", value)
+        elif name in _BYTES and value is not None:
+            rows.append((words, size(value)))
         elif isinstance(value, bool):
             rows.append((words, "yes" if value else "no"))
         elif isinstance(value, list):

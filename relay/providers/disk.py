@@ -156,14 +156,15 @@ class DiskProvider:
     async def check(self) -> Sequence[Finding]:
         """Put, get and delete a probe over this Bridge's own URL; say how much room there is."""
         free = await self._free_disk()
+        stored, space = self._usage.stored / 2**30, self._space / 2**30
         findings = [
             Finding(
-                f"free disk: {free // 2**20} MiB",
+                f"free disk: {free / 2**30:.1f} GiB",
                 free > self._free_floor,
                 "" if free > self._free_floor else f"free some in {self._objects.parent}",
             ),
             Finding(
-                f"blob space: {self._usage.stored // 2**20} of {self._space // 2**20} MiB used",
+                f"blob space: {stored:.1f} of {space:.1f} GiB used",
                 self._usage.stored < self._space,
                 "" if self._usage.stored < self._space else "raise blob_space",
             ),

@@ -30,7 +30,7 @@ from relay.errors import Refused, RelayError
 from relay.identity import load_identity
 from relay.pages.api import people_operations
 from relay.pages.app import make_site
-from relay.pages.serving import as_console, hosts_of, origin_of, serve_pages, show_first_link
+from relay.pages.serving import as_console, hosts_of, origin_of, serve_pages, show_pages
 from relay.pages.serving import load_tls as load_pages_tls
 from relay.pages.settings import PagesSettings
 from relay.patience import Timeouts
@@ -225,7 +225,12 @@ async def run_router(
             await nursery.start(network.run)
             nursery.start_soon(_renew_keys, node)
             async with trio.open_nursery() as serving:
-                serve = partial(listener.serve, timeouts=timeouts, stopping=stopping)
+                serve = partial(
+                    listener.serve,
+                    timeouts=timeouts,
+                    stopping=stopping,
+                    on_rejected=node.counts.turned_away,
+                )
                 await serving.start(
                     partial(
                         serve,
@@ -285,7 +290,7 @@ async def run_router(
                             stopping=stopping,
                         )
                     )
-                    show_first_link(people, origin)
+                    show_pages(people, origin)
                 if web_sockets:
                     # Each device alone can be asked also where there is no federation.
                     asked = together or Federation(node, FederationSettings(ae_title=""))
@@ -367,7 +372,11 @@ def _federation(node: Node, settings: FederationSettings) -> Federation | None:
         # The Router goes on: whoever has the title so far keeps it.
         log.error("no federation", why=str(error))
         return None
-    return Federation(node, settings) if settings.ae_title else None
+    if not settings.ae_title:
+        return None
+    federation = Federation(node, settings)
+    node.reached = federation.states.seen
+    return federation
 
 
 def _make_private(data_dir: Path) -> None:

@@ -86,6 +86,10 @@ class Counts:
         """A call that did not come as far as the register was turned down."""
         self.ended[line, How.REJECTED.value, reason] += 1
 
+    def turned_away(self, rejection: AAssociateRJ) -> None:
+        """The listener itself said no, before anybody looked at who calls whom."""
+        self.rejected(Line(Side.CALLER, Work.RELAYED, "", UNKNOWN), word_of(rejection))
+
     def queried(self, outcome: str, seconds: float | None = None) -> None:
         """The federation was asked something; `seconds`: for how long, if anybody was."""
         self.queries[outcome] += 1

@@ -30,6 +30,7 @@ from relay.invitation import Contact
 from relay.metrics.turning import Turning
 from relay.router import services
 from relay.router.aliases import Alias, AliasTable
+from relay.router.asked import Asked, AskedTable
 from relay.router.asks import Ask, AskTable
 from relay.router.auditing import Auditing, Queries
 from relay.router.border import Knowledge
@@ -80,6 +81,10 @@ class Network:
     allowance: Allowance = attrs.field(factory=Allowance)
 
 
+def _unheard(title: str) -> None:
+    """Nobody asks how devices fare."""
+
+
 @attrs.define(slots=True, eq=False)
 class Node:
     """One Router. `network` is None until it is enrolled."""
@@ -99,7 +104,12 @@ class Node:
     network: Network | None = None
     federation_title: str = ""  # by which devices here call all that there is (DESIGN §7)
     configuration: Sequence[Mapping[str, Any]] = ()  # relay.toml, as people see it
+    asked: AskedTable = attrs.field(
+        default=attrs.Factory(lambda self: AskedTable(self.database), takes_self=True)
+    )
     refusals: Refusals = attrs.field(factory=Refusals)
+    # Is told the published title of each device that has taken an association or an object.
+    reached: Callable[[str], None] = _unheard
     auditing: Auditing = attrs.field(factory=Auditing)
     audit: Audit | None = None
     audit_sender: Sender | None = None
@@ -366,6 +376,7 @@ class Node:
             raise Refused(502, f"not sent: {error}") from None
         if isinstance(reply, messages.Done) and reply.refusals:
             raise Refused(502, f"not sent: {reply.refusals[0]}")
+        await self.asked.put(Asked(peer.identity, ask.ae_title, ask.services, unix_time()))
 
     async def take_ask(self, message: messages.Ask) -> None:
         """A peer asks for a grant: keep it for a person, or log why not."""
@@ -402,6 +413,12 @@ class Node:
         if contact.public == self.identity.public:
             raise Refused(400, "that is this hospital's own contact")
         peer = await self.joined().peers.verify(contact)
+        log.info("peer verified", peer=peer.fingerprint)
+        return peer
+
+    async def confirm_peer(self, words: str) -> Peer:
+        """A person has compared the fingerprint `words` by telephone. Raises Refused."""
+        peer = await self.joined().peers.compared(words)
         log.info("peer verified", peer=peer.fingerprint)
         return peer
 

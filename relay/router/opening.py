@@ -11,6 +11,7 @@ from functools import partial
 
 import structlog
 
+from relay.dicom.pdu import AAssociateAC
 from relay.errors import AssociationRejected, HandshakeError, Refusal
 from relay.identity import fingerprint
 from relay.router import contexts
@@ -94,6 +95,11 @@ async def _serve_purpose(
 async def _join(node: Node, call: IncomingCall, reached: Reached) -> None:
     """Relay the association to its end."""
     near, proposed = reached.near, reached.proposed
+
+    def answered(answer: AAssociateAC) -> AAssociateAC:
+        node.reached(call.device.published)
+        return contexts.with_rejections(answer, original=call.request, proposed=proposed)
+
     async with answering_get(node, call.device, reached.device, proposed) as device:
         if reached.device.answer is None:
             await device.send(proposed)
@@ -103,7 +109,7 @@ async def _join(node: Node, call: IncomingCall, reached: Reached) -> None:
             reached.guard,
             tunnel=near,
             answer_wait=call.device.answer_wait,
-            answered=partial(contexts.with_rejections, original=call.request, proposed=proposed),
+            answered=answered,
             traffic=reached.entry.traffic,
         )
     log_ending(reached.entry, ending)

@@ -88,6 +88,7 @@ async def relay(
 
     def answered(answer: AAssociateAC) -> AAssociateAC:
         node.refusals.forget(said.calling, said.called)
+        node.reached(call.title)
         return contexts.with_rejections(answer, original=request, proposed=request)
 
     entry = live_entry(node, call)

@@ -11,7 +11,7 @@ from typing import NoReturn
 import attrs
 import trio
 
-from relay.errors import SignallingError
+from relay.errors import ConnectionClosed, SignallingError
 from relay.signalling.allowance import Allowance
 from relay.signalling.limits import MESSAGES_AT_ONCE, MESSAGES_PER_SECOND, Timeouts
 from relay.signalling.messages import Message, Ping, Pong, decode, encode
@@ -130,12 +130,13 @@ def _silent(within: float) -> SignallingError:
     return SignallingError(f"the other end was silent for {within:g} s")
 
 
-def _closed() -> SignallingError:
-    return SignallingError("the other end closed the connection")
+def _closed() -> ConnectionClosed:
+    return ConnectionClosed("the other end closed the connection")
 
 
 async def receive(socket: Socket, within: float) -> bytes:
-    """The next frame. Raises SignallingError if there is none or it takes too long (seconds)."""
+    """The next frame. Raises ConnectionClosed if there is none, and SignallingError if it takes
+    longer than that many seconds."""
     frame = b""
     with trio.move_on_after(within) as scope:
         frame = await socket.receive()

@@ -14,7 +14,7 @@ from wsproto.utilities import LocalProtocolError, RemoteProtocolError
 
 from relay import __version__
 from relay.byte_stream import Buffer, PlainStream, TLSStream
-from relay.errors import SignallingError, connection_fault
+from relay.errors import ConnectionClosed, SignallingError, connection_fault
 from relay.signalling.messages import MAXIMUM_MESSAGE
 from relay.signalling.proxy import Proxy, authority, connect_through
 from relay.signalling.transport import Socket
@@ -200,7 +200,7 @@ class WebSocketSocket:
         try:
             await self._websocket.send(frame)
         except Closed as error:
-            raise SignallingError(f"the connection is closed: {error}") from error
+            raise ConnectionClosed(f"the connection is closed: {error}") from error
 
     async def aclose(self) -> None:
         try:

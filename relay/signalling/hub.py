@@ -13,7 +13,7 @@ import attrs
 import structlog
 import trio
 
-from relay.errors import RelayError, SignallingError
+from relay.errors import ConnectionClosed, RelayError, SignallingError
 from relay.identity import Identity
 from relay.signalling.authentication import Proven, challenge
 from relay.signalling.backend import Backend, GrantRow, RouterRow, SessionRefused, SignedRow
@@ -176,6 +176,11 @@ class Hub:
                     admitted = self._exchange.revocations
                     await self._backend.admit(proven.router)
                 return self._exchange.register(proven.router), proven
+            except ConnectionClosed as error:
+                # A look at whether a WebSocket opens here (`relay doctor`), or a network that
+                # failed: nobody has tried to be a Router, so nobody was refused.
+                log.debug("connection closed before it said who it is", why=str(error))
+                return None
             except RelayError as error:
                 log.info("connection refused", why=str(error))
                 self.refused += 1

@@ -20,7 +20,7 @@ class Socket(Protocol):
         """
 
     async def send(self, frame: bytes) -> None:
-        """Write `frame`. Raises SignallingError if the connection is gone."""
+        """Write `frame`. Raises ConnectionClosed if the connection is gone."""
 
     async def aclose(self) -> None:
         """Close; harmless the second time. Cancelled, it closes without saying goodbye."""

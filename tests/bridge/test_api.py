@@ -2,6 +2,7 @@
 
 import os
 
+import attrs
 import httpx
 import pytest
 import trio
@@ -10,6 +11,7 @@ from starlette.routing import Route, WebSocketRoute
 from relay.bridge.api import SIGNAL_PATH, network_app, network_operations
 from relay.bridge.sockets import SignalEndpoint
 from relay.errors import DatabaseError
+from relay.invitation import InvitationInquiry
 from relay.web.health import Part, health_operations
 
 from .conftest import PATIENCE, Bridge, Router, connected
@@ -105,6 +107,36 @@ async def test_enrolment_over_http(bridge: Bridge) -> None:
     assert "ask for a new one" in answer.json()["error"]
 
 
+async def test_whether_an_invitation_is_open_is_told_and_nothing_used_up(bridge: Bridge) -> None:
+    invitation = await bridge.invite("North")
+    inquiry = InvitationInquiry.of(invitation)
+    described = (await bridge.web.get("/v1/openapi.json")).json()
+    for _ in range(2):
+        answer = await bridge.web.post("/v1/enrolments/inquiry", content=inquiry.pack())
+        conforms(described, "POST", "/v1/enrolments/inquiry", answer)
+        assert answer.json() == {"name": "North", "expires": invitation.expires}
+    router = Router(invitation.network)
+    used = await bridge.web.post("/v1/enrolments", content=router.enrolment(invitation))
+    assert used.status_code == 201
+    answer = await bridge.web.post("/v1/enrolments/inquiry", content=inquiry.pack())
+    assert (answer.status_code, "ask for a new one" in answer.text) == (403, True)
+    # Who does not know the code is an intruder, and the first.
+    another = InvitationInquiry.of(await bridge.invite("South"))
+    forged = attrs.evolve(another, mac=bytes(32))
+    answer = await bridge.web.post("/v1/enrolments/inquiry", content=forged.pack())
+    assert (answer.status_code, "does not match" in answer.text) == (403, True)
+    with trio.fail_after(PATIENCE):
+        while not (told := await refusals(bridge)):
+            await trio.sleep(0.01)
+    assert told == [answer.json()["error"]]
+
+
+async def refusals(bridge: Bridge) -> list[str]:
+    """Why somebody was refused, as the audit has it."""
+    entries = (await bridge.get("/v1/audit?kind=alert"))["entries"]
+    return [entry["why"] for entry in entries if entry["outcome"] != "success"]
+
+
 async def test_the_others_learn_of_a_new_router(bridge: Bridge) -> None:
     first = await bridge.enrol("North")
     async with connected(bridge, first) as north:
@@ -149,7 +181,10 @@ async def test_not_ready() -> None:
         return data
 
     operations = network_operations(
-        enrol=enrol, health=health_operations([], [Part("database", database)]), store=None
+        enrol=enrol,
+        inquire=inquire,
+        health=health_operations([], [Part("database", database)]),
+        store=None,
     )
     app = network_app(operations, SignalEndpoint(no_signal))
     transport = httpx.ASGITransport(app)
@@ -158,6 +193,10 @@ async def test_not_ready() -> None:
         assert answer.status_code == 503
         assert answer.json()["parts"] == {"database": "fails: the log says why"}
         assert (await client.get("/v1/blobs/ab/cd")).status_code == 404
+
+
+async def inquire(data: bytes) -> dict[str, object]:
+    raise AssertionError("nobody asks here")
 
 
 async def no_signal(socket: object, version: str) -> None:
@@ -171,7 +210,9 @@ async def test_every_route_is_described_and_every_description_has_a_route(bridge
     class Store:
         verify = write = open = remove = None
 
-    operations = network_operations(enrol=enrol, health=health_operations([], []), store=Store())
+    operations = network_operations(
+        enrol=enrol, inquire=inquire, health=health_operations([], []), store=Store()
+    )
     app = network_app(operations, SignalEndpoint(no_signal))
     described = (await bridge.web.get("/v1/openapi.json")).json()
     routes = {

@@ -9,11 +9,11 @@ from relay.bridge.auditing import Auditing
 def test_who_joins_and_who_is_refused_is_told() -> None:
     told: list[AuditEvent] = []
     auditing = Auditing(name="relay.example.org", record=told.append)
-    auditing.enrolled("abcd-efgh")
+    auditing.enrolled("abcd-efgh", "North Hospital")
     auditing.enrolment_refused("the invitation is used")
     auditing.connection_refused("it is revoked")
     assert [(words(event), event.why) for event in told] == [
-        ("a Router has joined the network", ""),
+        ("North Hospital has joined the network", ""),
         ("an enrolment is refused", "the invitation is used"),
         ("a connection of a Router is refused", "it is revoked"),
     ]
@@ -27,7 +27,7 @@ def test_who_joins_and_who_is_refused_is_told() -> None:
 
 
 def test_without_an_audit_nobody_is_told() -> None:
-    Auditing().enrolled("abcd-efgh")
+    Auditing().enrolled("abcd-efgh", "North Hospital")
 
 
 def test_a_restored_bridge_says_so() -> None:

@@ -73,7 +73,7 @@ async def test_everything_is_described_and_answers_so(bridge: Bridge) -> None:
         assert row["session"] == message.session.hex()
         status = await ask("GET", "/v1/status")
         assert (status["routers"], status["connected"], status["sessions"]) == (2, 2, 1)
-        assert (status["store"], status["failing_stores"]) == ("disk", [])
+        assert (status["store"], status["failing_stores"], status["warnings"]) == ("disk", [], [])
         assert status["space"] > status["stored"] == 0
         settings = {"bucket": "b-1", "region": "r", "access_key": "a", "secret_key": "s"}
         cloud = {"name": "cloud", "kind": "s3", "settings": settings}

@@ -5,7 +5,7 @@ import trio
 from starlette.websockets import WebSocket
 
 from relay.bridge.sockets import SignalEndpoint, StarletteSocket
-from relay.errors import SignallingError
+from relay.errors import ConnectionClosed, SignallingError
 from relay.signalling.transport import Socket
 
 
@@ -44,8 +44,9 @@ async def test_frames_both_ways() -> None:
     assert wire.sent[-1] == {"type": "websocket.send", "bytes": b"world"}
 
 
-async def test_the_end_is_empty_and_stays_so() -> None:
-    _, socket = await accepted({"type": "websocket.disconnect", "code": 1006})
+@pytest.mark.parametrize("code", [1000, 1001, 1005, 1006])
+async def test_the_end_is_empty_and_stays_so(code: int) -> None:
+    _, socket = await accepted({"type": "websocket.disconnect", "code": code})
     assert await socket.receive() == b""
     assert await socket.receive() == b""
     await socket.aclose()
@@ -58,12 +59,21 @@ async def test_what_is_no_binary_frame(frame: dict) -> None:
         await socket.receive()
 
 
+@pytest.mark.parametrize("code", [1002, 1003, 1007, 1009])
+async def test_an_end_for_wrong_frames_is_no_mere_end(code: int) -> None:
+    _, socket = await accepted({"type": "websocket.disconnect", "code": code})
+    with pytest.raises(SignallingError) as raised:
+        await socket.receive()
+    assert not isinstance(raised.value, ConnectionClosed)
+    assert await socket.receive() == b""
+
+
 async def test_closing_twice() -> None:
     wire, socket = await accepted()
     await socket.aclose()
     await socket.aclose()
     assert [message["type"] for message in wire.sent].count("websocket.close") == 1
-    with pytest.raises(SignallingError, match="gone"):
+    with pytest.raises(ConnectionClosed, match="gone"):
         await socket.send(b"late")
 
 

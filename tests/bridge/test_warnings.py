@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from relay.audit.sender import Lagging
 from relay.bridge.restored import Restoration
 from relay.bridge.warnings import AWAY_AFTER, CERTIFICATE_DAYS, Kind, Warned, standing
 
@@ -19,6 +20,7 @@ DOCUMENTED = (
     Kind.STORE_FAILING,
     Kind.CERTIFICATE,
     Kind.STORE_FULL,
+    Kind.AUDIT_BEHIND,
     Kind.ROUTER_AWAY,
 )
 
@@ -41,6 +43,7 @@ def found(**how: Any) -> list[Warned]:
         "space": 1000,
         "certificate_ends": NOW + 90 * DAY,
         "restored": None,
+        "lagging": None,
         "started": NOW - DAY,
         "now": NOW,
     }
@@ -52,12 +55,19 @@ def test_where_all_is_well_there_are_none() -> None:
     assert found(space=None, certificate_ends=None) == []
 
 
+def test_a_collector_that_lags_is_told() -> None:
+    [warned] = found(lagging=Lagging(7, 1000.4, "the audit's collector lacks 7 entries"))
+    words = "The audit's collector lacks 7 entries."
+    assert warned == Warned(Kind.AUDIT_BEHIND, "", words, NOW - 1000)
+
+
 def test_a_store_that_fails_is_named_with_the_one_in_its_place() -> None:
     [warned] = found(stores=[store("cloud", failing=True), store("disk")])
     assert warned == Warned(
         Kind.STORE_FAILING,
         "cloud",
-        "Object store cloud fails: no answer in 10 s. New sessions use disk.",
+        "Object store cloud fails: no answer in 10 s. New sessions use disk. What is wrong with it:"
+        " `relay provider check cloud`.",
         NOW - 60,
     )
     assert warned.to_json() == {

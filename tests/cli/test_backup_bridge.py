@@ -83,6 +83,27 @@ def test_a_restore_says_what_a_person_must_know(old: FakeProcess, made: Path) ->
     assert "has a Bridge already" in again.stderr
 
 
+def test_a_restoration_is_confirmed(bridge: FakeProcess) -> None:
+    warned = {"warning": "restored", "key": "", "words": "…", "since": 1}
+    bridge.will("DELETE", "/v1/restoration", b"", status=204)
+    bridge.will("GET", "/v1/warnings", [warned])
+    assert bridge.relay("restore", "--confirm").stdout.startswith("confirmed: ")
+    assert ("DELETE", "/v1/restoration", None) in bridge.asked
+    assert json.loads(bridge.relay("restore", "--confirm", "--json").stdout) == {"confirmed": True}
+    bridge.will("GET", "/v1/warnings", [warned | {"warning": "router_away"}])
+    bridge.asked.clear()
+    assert bridge.relay("restore", "--confirm").stdout.startswith("nothing to confirm")
+    assert [asked[0] for asked in bridge.asked] == ["GET"]
+
+
+def test_confirming_stands_alone(bridge: FakeProcess) -> None:
+    for arguments in (("backup", "--confirm"), ("--confirm", "--revoke", "abcd"), ()):
+        result = bridge.relay("restore", *arguments)
+        assert result.exit_code == 2, result.output
+        assert "--confirm" in result.stderr
+    assert bridge.asked == []
+
+
 def test_what_was_revoked_since_is_shut_out_with_it(old: FakeProcess, made: Path) -> None:
     fingerprint = (old.folder / "fingerprint").read_text()
     result = old.relay("restore", str(made), "--revoke", fingerprint, "--json")

@@ -10,6 +10,7 @@ import trio
 
 from relay.cli import doctor, reach
 from relay.cli.context import Invocation
+from relay.config import RouterConfig
 from relay.config_file import load
 from relay.database import open_database
 from relay.identity import Identity
@@ -28,6 +29,7 @@ from tests.cli.scp import Device
 from tests.cli.test_doctor_devices import serve_device
 
 WELL = Finding("Bridge answers", True)
+OPEN = Finding("the invitation is open", True)
 
 
 @pytest.fixture(autouse=True)
@@ -35,7 +37,11 @@ def _bridge_is_well(monkeypatch: pytest.MonkeyPatch) -> None:
     async def well(url: str, **how: object) -> AsyncIterator[Finding]:
         yield WELL
 
+    async def is_open(invited: Invitation, config: RouterConfig) -> Finding:
+        return OPEN
+
     monkeypatch.setattr(reach, "bridge", well)
+    monkeypatch.setattr(reach, "invitation", is_open)
 
 
 def knows(
@@ -124,9 +130,30 @@ def invitation(expires: float) -> Invitation:
 async def test_an_invitation_says_which_bridge_to_look_for(stopped: FakeProcess) -> None:
     found = await findings(stopped, invitation(time.time() + 60))
     assert found[WELL.what].ok
-    assert "invitation" not in found
+    assert found[OPEN.what].ok
     found = await findings(stopped, invitation(time.time() - 60))
-    assert "expired" in found["invitation"].advice
+    assert "expired" in found["the invitation"].advice
+
+
+async def test_who_is_enrolled_needs_no_invitation(router: FakeProcess) -> None:
+    knows(router)
+    await fill(router)
+    found = await findings(router, invitation(time.time() - 60))
+    assert wrong(found) == []
+    assert any("is no longer good, and this Router" in what for what in found)
+
+
+def test_where_an_invitation_is_not_known_the_end_does_not_say_that_all_is_well(
+    stopped: FakeProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def not_told(invited: Invitation, config: RouterConfig) -> Finding:
+        return Finding(reach.NOT_TOLD, True)
+
+    monkeypatch.setattr(reach, "invitation", not_told)
+    (stopped.folder / "data").rmdir()
+    result = stopped.relay("doctor", invitation(time.time() + 60).to_string())
+    assert result.exit_code == 0, result.output
+    assert result.stdout.splitlines()[-1].startswith("all that can be seen is well; whether")
 
 
 async def test_before_the_first_start_what_it_brings_is_no_fault(stopped: FakeProcess) -> None:
@@ -236,7 +263,7 @@ async def test_what_stands_in_the_queue_is_not_well(router: FakeProcess) -> None
     knows(router, warnings=[row | waiting, row | full])
     found = await findings(router)
     assert found["warning about PACS: waiting"].advice == "objects for PACS wait"
-    assert found["warning: spool_full"].advice == "no room"
+    assert found["warning: spool full"].advice == "no room"
     assert not found["warning about PACS: waiting"].ok
 
 
@@ -270,6 +297,7 @@ async def test_a_wrong_configuration_is_the_only_finding(stopped: FakeProcess) -
 
 def test_a_bridge_is_asked_for_its_providers(bridge: FakeProcess) -> None:
     bridge.will("GET", "/v1/status", {"version": "1"})
+    bridge.will("GET", "/v1/warnings", [])
     bridge.will("GET", "/v1/providers", [{"name": "disk", "kind": "disk", "in_use": True}])
     failing = {"what": "PUT", "ok": False, "advice": "look at the disk"}
     bridge.will("POST", "/v1/providers/disk/check", {"findings": [failing]})
@@ -282,6 +310,17 @@ def test_a_bridge_is_asked_for_its_providers(bridge: FakeProcess) -> None:
     assert (result.exit_code, result.stdout.splitlines()[-1]) == (0, "all is well")
     result = bridge.relay("doctor", "--json")
     assert all(finding["ok"] for finding in json.loads(result.stdout))
+
+
+def test_what_a_bridge_warns_of_is_not_well(bridge: FakeProcess) -> None:
+    words = "This Bridge was restored: then say that it is set right."
+    warned = {"warning": "router_away", "key": "abcd", "words": words, "since": 1}
+    bridge.will("GET", "/v1/status", {"version": "1"})
+    bridge.will("GET", "/v1/providers", [])
+    bridge.will("GET", "/v1/warnings", [warned])
+    result = bridge.relay("doctor")
+    assert result.exit_code == 1
+    assert f"FAIL warning: router away\n     {words}\n" in result.stdout
 
 
 def test_a_bridges_certificate_is_looked_at(stopped: FakeProcess, tmp_path: Path) -> None:

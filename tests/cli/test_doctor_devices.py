@@ -17,9 +17,9 @@ from relay.cli import doctor_devices
 from relay.config import RouterConfig
 from relay.config_file import load
 from relay.dicom.pdu import AAssociateRJ
-from relay.errors import AssociationAborted
 from relay.providers import Finding
 from relay.router import probe
+from relay.router.device_words import SILENT
 from relay.router.devices import Device
 from tests.cli import scp
 
@@ -129,7 +129,7 @@ async def test_a_device_that_takes_the_connection_and_is_silent(
     async with trio.open_nursery() as nursery:
         (finding,) = await examine(config, local(await serve_device(nursery, silent)))
         nursery.cancel_scope.cancel()
-    assert finding.advice.endswith(probe.SILENT)
+    assert finding.advice.endswith(SILENT)
 
 
 @pytest.fixture
@@ -225,11 +225,3 @@ async def test_files_that_do_not_hold_are_said_once(config: RouterConfig, tmp_pa
     (finding,) = await examine(given, local(1), local(2))
     assert not finding.ok
     assert str(wrong) in finding.advice
-
-
-def test_the_cause_is_found_behind_what_wraps_it() -> None:
-    refused = ConnectionRefusedError(111, "refused")
-    error = AssociationAborted(2, 0, "x")
-    error.__cause__ = OSError("all failed")
-    error.__cause__.__cause__ = ExceptionGroup("several", [refused])
-    assert doctor_devices._first(error) is refused

@@ -1,4 +1,5 @@
 import pytest
+from rich.console import Console
 
 from relay.cli import output
 from relay.providers import Finding
@@ -16,6 +17,59 @@ def test_a_table_shows_every_kind_of_cell_on_its_line(capsys: pytest.CaptureFixt
         [r"[bold]A\n\x1b[2J", "yes"],
         ["-", "echo,", "store"],
         ["x" * 200, "-"],
+    ]
+
+
+@pytest.fixture
+def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A terminal of 40 columns."""
+    monkeypatch.setattr(output, "console", lambda: Console(width=40, highlight=False))
+
+
+@pytest.mark.usefixtures("narrow")
+def test_where_there_is_little_room_cells_are_wrapped_between_words(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = "the device does not answer: is it switched on?"
+    output.print_table(("name", "why", "n"), [("PACS_SOUTH", words, 1)], empty="")
+    assert [line.rstrip() for line in capsys.readouterr().out.splitlines()] == [
+        "name        why                        n",
+        "PACS_SOUTH  the device does not        1",
+        "            answer: is it switched",
+        "            on?",
+    ]
+
+
+@pytest.mark.usefixtures("narrow")
+def test_where_words_have_no_room_beside_each_other_rows_stand_below_another(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    fingerprint = "abcd-efgh-ijkl-mnop-qrst"
+    rows = [("North Hospital", fingerprint, True), ("West", "b" * 50, False)]
+    output.print_table(("name", "fingerprint", "up"), rows, empty="")
+    assert [line.rstrip() for line in capsys.readouterr().out.splitlines()] == [
+        "name         North Hospital",
+        f"fingerprint  {fingerprint}",
+        "up           yes",
+        "",
+        "name         West",
+        f"fingerprint  {'b' * 50}",
+        "up           no",
+    ]
+
+
+@pytest.mark.usefixtures("narrow")
+def test_findings_and_facts_hang_below_their_beginning(capsys: pytest.CaptureFixture[str]) -> None:
+    output.print_findings([Finding("clock " + "x " * 20, False, "set up NTP on the machine there")])
+    contact = "relay-contact:" + "c" * 60
+    output.print_facts([("name", "[b]North\n"), ("contact", contact), ("none", "")])
+    assert [line.rstrip() for line in capsys.readouterr().out.splitlines()] == [
+        "FAIL clock x x x x x x x x x x x x x x x",
+        "     x x x x x",
+        "     set up NTP on the machine there",
+        "name     [b]North\\n",
+        f"contact  {contact}",
+        "none",
     ]
 
 

@@ -45,6 +45,13 @@ def test_a_peer_is_verified_and_accepted(peers: FakeProcess) -> None:
     peers.will("POST", "/v1/peers", {"name": "South Hospital", "fingerprint": FINGERPRINT})
     result = peers.relay("peer", "verify", "relay-contact:x")
     assert "South Hospital is verified" in result.stdout
+    peers.will("POST", f"/v1/peers/{FINGERPRINT}/verify", {"name": "South Hospital"})
+    result = peers.relay("peer", "verify", FINGERPRINT)
+    assert "South Hospital is verified" in result.stdout
+    assert [asked[:2] for asked in peers.asked if asked[0] == "POST"] == [
+        ("POST", "/v1/peers"),
+        ("POST", f"/v1/peers/{FINGERPRINT}/verify"),
+    ]
     claim = {"peer": "old", "name": "North", "ae_title": "SOUTH_PACS", "claimed_by": FINGERPRINT}
     peers.will("GET", "/v1/directory", [claim])
     peers.will("POST", f"/v1/peers/{FINGERPRINT}/accept", {"ae_titles": ["SOUTH_PACS"]})

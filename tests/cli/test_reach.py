@@ -16,6 +16,8 @@ import trio
 from relay.cli import certificate, reach
 from relay.config import RouterConfig
 from relay.config_file import load
+from relay.identity import Identity
+from relay.invitation import Invitation
 from relay.providers import Finding
 
 HOST = "127.0.0.1"
@@ -150,6 +152,16 @@ def test_a_clock_that_is_wrong_is_said(serve: Serve, tls: TLS, skew: float, word
     assert "NTP" in clock.advice
 
 
+@pytest.mark.parametrize(
+    ("skew", "words"),
+    [(0, "agrees with"), (1.4, "agrees with"), (-2, "agrees with"), (60, "by 60 s, which does no")],
+)
+def test_a_clock_that_is_right_as_far_as_can_be_seen(skew: float, words: str) -> None:
+    found = reach.clock(skew)
+    assert found.ok
+    assert words in found.what
+
+
 def test_without_a_date_nothing_is_said_of_the_clock(serve: Serve, tls: TLS) -> None:
     server = serve(http("404 Not Found", None), tls[0])
     (answered,) = look(f"https://{HOST}:{server.port}", ca_file=tls[1])
@@ -271,6 +283,46 @@ def test_a_proxy_that_wants_another_password_says_where_ours_is(
     (finding,) = trio.run(gather)
     assert finding.advice.endswith(f"`proxy` is what file:{tmp_path}/password holds")
     assert "hunter2" not in finding.what + finding.advice
+
+
+@pytest.mark.parametrize(
+    ("answer", "ok", "words"),
+    [
+        (
+            http("200 OK", None, '{"name": "North", "expires": 1800000000}'),
+            True,
+            "the invitation is open, for North, until 2027",
+        ),
+        (
+            http("403 Forbidden", None, '{"error": "it is used"}'),
+            False,
+            "the invitation: it is used",
+        ),
+        (http("404 Not Found", None, '{"error": "Not Found"}'), True, "is it older than this"),
+        (http("200 OK", None, "<html>"), True, f"{reach.NOT_TOLD}: `relay enroll` shows it"),
+        (http("403 Forbidden", None, "[]"), True, reach.NOT_TOLD),
+    ],
+)
+def test_a_bridge_is_asked_about_an_invitation(
+    serve: Serve, tls: TLS, tmp_path: Path, answer: bytes, ok: bool, words: str
+) -> None:
+    server = serve(answer, tls[0])
+    file = tmp_path / "relay.toml"
+    file.write_text(f'[router]\ndata_dir = "data"\nca_file = "{tls[1]}"\n')
+    config = load(file)
+    assert isinstance(config, RouterConfig)
+    invited = Invitation(
+        f"https://{HOST}:{server.port}/",
+        bytes(16),
+        bytes(16),
+        Identity.from_seed(bytes(32)).public,
+        bytes(16),
+        2**33,
+    )
+    finding = trio.run(reach.invitation, invited, config)
+    assert finding.ok is ok
+    assert words in f"{finding.what}: {finding.advice}"
+    assert server.requests[0].startswith(b"POST /v1/enrolments/inquiry ")
 
 
 def test_a_router_without_a_proxy_is_told_that_it_may_need_one(nobody: str, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ def test_the_commands_of_the_design_are_there() -> None:
         *(
             "init",
             "invite",
+            "invitation",
             "enroll",
             "device",
             "alias",

@@ -279,7 +279,7 @@ async def test_6_and_7_devices_that_are_not_what_their_entry_says(
         ("OTHER", 6002): "its own AE title is not OTHER",
         ("STRANGER", 6003): "enter it there as a remote node, AE title NORTH,",
         ("WEB", 6004): "port 6004 is that of web pages",
-        ("SECURE", 6005): "it speaks TLS there: relay device add SECURE 127.0.0.1 --tls",
+        ("SECURE", 6005): "it speaks TLS there: say so of the device (`relay device add SECURE",
     }
     async with AsyncExitStack() as stack:
         for port, command in commands.items():

@@ -6,10 +6,14 @@ import pytest
 
 from relay.dicom import dimse
 from relay.dicom.dimse import CommandField, Status
-from relay.dicom.rejection import CALLED_AE_TITLE_NOT_RECOGNIZED
+from relay.dicom.rejection import (
+    CALLED_AE_TITLE_NOT_RECOGNIZED,
+    LOCAL_LIMIT_EXCEEDED,
+    word_of,
+)
 from relay.errors import AssociationRejected
 from relay.metrics.histogram import Histogram
-from relay.router.counts import Counts, Line, Messages
+from relay.router.counts import UNKNOWN, Counts, Line, Messages
 from relay.router.live import LiveAssociation, LiveRegister, Side, Work
 from relay.router.passthrough import Ending, How
 from tests.router.fakes import store_rq
@@ -63,6 +67,14 @@ async def test_a_rejection_is_counted_by_whoever_tells_it() -> None:
     ((_, outcome, reason),) = counts.ended
     assert (outcome, reason) == ("aborted", "router")
     assert CALLED_AE_TITLE_NOT_RECOGNIZED.reason == 7
+
+
+def test_what_the_port_turns_away_is_counted() -> None:
+    counts = Counts(LiveRegister(5))
+    counts.turned_away(LOCAL_LIMIT_EXCEEDED)
+    counts.turned_away(LOCAL_LIMIT_EXCEEDED)
+    line = Line(Side.CALLER, Work.RELAYED, "", UNKNOWN)
+    assert counts.ended == {(line, "rejected", word_of(LOCAL_LIMIT_EXCEEDED)): 2}
 
 
 async def test_bytes_are_of_what_runs_and_of_what_is_over_by_the_way_they_went() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import attrs
 import trio
 
-from relay.errors import Refused, SignallingError
+from relay.errors import ConnectionClosed, Refused, SignallingError
 from relay.identity import Identity
 from relay.signalling.authentication import introduce
 from relay.signalling.client import SessionPort, SignallingClient
@@ -63,7 +63,7 @@ class MemorySocket:
         try:
             await self._send.send(frame)
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            raise SignallingError("the socket is closed") from error
+            raise ConnectionClosed("the socket is closed") from error
 
     async def aclose(self) -> None:
         self.cut()

@@ -11,7 +11,7 @@ import trio
 import trio_websocket
 import trustme
 
-from relay.errors import SignallingError
+from relay.errors import ConnectionClosed, SignallingError
 from relay.identity import Identity
 from relay.signalling.client import SignallingClient, Timeouts
 from relay.signalling.dial import BridgeAddress, Dial, websocket_dial
@@ -106,7 +106,7 @@ class Served:
         try:
             await self._connection.send_message(frame)
         except trio_websocket.ConnectionClosed as error:
-            raise SignallingError("the connection is closed") from error
+            raise ConnectionClosed("the connection is closed") from error
 
     async def aclose(self) -> None:
         await self._connection.aclose()

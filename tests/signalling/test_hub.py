@@ -74,6 +74,25 @@ async def test_a_router_that_is_not_enrolled_is_not_let_in(
     assert logs[0]["why"] == "this Router is not enrolled"
 
 
+@pytest.mark.parametrize("reads", [True, False], ids=["behind Hello", "at once"])
+async def test_who_only_looks_and_goes_is_not_refused(
+    reads: bool, autojump_clock: MockClock, logs: list[MutableMapping[str, Any]]
+) -> None:
+    async with running_bridge() as bridge:
+        told: list[str] = []
+        bridge.hub.on_refused = told.append
+        socket = bridge.join()
+        if reads:
+            await receive_until(socket, Hello)
+        await socket.aclose()
+        await trio.testing.wait_all_tasks_blocked()
+        assert bridge.hub.statistics().unauthenticated == 0
+        assert (told, bridge.hub.refused) == ([], 0)
+    assert [(row["event"], row["log_level"]) for row in logs] == [
+        ("connection closed before it said who it is", "debug")
+    ]
+
+
 async def test_silence_before_authentication_is_closed_in_time(autojump_clock: MockClock) -> None:
     async with running_bridge() as bridge:
         socket = bridge.join()
@@ -99,9 +118,12 @@ async def test_a_socket_that_does_not_even_take_hello_is_closed(autojump_clock: 
 async def test_what_is_no_authentication_is_closed(frame: bytes, autojump_clock: MockClock) -> None:
     async with running_bridge() as bridge:
         socket = bridge.join()
+        told: list[str] = []
+        bridge.hub.on_refused = told.append
         await receive_until(socket, Hello)
         await socket.send(frame)
         assert await socket.receive() == b""
+        assert (len(told), bridge.hub.refused) == (1, 1)
         await bridge.router("a")
 
 

@@ -4,7 +4,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from relay.errors import SignallingError
+from relay.errors import ConnectionClosed
 from relay.signalling.transport import Socket, close
 from tests.signalling.bridge import socket_pair
 
@@ -23,7 +23,7 @@ async def check_sockets(one: Socket, other: Socket) -> None:
         assert await other.receive() == b""
     assert await one.receive() == b""
     for closed in (one, other):
-        with pytest.raises(SignallingError):
+        with pytest.raises(ConnectionClosed):
             await closed.send(b"late")
         await closed.aclose()
 

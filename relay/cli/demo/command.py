@@ -11,18 +11,15 @@ from pathlib import Path
 import attrs
 import click
 import httpx
-from rich.table import Table
-from rich.text import Text
 
 from relay.cli import certificate, output
-from relay.cli.context import Command
+from relay.cli.context import Command, Failure
 from relay.cli.demo.devices import Tools, installed, studies_in
 from relay.cli.demo.images import canaries_in, digest, digests, images, study_of
 from relay.cli.demo.processes import DemoError, Processes, free_port, listens, processes
 from relay.cli.demo.spy import Spy
 from relay.cli.part10 import Part10File
 from relay.errors import RelayError
-from relay.log import escape
 from relay.web.tls import client_tls
 
 HOST = "127.0.0.1"
@@ -41,22 +38,29 @@ def demo(stay: bool, devices: str | None) -> None:
     """Show it all on this machine: a Bridge, two hospitals, two devices, real images."""
     tools = installed(devices)
     folder = Path(tempfile.mkdtemp(prefix="relay-demo-"))
-    with processes(folder) as running:
-        story = _Story(folder, running, tools)
-        try:
-            story.tell()
-        except RelayError as error:
-            for line in getattr(error, "details", "").splitlines():
-                output.say(f"| {line}")
-            output.say(f"everything is in {folder}")
-            raise
-        if stay:
-            output.say("running until Ctrl-C; try these:")
-            for line in story.to_try():
-                output.say(f"  {line}")
-            while True:
-                time.sleep(1)
-                running.check()
+    told = False
+    try:
+        with processes(folder) as running:
+            story = _Story(folder, running, tools)
+            try:
+                story.tell()
+            except RelayError as error:
+                for line in getattr(error, "details", "").splitlines():
+                    output.say(f"| {line}")
+                output.say(f"everything is in {folder}")
+                raise
+            told = True
+            if stay:
+                for line in story.to_try():
+                    output.say(line)
+                while True:
+                    time.sleep(1)
+                    running.check()
+    except KeyboardInterrupt:
+        if sys.stdout.isatty():
+            output.say("")  # behind the ^C that the terminal shows
+        if not told:
+            raise Failure(f"stopped half way; no process is left running, {folder} is", 1) from None
     output.say("no process is left running")
 
 
@@ -85,7 +89,6 @@ class _Story:
         self._south = _Hospital(SOUTH, folder / "south", free_port())
         self._url = f"https://{HOST}:{self._bridge.port}"
         self._archive_port, self._workstation_port = free_port(), free_port()
-        self._done: list[tuple[str, str]] = []
 
     def tell(self) -> None:
         """All of it."""
@@ -116,7 +119,12 @@ class _Story:
             bridge,
             *("--mode", "bridge", "--url", self._url, "--listen", f"{HOST}:{bridge.port}"),
             *("--certificate", str(chain), "--private-key", str(key)),
+            *("--pages", f"{HOST}:{bridge.pages_port}"),
         )
+        # Not at its url: no browser trusts an authority that was made just now.
+        written = bridge.configuration.read_text(encoding="utf-8")
+        at_its_url, apart = "#on_network_port = true", "on_network_port = false"
+        bridge.configuration.write_text(written.replace(at_its_url, apart), encoding="utf-8")
         self._start(bridge, "bridge", lambda: answers(f"{self._url}/healthz", authority))
         self._did("Bridge", f"{self._url}, TLS from an authority made just now")
 
@@ -295,11 +303,6 @@ class _Story:
             f"{len(objects)} of the objects ({seen}) were copied as they passed: of"
             f" {len(canaries)} patient names, IDs and UIDs none is in them",
         )
-        table = Table(box=None, show_header=False, pad_edge=False)
-        for what, words in self._done:
-            table.add_row(Text(what, style="bold"), Text(words))
-        output.say("")
-        output.console().print(table)
         output.say("")
         output.say(f"look at {self._folder}: configurations, logs, images, seen-by-the-store;")
         output.say(f"rm -r {self._folder} when you are done")
@@ -329,19 +332,26 @@ class _Story:
         return left
 
     def to_try(self) -> Iterator[str]:
-        """Commands for a person in any other terminal, while everything runs."""
+        """What a person can look at while everything runs: pages, and commands."""
+        yield "running until Ctrl-C. The pages, each with a link that works once to sign in:"
+        for name, site, address in (
+            (NORTH, self._north, f"http://{HOST}:{self._north.pages_port}"),
+            (SOUTH, self._south, f"http://{HOST}:{self._south.pages_port}"),
+            ("Bridge", self._bridge, f"http://{HOST}:{self._bridge.pages_port}"),
+        ):
+            yield f"  {name}: {address}"
+            yield f"    {self._relay(site, 'person', 'link').split()[-1]}"
+        yield "Commands for a second terminal:"
         # Where this Relay is installed need not be on that terminal's PATH.
         relay = Path(sys.executable).parent / "relay"
         north = self._north.configuration
         for command in ("status", f"echo {ARCHIVE}", f"find {ARCHIVE}", "queue list", "doctor"):
-            yield f"{relay} {command} --config {north}"
+            yield f"  {relay} {command} --config {north}"
 
     # --- how --------------------------------------------------------------------------------------
 
     def _did(self, what: str, words: str) -> None:
-        self._done.append((what, words))
-        # Off a terminal stdout is for the result, which the table tells once.
-        click.echo(escape(f"  {what}: {words}"), err=not sys.stdout.isatty())
+        output.say(f"  {what}: {words}")
 
     @contextmanager
     def _timed(self, what: str, words: str) -> Iterator[None]:

@@ -241,6 +241,7 @@ class Ledger:
                 judgement = judge(status, attempted_before=item.doubtful and not seen)
                 if here and judgement.verdict is Verdict.DELIVERED:
                     self._taken.add(item.pair)
+                    self._queue.node.reached(self._batch.called)
                 self._judged(item, judgement, status=status)
             case Outcome.CONFLICT:
                 reason = "the far Router knows another object by this one's id"

@@ -54,6 +54,8 @@ class Kind(Enum):
     """Objects were locked with another spool key than the one that this Router has."""
     UNREPORTED = "unreported"
     """A device of ours waits for a storage commitment that failed, and could not be told."""
+    AUDIT_BEHIND = "audit_behind"
+    """The audit's collector lacks entries for a while: it is away, or takes too little."""
 
 
 @attrs.frozen(slots=True, kw_only=True)

@@ -56,6 +56,7 @@ async def look(queue: Queue) -> None:
     await _held(queue)
     await _paused(queue)
     _room(queue)
+    _audit(queue)
 
 
 async def expire(queue: Queue) -> None:
@@ -191,3 +192,19 @@ def _room(queue: Queue) -> None:
     else:
         if trio.current_time() - queue.refused_at >= ROOM_AGAIN:
             queue.warnings.over(Kind.SPOOL_FULL, "")
+
+
+def _audit(queue: Queue) -> None:
+    """Not the queue's, and told with it: one webhook has all that a person should know."""
+    sender = queue.node.audit_sender
+    lagging = sender.lagging() if sender is not None else None
+    if sender is None or lagging is None:
+        _end_others(queue, Kind.AUDIT_BEHIND, ())
+        return
+    queue.warnings.begin(
+        Kind.AUDIT_BEHIND,
+        str(sender.collector),
+        lagging.words,
+        since=queue.spool.clock() - lagging.lag,
+        count=lagging.entries,
+    )

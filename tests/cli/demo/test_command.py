@@ -1,13 +1,17 @@
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+import httpx
 import pytest
+from click.testing import Result
 
-from relay.cli.demo.command import _Story, relay
+from relay.cli.demo import command
+from relay.cli.demo.command import _Story, demo, relay
 from relay.cli.demo.devices import DCMTK
 
 
@@ -32,37 +36,68 @@ def folder() -> Iterator[str]:
 
 
 @pytest.mark.interop
-def test_the_whole_demonstration(folder: str) -> None:
+@pytest.mark.timeout(240)
+def test_the_whole_demonstration_until_ctrl_c(folder: str) -> None:
     if not all(map(shutil.which, DCMTK.PROGRAMS)):
         pytest.skip("DCMTK is not installed")
-    done = subprocess.run(
-        [*relay(), "demo"],
-        capture_output=True,
-        text=True,
-        timeout=110,
-        env={"PATH": "/usr/bin:/bin", "TMPDIR": folder},
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    errors = Path(folder, "errors")
+    with (
+        errors.open("w") as sink,
+        subprocess.Popen(
+            [*relay(), "demo", "--stay"],
+            stdout=subprocess.PIPE,
+            stderr=sink,
+            text=True,
+            env={"PATH": "/usr/bin:/bin", "TMPDIR": folder},
+        ) as running,
+    ):
+        assert running.stdout is not None
+        lines: list[str] = []
+        try:
+            lines += until(running.stdout, "Commands for a second terminal")
+            links = [line.strip() for line in lines if "/first?code=" in line]
+            pages = [httpx.get(link, trust_env=False).text for link in links]
+        finally:
+            running.send_signal(signal.SIGINT)  # as Ctrl-C does; it ends all that it has started
+            lines += running.stdout
+    shown = "".join(lines)
+    assert running.returncode == 0, shown + errors.read_text()
     for words in (
         "sent and stored: ",
         "got through Relay and got directly: ",
         "none is in them",
-        "no process is left running",
     ):
-        assert words in done.stdout
-    assert done.stdout.count("sent and stored: ") == 1, "told once"
+        assert words in shown
+    assert (shown + errors.read_text()).count("sent and stored: ") == 1, "told once"
+    assert "Aborted" not in errors.read_text()
+    assert lines[-1] == "no process is left running\n"
+    assert len(pages) == 3
+    for page in pages:
+        assert 'name="password"' in page
     assert processes_in(folder) == []
+
+
+def until(lines: Iterable[str], beginning: str) -> Iterator[str]:
+    """The lines up to the one that begins so, or to the end."""
+    for line in lines:
+        yield line
+        if line.startswith(beginning):
+            return
 
 
 def test_it_runs_the_relay_that_it_is_part_of() -> None:
     assert relay()[0] == sys.executable
 
 
-def test_off_a_terminal_progress_stays_off_stdout(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_interrupted_half_way_it_says_what_is_left(
+    run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    story = _Story(tmp_path, None, None)  # type: ignore[arg-type]
-    story._did("Bytes", "sent and stored")
-    printed = capsys.readouterr()
-    assert (printed.out, printed.err) == ("", "  Bytes: sent and stored\n")
+    def interrupted(story: _Story) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_Story, "tell", interrupted)
+    monkeypatch.setattr(command, "installed", lambda devices: None)
+    result = run(demo)
+    assert result.exit_code == 1
+    assert "Aborted" not in result.output
+    assert result.stderr.startswith("relay: stopped half way; no process is left running, /")

@@ -24,7 +24,7 @@ def cut(
     """The frames of an object that comes in pieces; all of them without `wanted`."""
     scanner = Scanner(encoding_of(transfer_syntax) or Encoding())
     cutter: Cutter | None = None
-    frames: dict[int, bytes] = {}
+    frames: dict[int, bytearray] = {}
     ended: list[int] = []
     for at in range(0, len(data), size):
         for event in scanner.feed(data[at : at + size]):
@@ -35,11 +35,11 @@ def cut(
             elif cutter is not None:
                 for piece in cutter.feed(event):
                     assert piece.frame not in ended
-                    frames[piece.frame] = frames.get(piece.frame, b"") + bytes(piece.data)
+                    frames.setdefault(piece.frame, bytearray()).extend(piece.data)
                     if piece.last:
                         ended.append(piece.frame)
     assert ended == sorted(frames)
-    return frames
+    return {number: bytes(frame) for number, frame in frames.items()}
 
 
 def element(tag: int, vr: bytes, value: bytes) -> bytes:

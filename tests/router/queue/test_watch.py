@@ -4,10 +4,12 @@ from collections.abc import AsyncIterator, MutableMapping
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 import trio
 from trio.testing import MockClock
 
+from relay.audit.sender import Lagging
 from relay.errors import DatabaseError, SpoolFull
 from relay.router.pairs import Pairs
 from relay.router.queue import watch
@@ -57,6 +59,33 @@ async def test_what_waits_too_long_is_warned_of_with_its_cause(queue: Queue) -> 
     await becomes(queue, item, State.DELIVERED)
     await watch.look(queue)
     assert not queue.warnings.standing(Kind.WAITING)
+
+
+@attrs.define
+class Collected:
+    """A sender of the audit that says what it is told to."""
+
+    collector: str = "siem.example:6514"
+    found: Lagging | None = None
+
+    def lagging(self) -> Lagging | None:
+        return self.found
+
+
+async def test_a_collector_of_the_audit_that_lags_is_warned_of(queue: Queue) -> None:
+    sender = Collected()
+    queue.node.audit_sender = sender  # type: ignore[assignment]
+    await watch.look(queue)
+    assert queue.warnings.to_json() == []
+    sender.found = Lagging(7, 1000.0, "the audit's collector siem.example:6514 lacks 7 entries")
+    await watch.look(queue)
+    (warning,) = queue.warnings.to_json()
+    assert (warning["warning"], warning["key"]) == ("audit_behind", "siem.example:6514")
+    assert (warning["words"], warning["count"]) == (sender.found.words, 7)
+    assert warning["since"] == NOW - 1000
+    sender.found = None
+    await watch.look(queue)
+    assert queue.warnings.to_json() == []
 
 
 async def test_dead_letters_are_counted_until_there_are_none(queue: Queue) -> None:
