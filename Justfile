@@ -20,6 +20,14 @@ lint:
 binary:
     scripts/binary
 
+# the three ways of docs/installing.md, on machines made for it: one file, systemd, a container
+installed *ways:
+    scripts/installed {{ ways }}
+
 # objects/s, MB/s and latencies beside DICOM without Relay
 bench *arguments:
     scripts/bench {{ arguments }}
+
+# docs/rest.md's reference, from the tables that the processes serve from
+reference:
+    bash -c 'source scripts/environment && environment && python -m scripts.rest_reference'

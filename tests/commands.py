@@ -1,22 +1,28 @@
-"""Runs `relay` in processes that need not load the program first.
+"""Runs `relay`, and programs with pynetdicom, in processes that need not load it first.
 
 Most of what a command or the start of a Router costs is the start of an interpreter with all that
-Relay imports: more than a second of processor time, and the tests give hundreds of them. One
-process loads it all, and forks for each:
+Relay imports: more than a second of processor time, and the tests give hundreds of them; of what
+one of pynetdicom's programs costs it is half a second. One process loads it all, and forks for
+each:
 
     status, output, errors = run(["device", "list", "--config", "relay.toml"])
     process = start(["--mode", "router", "--config", "relay.toml"], sink)
+    process = start(["-m", "pynetdicom", "echoscu", ...], sink, loaded=Loaded.PYNETDICOM)
 
-It is started with the first of them, and ends when this process does, however that ends: it holds
-one end of a pipe. What is left of its children ends with it. As a program:
-python -m tests.commands SOCKET
+It is started with the first of them, one for Relay and one for pynetdicom, and ends when this
+process does, however that ends: it holds one end of a pipe. Its children end when it does, however
+that ends (prctl(2), PR_SET_PDEATHSIG). As a program: python -m tests.commands LOADED SOCKET
 """
 
 import atexit
+import ctypes
+import enum
 import gc
 import json
 import os
+import runpy
 import selectors
+import shutil
 import signal
 import socket
 import subprocess
@@ -24,9 +30,11 @@ import sys
 import tempfile
 import threading
 import traceback
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import IO, Any
 
 import trio
@@ -45,11 +53,25 @@ MAXIMUM_ANSWER = 16
 # The first start of all loads the program, on a machine that does the same for other workers.
 START_DEADLINE = 60.0
 
+# What a start or a command loads only when it needs it, as nearly every one does.
+LOADED_LATE = ("encodings.ascii", "httpcore", "rich._emoji_codes")
+
+# prctl(2): the signal that a process gets when its parent ends.
+PR_SET_PDEATHSIG = 1
+
 # What decides how an interpreter starts. Who sets one of them is not served by a fork.
 INTERPRETER = "PYTHON"
 
+
+class Loaded(enum.Enum):
+    """What a process that forks has loaded."""
+
+    RELAY = "relay"
+    PYNETDICOM = "pynetdicom"
+
+
 _lock = threading.Lock()
-_server: tuple[subprocess.Popen[bytes], Path] | None = None
+_servers: dict[Loaded, tuple[subprocess.Popen[bytes], Path]] = {}
 
 
 def run(
@@ -81,23 +103,28 @@ def start(
     errors: IO[bytes] | None = None,
     *,
     namespace: str | None = None,
+    loaded: Loaded = Loaded.RELAY,
+    environment: Mapping[str, str] | None = None,
 ) -> "Forked":
-    """Start `relay` with these arguments in a session of its own; for a thread of its own."""
+    """Start `relay` with these arguments in a session of its own; for a thread of its own.
+
+    With pynetdicom `loaded`: Python, with a file or `-m` and a module among its arguments.
+    """
     connection = socket.socket(socket.AF_UNIX)
     try:
         connection.settimeout(START_DEADLINE)
-        connection.connect(str(_address()))
+        connection.connect(str(_address(loaded)))
         request = {
             "arguments": arguments,
             "cwd": os.getcwd(),
-            "environment": dict(os.environ),
+            "environment": dict(os.environ if environment is None else environment),
             "namespace": namespace,
         }
         descriptors = [output.fileno(), (errors or output).fileno()]
         socket.send_fds(connection, [json.dumps(request).encode()], descriptors)
         answer, given, _, _ = socket.recv_fds(connection, MAXIMUM_ANSWER, 1)
         if not given:
-            raise ChildProcessError(f"relay {' '.join(arguments)}: ended without a word")
+            raise ChildProcessError(f"{loaded.value} {arguments}: ended without a word")
     except BaseException:
         connection.close()
         raise
@@ -181,14 +208,13 @@ class Forked:
         self._connection.close()
 
 
-def _address() -> Path:
+def _address(loaded: Loaded) -> Path:
     """Where the process listens; started if there is none yet."""
-    global _server
     with _lock:
-        if _server is None or _server[0].poll() is not None:
+        if loaded not in _servers or _servers[loaded][0].poll() is not None:
             folder = Path(tempfile.mkdtemp(prefix="relay-commands-"))
             process = subprocess.Popen(
-                [sys.executable, "-m", "tests.commands", str(folder / "socket")],
+                [sys.executable, "-m", "tests.commands", loaded.value, str(folder / "socket")],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 cwd=Path(__file__).parent.parent,
@@ -200,8 +226,8 @@ def _address() -> Path:
             if not process.stdout.readline():
                 raise ChildProcessError("tests.commands did not start")
             atexit.register(_end, process)
-            _server = (process, folder / "socket")
-        return _server[1]
+            _servers[loaded] = (process, folder / "socket")
+        return _servers[loaded][1]
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:
@@ -211,13 +237,8 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
 # --- the process ----------------------------------------------------------------------------------
 
 
-def main(address: str) -> None:
-    from relay.cli.root import COMMANDS, main
-
-    for place in COMMANDS.values():
-        import_module(place.partition(":")[0])
-    for module in ("relay.cli.run", "relay.bridge.app", "relay.router.app"):
-        import_module(module)
+def main(loaded: Loaded, address: str) -> None:
+    program = _relay(Path(address).parent) if loaded is Loaded.RELAY else _python()
     # What is loaded stays: the children need not look through it, nor copy it for that.
     gc.collect()
     gc.freeze()
@@ -225,19 +246,67 @@ def main(address: str) -> None:
         listener.bind(address)
         listener.listen(BACKLOG)
         print("ready", flush=True)
-        Server(listener, main).serve()
-    Path(address).unlink(missing_ok=True)
-    Path(address).parent.rmdir()
+        Server(listener, program).serve()
+    shutil.rmtree(Path(address).parent)
+
+
+def _relay(folder: Path) -> Callable[[list[str]], Any]:
+    """`relay`, with all that it may need.
+
+    In place of those authorities that this machine trusts, which OpenSSL reads in 30 ms, it trusts
+    one that has issued nothing: no test speaks to anybody outside.
+    """
+    import trustme
+
+    from relay.cli.root import COMMANDS, main
+
+    authority = folder / "authority.pem"
+    trustme.CA().cert_pem.write_to_path(authority)
+
+    for place in COMMANDS.values():
+        import_module(place.partition(":")[0])
+    for module in ("relay.cli.run", "relay.bridge.app", "relay.router.app", *LOADED_LATE):
+        import_module(module)
+
+    def relay(arguments: list[str]) -> None:
+        os.environ.update(SSL_CERT_FILE=str(authority), SSL_CERT_DIR=str(folder))
+        main(args=arguments, prog_name="relay")
+
+    return relay
+
+
+def _python() -> Callable[[list[str]], Any]:
+    """The interpreter, with pynetdicom."""
+    for module in ("pynetdicom", "pynetdicom.sop_class", "pynetdicom.apps.common"):
+        import_module(module)
+
+    def python(arguments: list[str]) -> None:
+        if arguments[:2] == ["-W", "ignore"]:
+            warnings.simplefilter("ignore")
+            del arguments[:2]
+        if arguments[0] == "-m":
+            sys.argv = arguments[1:]
+            runpy.run_module(arguments[1], run_name="__main__", alter_sys=True)
+            return
+        file = Path(arguments[0])
+        sys.argv, sys.path[0] = arguments, str(file.parent)
+        main = sys.modules["__main__"] = ModuleType("__main__")
+        main.__file__ = str(file)
+        exec(compile(file.read_bytes(), file, "exec"), main.__dict__)
+
+    return python
 
 
 class Server:
     """Forks for each request, and says of each child how it has ended."""
 
-    def __init__(self, listener: socket.socket, relay: Callable[..., Any]) -> None:
+    def __init__(self, listener: socket.socket, program: Callable[[list[str]], Any]) -> None:
         self._listener = listener
-        self._relay = relay
+        self._program = program
         self._ready = selectors.DefaultSelector()
         self._children: set[int] = set()  # pidfds
+        self._pid = os.getpid()
+        self._prctl = ctypes.CDLL(None, use_errno=True).prctl
 
     def serve(self) -> None:
         """Until standard input ends."""
@@ -246,8 +315,6 @@ class Server:
         while True:
             for key, _ in self._ready.select():
                 if key.fileobj is sys.stdin:
-                    for child in self._children:
-                        signal.pidfd_send_signal(child, signal.SIGKILL)
                     return
                 key.data()
 
@@ -260,7 +327,10 @@ class Server:
         for descriptor in descriptors:
             os.close(descriptor)
         child = os.pidfd_open(pid)
-        socket.send_fds(connection, [str(pid).encode()], [child])
+        try:
+            socket.send_fds(connection, [str(pid).encode()], [child])
+        except BrokenPipeError:  # who asked for it has ended
+            signal.pidfd_send_signal(child, signal.SIGKILL)
 
         def ended() -> None:
             self._children.remove(child)
@@ -277,7 +347,7 @@ class Server:
         self._ready.register(child, selectors.EVENT_READ, ended)
 
     def _child(self, request: dict[str, Any], descriptors: list[int]) -> None:
-        """Be `relay`, with nothing of this process's but what it has loaded, and end."""
+        """Be the program, with nothing of this process's but what it has loaded, and end."""
         status = 1
         try:
             os.setsid()
@@ -290,7 +360,9 @@ class Server:
             os.environ.update(request["environment"])
             if request["namespace"] is not None:
                 namespaces.enter(request["namespace"])
-            self._relay(args=request["arguments"], prog_name="relay")
+            self._end_with_the_parent()
+            self._program(request["arguments"])
+            status = 0
         except SystemExit as end:
             status = end.code if isinstance(end.code, int) else int(end.code is not None)
         except BaseException:
@@ -302,6 +374,12 @@ class Server:
             sys.stderr.flush()
             os._exit(status)
 
+    def _end_with_the_parent(self) -> None:
+        if self._prctl(PR_SET_PDEATHSIG, signal.SIGKILL) != 0:
+            raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
+        if os.getppid() != self._pid:  # it had ended before
+            raise SystemExit(1)
+
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(Loaded(sys.argv[1]), sys.argv[2])

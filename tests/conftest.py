@@ -5,6 +5,7 @@ collected, and those that take the `full_size` fixture grow. With CI=true a skip
 was not run was not shown.
 """
 
+import gc
 import os
 from collections.abc import Callable, Generator, Iterator, MutableMapping
 from typing import Any
@@ -24,7 +25,12 @@ hypothesis.settings.load_profile("relay")
 # The files that take longest, a quarter of a minute and more each: they begin first, since whoever
 # begins one last is waited for alone.
 LONGEST = (
+    "tests/browser/test_pages.py",
+    "tests/cli/demo/test_command.py",
+    "tests/browser/test_first_start.py",
     "tests/providers/test_s3_transfer.py",
+    "tests/browser/test_names.py",
+    "tests/browser/test_by_keyboard.py",
     "tests/interop/test_moves.py",
     "tests/interop/test_queue.py",
     "tests/interop/test_tls.py",
@@ -34,7 +40,6 @@ LONGEST = (
     "tests/interop/test_queue_commitment.py",
     "tests/interop/test_backup.py",
     "tests/interop/test_queue_moves.py",
-    "tests/cli/demo/test_command.py",
     "tests/faults/test_endurance.py",
     "tests/hospital_networks/test_networks.py",
     "tests/tunnel/test_session.py",
@@ -68,9 +73,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items.sort(key=_turn)
     if os.environ.get("RELAY_TEST_FULL") == "1":
         return
-    kept = [item for item in items if item.get_closest_marker("full") is None]
-    config.hook.pytest_deselected(items=[item for item in items if item not in set(kept)])
-    items[:] = kept
+    left_out = [item for item in items if item.get_closest_marker("full") is not None]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item.get_closest_marker("full") is None]
+
+
+def pytest_collection_finish() -> None:
+    # What is collected stays to the end: no collection of garbage need look through it again.
+    gc.collect()
+    gc.freeze()
 
 
 def _turn(item: pytest.Item) -> int:

@@ -4,7 +4,7 @@ Nothing here asks the network: only files that the two packages carry are used.
 """
 
 import random
-from collections.abc import Iterator
+from functools import cache
 from importlib import resources
 from pathlib import Path
 
@@ -55,12 +55,13 @@ def read(path: Path) -> Image:
         raise ValueError(f"{path.name}: {error}") from error
 
 
-def shipped() -> Iterator[Image]:
+@cache
+def shipped() -> tuple[Image, ...]:
     """Every Part 10 file of pydicom and pydicom-data that can be sent by its own meta information.
 
     One file for each SOP Instance UID and transfer syntax, the first by name.
     """
-    seen: set[tuple[str, str]] = set()
+    found: dict[tuple[str, str], Image] = {}
     for package in ("pydicom", "data_store"):
         root = Path(str(resources.files(package)))
         for path in sorted(root.rglob("*")):
@@ -70,10 +71,9 @@ def shipped() -> Iterator[Image]:
                 image = read(path)
             except (ValueError, EOFError, pydicom.errors.InvalidDicomError):
                 continue
-            key = (image.sop_instance, image.transfer_syntax)
-            if image.sop_instance and image.sop_class and key not in seen:
-                seen.add(key)
-                yield image
+            if image.sop_instance and image.sop_class:
+                found.setdefault((image.sop_instance, image.transfer_syntax), image)
+    return tuple(found.values())
 
 
 def by_transfer_syntax() -> dict[str, list[Image]]:

@@ -22,6 +22,7 @@ import time
 from collections import Counter
 from typing import Any
 
+from pydicom.uid import UID
 from pynetdicom import AE, ALL_TRANSFER_SYNTAXES, AllStoragePresentationContexts, _config, evt
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
@@ -131,6 +132,7 @@ class Device:
 
 
 def main() -> None:
+    UID.__deepcopy__ = lambda uid, memo: uid  # type: ignore[attr-defined]  # as pynetdicom_scp.py
     options = arguments()
     device = Device(options)
     _config.UNRESTRICTED_STORAGE_SERVICE = True

@@ -6,15 +6,19 @@ DCMTK's run with TCP_NODELAY=1: without it each object costs 46 ms, even on loop
 import os
 import signal
 import subprocess
+import sys
 import sysconfig
+import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import IO, Protocol
 
 import attrs
 import trio
 
+from tests import commands
 from tests.ports import LOOPBACK, Ports
 
 # A cold start of Orthanc on a busy two-core machine takes some 3 s; nothing here needs more.
@@ -41,6 +45,16 @@ _PATH = os.pathsep.join(
 )
 
 ENVIRONMENT = {**os.environ, "PATH": _PATH, "TCP_NODELAY": "1"}
+
+
+# At full size each process starts as a person starts it.
+FULL_SIZE = os.environ.get("RELAY_TEST_FULL") == "1"
+
+# The programs of this project that are pynetdicom's for the most part.
+PYNETDICOM = {
+    "device.py",
+    *(path.name for path in Path(__file__).parent.glob("pynetdicom_*.py")),
+}
 
 
 class PeerError(Exception):
@@ -75,7 +89,7 @@ class Peer:
 
     port: int
     ae_title: str
-    process: trio.Process
+    process: trio.Process | commands.Forked
     directory: Path
     log: Path
     host: str = LOOPBACK
@@ -121,21 +135,26 @@ async def _accepts(port: int) -> bool:
         return True
 
 
-async def _await_ready(process: trio.Process, ports: Sequence[int], log: Path) -> None:
+async def _await_ready(
+    command: Sequence[str],
+    process: trio.Process | commands.Forked,
+    ports: Sequence[int],
+    log: Path,
+) -> None:
     with trio.move_on_after(START_DEADLINE):
         while True:
             if process.poll() is not None:
                 raise PeerError(
-                    f"{process.args!r} ended with {process.returncode}\n"
+                    f"{command!r} ended with {process.returncode}\n"
                     f"{log.read_text(errors='replace')}"
                 )
             if all([await _accepts(port) for port in ports]):
                 return
             await trio.sleep(START_POLL)
-    raise PeerError(f"{process.args!r} did not listen within {START_DEADLINE} s")
+    raise PeerError(f"{command!r} did not listen within {START_DEADLINE} s")
 
 
-async def stop(process: trio.Process) -> None:
+async def stop(process: trio.Process | commands.Forked) -> None:
     """End a peer and the children of its process group: SIGTERM, then SIGKILL."""
     with trio.CancelScope(shield=True):
         if process.poll() is None:
@@ -147,7 +166,7 @@ async def stop(process: trio.Process) -> None:
         await process.wait()
 
 
-def _signal_group(process: trio.Process, number: signal.Signals) -> None:
+def _signal_group(process: trio.Process | commands.Forked, number: signal.Signals) -> None:
     try:
         os.killpg(process.pid, number)
     except ProcessLookupError:
@@ -167,18 +186,12 @@ async def acceptor(
     log = directory / f"{ae_title}.log"
     for attempt in range(1, START_ATTEMPTS + 1):
         port = free_port()
+        words = command(port)
         with log.open("wb") as sink:
-            process = await trio.lowlevel.open_process(
-                command(port),
-                stdin=subprocess.DEVNULL,
-                stdout=sink,
-                stderr=subprocess.STDOUT,
-                env=environment,
-                start_new_session=True,
-            )
+            process = await _start(words, sink, environment)
         try:
             try:
-                await _await_ready(process, [port, *further_ports], log)
+                await _await_ready(words, process, [port, *further_ports], log)
             except PeerError:
                 if attempt == START_ATTEMPTS:
                     raise
@@ -189,16 +202,47 @@ async def acceptor(
             await stop(process)
 
 
+def _of_python(command: Sequence[str]) -> list[str] | None:
+    """The arguments of a Python that tests.commands forks with pynetdicom loaded, if it is one."""
+    if command[0] != sys.executable or not commands.forks_serve() or FULL_SIZE:
+        return None
+    arguments = list(command[1:])
+    program = arguments[2:] if arguments[:2] == ["-W", "ignore"] else arguments
+    known = program[:2] == ["-m", "pynetdicom"] or Path(program[0]).name in PYNETDICOM
+    return arguments if known else None
+
+
+async def _start(
+    command: Sequence[str], sink: IO[bytes], environment: Mapping[str, str]
+) -> trio.Process | commands.Forked:
+    """Start it in a session of its own; all that it prints goes to `sink`."""
+    if (arguments := _of_python(command)) is not None:
+        loaded = commands.Loaded.PYNETDICOM
+        return await trio.to_thread.run_sync(
+            partial(commands.start, arguments, sink, loaded=loaded, environment=environment)
+        )
+    return await trio.lowlevel.open_process(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=sink,
+        stderr=subprocess.STDOUT,
+        env=environment,
+        start_new_session=True,
+    )
+
+
 async def run(*command: str, deadline: float = RUN_DEADLINE) -> Result:
     """Run a program to its end; raises `PeerError` past the deadline. No check of its status."""
-    with trio.move_on_after(deadline):
-        done = await trio.run_process(
-            command,
-            stdin=b"",
-            capture_stdout=True,
-            stderr=subprocess.STDOUT,
-            check=False,
-            env=ENVIRONMENT,
-        )
-        return Result(tuple(command), done.returncode, done.stdout.decode(errors="replace"))
-    raise PeerError(f"{' '.join(command)} did not end within {deadline} s")
+    with tempfile.TemporaryFile() as output:
+        process = await _start(command, output, ENVIRONMENT)
+        try:
+            with trio.move_on_after(deadline):
+                status = await process.wait()
+                output.seek(0)
+                return Result(command, status, output.read().decode(errors="replace"))
+        finally:
+            if process.poll() is None:
+                await stop(process)
+        output.seek(0)
+        printed = output.read().decode(errors="replace")
+    raise PeerError(f"{' '.join(command)} did not end within {deadline} s\n{printed}")

@@ -13,6 +13,7 @@ import trio
 
 from tests.hospitals import ct_image
 from tests.interop import peers
+from tests.interop.processes import acceptor
 from tests.network import LOOPBACK, Network, network
 
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(300)]
@@ -90,27 +91,25 @@ SCRIPT = Path(__file__).with_name("pynetdicom_commitment.py")
 
 async def test_pynetdicom_reports_by_a_new_association(tmp_path: Path) -> None:
     """To the modality by its name in the network, and by the one name for all callers."""
-    async with network(tmp_path / "net", "A", "B") as net, trio.open_nursery() as nursery:
-        archive, modality = peers.free_port(), peers.free_port()
-        command = [sys.executable, "-W", "ignore", str(SCRIPT)]
-        reports_to = str(net.routers["B"].port)
-        await nursery.start(
-            trio.run_process,
-            [
-                *(*command, "archive", "--port", str(archive), "--ae-title", "ARCHIVE"),
-                *("--report-to", reports_to),
-            ],
-        )
-        await net.publish("A", "MOD", modality, "echo", "--as", "A_MOD")
-        await net.publish("B", "ARCHIVE", archive, "commit")
-        await net.grant(owner="B", grantee="A", ae_title="ARCHIVE", services="commit")
-        for presented in ("none", "RELAY_B"):
-            await net.publish("B", "ARCHIVE", archive, "commit", "--present-as", presented)
-            done = await peers.run(
-                *(*command, "asker", "--port", str(modality), "--ae-title", "MOD"),
-                *("--at", str(net.routers["A"].port), "--called", "ARCHIVE"),
-            )
-            outcome = json.loads(done.check().output)
-            assert outcome["status"] == 0
-            assert outcome["told"] == [outcome["asked"] | {"calling": "ARCHIVE"}]
-        nursery.cancel_scope.cancel()
+    modality, command = peers.free_port(), (sys.executable, "-W", "ignore", str(SCRIPT))
+    async with network(tmp_path / "net", "A", "B") as net:
+
+        def archive(port: int) -> list[str]:
+            return [
+                *(*command, "archive", "--port", str(port), "--ae-title", "ARCHIVE"),
+                *("--report-to", str(net.routers["B"].port)),
+            ]
+
+        async with acceptor(archive, "ARCHIVE", tmp_path) as peer:
+            await net.publish("A", "MOD", modality, "echo", "--as", "A_MOD")
+            await net.publish("B", "ARCHIVE", peer.port, "commit")
+            await net.grant(owner="B", grantee="A", ae_title="ARCHIVE", services="commit")
+            for presented in ("none", "RELAY_B"):
+                await net.publish("B", "ARCHIVE", peer.port, "commit", "--present-as", presented)
+                done = await peers.run(
+                    *(*command, "asker", "--port", str(modality), "--ae-title", "MOD"),
+                    *("--at", str(net.routers["A"].port), "--called", "ARCHIVE"),
+                )
+                outcome = json.loads(done.check().output)
+                assert outcome["status"] == 0
+                assert outcome["told"] == [outcome["asked"] | {"calling": "ARCHIVE"}]

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import trio
 
 from tests.hospitals import ct_image
 from tests.interop import peers
+from tests.interop.processes import acceptor
 from tests.interop.test_commitment import SCRIPT, commit
 from tests.interop.test_moves import granted_to_us
 from tests.network import Network, network
@@ -82,18 +82,17 @@ async def test_orthanc_asks_for_what_it_has_sent(tmp_path: Path) -> None:
 @asynccontextmanager
 async def archive(directory: Path, *options: str) -> AsyncIterator[Network]:
     """ARCHIVE of pynetdicom in B, and MOD in A, which asks it. MOD's port is given to `ask`."""
-    async with network(directory / "net", "A", "B") as net, trio.open_nursery() as nursery:
-        port = peers.free_port()
-        await nursery.start(
-            trio.run_process,
-            [
+    async with network(directory / "net", "A", "B") as net:
+
+        def command(port: int) -> list[str]:
+            return [
                 *(*PYTHON, "archive", "--port", str(port), "--ae-title", "ARCHIVE"),
                 *("--report-to", str(net.routers["B"].port), *options),
-            ],
-        )
-        await queued(net, "ARCHIVE", port, directory)
-        yield net
-        nursery.cancel_scope.cancel()
+            ]
+
+        async with acceptor(command, "ARCHIVE", directory) as peer:
+            await queued(net, "ARCHIVE", peer.port, directory)
+            yield net
 
 
 async def ask(net: Network) -> Any:

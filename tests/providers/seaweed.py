@@ -30,6 +30,10 @@ START_DEADLINE = 60.0
 GRPC_OFFSET = 10_000
 _ports = Ports(10_000, 1_000)
 
+# A bucket takes seven volumes at its first object, and so does the filer for its own journal after
+# a minute; a bucket that finds none left refuses every PUT. Room for twice as many as there are.
+VOLUMES = 2 * 7 * 4
+
 WEED = Path(sys.executable).parent / "weed"
 
 
@@ -143,7 +147,7 @@ def seaweed(folder: Path) -> Iterator[Seaweed]:
         folder / "log",
         (
             *(WEED, "-logtostderr", "server", f"-ip={LOOPBACK}", f"-ip.bind={LOOPBACK}"),
-            *(f"-dir={folder / 'data'}", f"-master.port={master}", "-volume.max=20"),
+            *(f"-dir={folder / 'data'}", f"-master.port={master}", f"-volume.max={VOLUMES}"),
             *(f"-volume.port={volume}", f"-filer.port={filer}", "-master.telemetry=false"),
             *("-master.volumeSizeLimitMB=64", "-s3", f"-s3.port={s3}"),
             *("-s3.port.iceberg=0", "-s3.port.lance=0", f"-s3.config={folder / 's3.json'}"),
