@@ -41,6 +41,25 @@ if ctypes.CDLL(None).prctl(65, 1, 0, 0, 0):
 os.execv(sys.argv[1], sys.argv[1:])
 """
 
+# What the one file needs of a machine: glibc and zlib.
+NEEDED = (
+    "libc.so.6",
+    "libm.so.6",
+    "libdl.so.2",
+    "libpthread.so.0",
+    "librt.so.1",
+    "libutil.so.1",
+    "libz.so.1",
+)
+
+# In mounts of its own: the root, what is shared with it, and then the program with its arguments.
+ENTER = """
+root=$0 shared=$1
+shift
+mount --bind "$shared" "$root$shared" && mount -t proc proc "$root/proc" &&
+    mount --rbind /dev "$root/dev" && exec chroot "$root" "$@"
+"""
+
 systemd = pytest.mark.skipif(
     shutil.which("systemd-analyze") is None, reason="systemd-analyze is not here"
 )
@@ -91,6 +110,26 @@ def test_both_units_are_the_same_but_for_the_mode() -> None:
     user = (PACKAGING / "systemd/relay.sysusers.conf").read_text()
     assert "\nu relay " in user
     assert "\nUser=relay\n" in router
+
+
+def test_the_units_unpack_the_one_file_where_programs_may_run() -> None:
+    """Not in /tmp, which may be noexec, in memory, or cleared of what is ten days old."""
+    for name in UNITS:
+        lines = (PACKAGING / "systemd" / name).read_text().splitlines()
+        assert "CacheDirectory=%N" in lines
+        assert "Environment=TMPDIR=/var/cache/%N" in lines
+        (cleared,) = (line for line in lines if line.startswith("ExecStartPre="))
+        assert cleared.endswith("/find /var/cache/%N -mindepth 1 -delete")
+
+
+def test_the_unit_can_read_what_installing_says() -> None:
+    """`relay init` writes for the owner alone; the unit's user is another."""
+    text = (ROOT / "docs/installing.md").read_text().partition("## With systemd")[2]
+    steps = text.partition("```sh\n")[2].partition("```")[0].splitlines()
+    written = next(n for n, line in enumerate(steps) if line.startswith("relay init"))
+    given = steps.index("chgrp relay /etc/relay/relay.toml")
+    assert written < given < steps.index("chmod 0640 /etc/relay/relay.toml")
+    assert given < next(n for n, line in enumerate(steps) if "enable --now" in line)
 
 
 async def test_it_runs_without_memory_that_is_writable_and_executable(tmp_path: Path) -> None:
@@ -216,8 +255,7 @@ async def test_the_one_file_runs_without_python(tmp_path: Path) -> None:
             [str(ROOT / "scripts/binary")], capture_stdout=True, capture_stderr=True, check=False
         )
         assert built.returncode == 0, built.stderr.decode()[-2000:]
-    # Nothing of this environment: no PATH to find a Python by, and no libraries of one.
-    alone = ("/usr/bin/env", "-i", "PATH=/nonexistent", f"HOME={tmp_path}", str(binary))
+    alone = _alone(binary, make(tmp_path / "root"), make(tmp_path / "net"))
     assert ran(*alone, "--version").stdout == f"relay, version {relay.__version__}\n"
     image = ct_image()
     async with (
@@ -240,6 +278,35 @@ async def test_the_one_file_runs_without_python(tmp_path: Path) -> None:
         assert await net.bridge.stop() == 0
 
 
+def _alone(binary: Path, root: Path, shared: Path) -> tuple[str, ...]:
+    """What runs the one file with nothing of this environment: no PATH, no libraries of a Python.
+
+    For root also with nothing of this machine: in `root`, which holds the file, NEEDED and empty
+    folders, and sees of what is outside `shared` alone.
+    """
+    if os.geteuid() != 0:
+        return ("/usr/bin/env", "-i", "PATH=/nonexistent", f"HOME={shared}", str(binary))
+    found = re.search(r"(/\S*/)libc\.so\.6", ran("ldd", str(binary)).stdout)
+    assert found is not None
+    for name in NEEDED:
+        path = Path(found[1]) / name
+        target = root / path.relative_to("/")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, target)
+    loader = re.search(r"(?m)^\s*(/\S*/ld-linux\S*)", ran("ldd", str(binary)).stdout)
+    assert loader is not None
+    for source, target in ((loader[1], root / loader[1].lstrip("/")), (binary, root / "relay")):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(source, target)
+    for name in ("tmp", "proc", "dev", str(shared).lstrip("/")):
+        (root / name).mkdir(parents=True, exist_ok=True)
+    return (
+        *("/usr/bin/env", "-i", "PATH=/usr/bin:/usr/sbin:/bin:/sbin", f"HOME={shared}"),
+        *("unshare", "--mount", "--propagation=private", "sh", "-c", ENTER),
+        *(str(root), str(shared), "/relay"),
+    )
+
+
 # --- the container --------------------------------------------------------------------------------
 
 
@@ -251,10 +318,13 @@ def test_the_container_runs_as_nobody_special_and_says_how_it_is() -> None:
     assert [rest for word, _, rest in instructions if word == "FROM"][-1].startswith("debian:")
     assert any(word == "HEALTHCHECK" for word, _, _ in instructions)
     assert any(word == "VOLUME" and "/var/lib/relay" in rest for word, _, rest in instructions)
-    copied = [rest.split()[-2] for word, _, rest in instructions if word == "COPY"]
-    for source in copied:
-        if not source.startswith(("/", "--from")):
-            assert (ROOT / source).exists(), source
+    copied = [rest.split()[:-1] for word, _, rest in instructions if word == "COPY"]
+    here = [name for names in copied for name in names if not names[0].startswith("--from")]
+    assert "relay" in here
+    for source in here:
+        assert (ROOT / source).exists(), source
+    # All of the checkout, with what was built and installed in it, is no part of an image.
+    assert "." not in here
 
 
 def test_the_compose_file_is_a_bridge_and_two_routers() -> None:
