@@ -220,7 +220,9 @@ def _words(operation: Operation, request: Request, said: _Said | None, *, done: 
     words = words_of(name, told)
     if words is None:
         return f"{'' if done else 'Not permitted: '}{operation.summary}"
-    body = said.values(words.names) if said is not None else {}
+    # Of what it takes alone: the hospital of a fingerprint is not for who asks to say.
+    taken = (operation.body or {}).get("properties", {})
+    body = said.values(words.names & taken.keys()) if said is not None else {}
     return words.sentence({**body, **request.path_params, **told}, done=done)
 
 

@@ -49,7 +49,9 @@ def to_json(entry: Entry, event: AuditEvent, *, studies: bool) -> dict[str, Any]
     cause = _cause(event)
     caller = cause if event.type is EventType.NODE_AUTHENTICATION else None
     requestor = event.requestor or person or source or cause
-    called = event.subjects[0].id if caller is not None and event.subjects else None
+    # A node, and no URI: that of a request by DICOMweb has the study in it.
+    nodes = [subject.id for subject in event.subjects if subject.type is IDType.NODE]
+    called = nodes[0] if caller is not None and nodes else None
     shown: dict[str, Any] = {
         "number": entry.number,
         "at": event.at,

@@ -95,7 +95,7 @@ _WORDS: Final = {
         "accept", "accepted", "AE titles[ {ae_titles}] as those of {fingerprint}[, {hospital}]"
     ),
     "POST /v1/people": Words("add", "added", "{name}[ as {role}]"),
-    f"POST {_PERSON}/role": Words("make", "made", "{name}[ a {role}]"),
+    f"POST {_PERSON}/role": Words("give", "gave", "{name}[ the role {role}]"),
     f"POST {_PERSON}/password": Words("give", "gave", "{name} another password"),
     f"POST {_PERSON}/link": Words("make", "made", "a one-time link for {name}"),
     f"DELETE {_PERSON}": Words("remove", "removed", "the person {name}"),

@@ -13,6 +13,7 @@ from starlette.responses import JSONResponse, Response
 
 from relay import __version__
 from relay.audit.audit import Audit
+from relay.audit.changes import tell
 from relay.audit.sender import Sender
 from relay.bridge.backend import BridgeBackend
 from relay.bridge.enrolment import DEFAULT_LIFETIME, Enrolment
@@ -118,6 +119,9 @@ class Administration:
 
     async def revoke(self, request: Request) -> Response:
         router = await self.registry.find_router(request.path_params["fingerprint"])
+        for row in await self.registry.list_routers():
+            if row["fingerprint"] == fingerprint(router):
+                tell(request, hospital=row["name"])
         await self.backend.revoke(router)
         return Response(status_code=204)
 

@@ -84,10 +84,13 @@ def invitation_revoke(invocation: Invocation, invitation: str) -> None:
 def _invitation(rows: list[dict[str, Any]], words: str) -> dict[str, Any]:
     """The one that `words` name: by the hospital of one that is not used, or by its id's beginning.
 
+    Of a hospital one at most is open, which is meant before those that have expired.
     Raises Refused if there is none, or several are.
     """
-    unused = [row for row in rows if row["state"] != "used"]
-    found = [row for row in unused if row["name"].casefold() == words.casefold()]
+    named = [row for row in rows if row["name"].casefold() == words.casefold()]
+    found = [row for row in named if row["state"] == "open"]
+    if not found:
+        found = [row for row in named if row["state"] == "expired"]
     if not found and len(words) >= _SHOWN:
         found = [row for row in rows if row["id"].startswith(words.lower())]
     if len(found) > 1:

@@ -41,6 +41,10 @@ NEEDS_PROXY = "if the way out of this hospital is a proxy, give it as `proxy` in
 INVITATION = "the invitation"
 NOT_TOLD = "whether the invitation is open still is not known"
 
+# What reading it raises, where something else than a Bridge has answered: no JSON, not these
+# fields, or a time that no calendar has.
+_NO_ANSWER_OF_OURS = (ValueError, LookupError, TypeError, ArithmeticError, OSError, RecursionError)
+
 INCOMPLETE_CHAIN = (
     ", and if it comes from a public one, have the Bridge send the authority's own certificates"
     " too (fullchain.pem)"
@@ -85,20 +89,22 @@ async def invitation(invited: Invitation, config: RouterConfig) -> Finding:
     """What its Bridge says of an invitation, which is not used up by that."""
     url = f"{invited.url.rstrip('/')}/v1/enrolments/inquiry"
     try:
-        async with httpx.AsyncClient(
-            verify=client_tls(config.ca_file),
-            proxy=config.proxy.reveal() if config.proxy else None,
-            timeout=TIMEOUT,
-            trust_env=False,
-        ) as client:
-            answer = await client.post(url, content=InvitationInquiry.of(invited).pack())
+        # In all: httpx waits so long for each piece of an answer, whoever sends them.
+        with trio.fail_after(TIMEOUT):
+            async with httpx.AsyncClient(
+                verify=client_tls(config.ca_file),
+                proxy=config.proxy.reveal() if config.proxy else None,
+                timeout=TIMEOUT,
+                trust_env=False,
+            ) as client:
+                answer = await client.post(url, content=InvitationInquiry.of(invited).pack())
         said = answer.json()
         if answer.status_code == HTTPStatus.FORBIDDEN:
             return Finding(INVITATION, False, str(said["error"]))
         answer.raise_for_status()
         until = output.local_time(said["expires"])
         return Finding(f"{INVITATION} is open, for {said['name']}, until {until}", True)
-    except (RelayError, httpx.HTTPError, ValueError, LookupError, TypeError) as error:
+    except (RelayError, httpx.HTTPError, trio.TooSlowError, *_NO_ANSWER_OF_OURS) as error:
         return Finding(
             NOT_TOLD,
             True,
@@ -254,6 +260,8 @@ def _clock(answer: httpx.Response, now: float) -> Iterator[Finding]:
 def _why_not_told(error: Exception) -> str:
     if isinstance(error, httpx.HTTPStatusError):
         return f"the Bridge answers {error.response.status_code}: is it older than this Router?"
+    if isinstance(error, trio.TooSlowError):
+        return f"no answer in {TIMEOUT:.0f} s"
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 

@@ -49,6 +49,7 @@ from relay.web.operations import (
     TEXT,
     Operation,
     listed,
+    options,
     record,
     rest_app,
     with_document,
@@ -189,8 +190,9 @@ def control_operations(
             "POST",
             "/v1/peers/{fingerprint}/verify",
             peers.confirm_peer,
-            "A person has compared this fingerprint, by telephone or on paper.",
+            "A person has compared this fingerprint, by telephone or on paper, as `name`'s.",
             record(name=TEXT, fingerprint=TEXT),
+            body=options(name=TEXT),
             refusals=(400, 404, 409),
         ),
         Operation(

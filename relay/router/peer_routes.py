@@ -46,7 +46,14 @@ class PeerRoutes:
         return JSONResponse({"name": peer.name, "fingerprint": peer.fingerprint})
 
     async def confirm_peer(self, request: Request) -> Response:
-        peer = await self.node.confirm_peer(request.path_params["fingerprint"])
+        entry = Entry(await read_json(request), "peer")
+        entry.only(("name",))
+        words = request.path_params["fingerprint"]
+        known = self.node.joined().peers.by_fingerprint(words)
+        # A fingerprint is of no name: what a peer is called while two people telephone stays.
+        if "name" in entry.fields and entry.text("name") != known.name:
+            raise Refused(409, f"this hospital is called {known.name} by now: compare it anew")
+        peer = await self.node.confirm_peer(words)
         tell(request, hospital=peer.name)
         return JSONResponse({"name": peer.name, "fingerprint": peer.fingerprint})
 

@@ -174,9 +174,10 @@ class Custody:
         # Before anything of the next group can be told.
         token.run_sync_soon(self._settle, committed)
         with self._guard:
-            self._committing = bool(self._waiting)
-            self._untold += self._committing
-        if self._committing:
+            # For itself: once others may go on, they have changed it perhaps.
+            more = self._committing = bool(self._waiting)
+            self._untold += more
+        if more:
             self._database.start(lambda: self._commit(token))
 
     def _failure(self, error: BaseException) -> BaseException:

@@ -20,7 +20,7 @@ from relay.errors import Refused
 from relay.people.roles import Role
 from relay.people.who import Who
 from relay.web.answers import read_json
-from relay.web.operations import Operation, guarded_app, rest_app
+from relay.web.operations import COUNT, TEXT, Operation, guarded_app, listed, options, rest_app
 from tests.audit.samples import HOSTILE, RELAY
 
 
@@ -38,6 +38,7 @@ async def look(request: Request) -> Response:
     return JSONResponse({})
 
 
+BODY = options(ae_title=TEXT, host=TEXT, port=COUNT, services=listed(TEXT), called=TEXT)
 PATHS = (
     "/v1/devices",
     "/v1/grants",
@@ -59,7 +60,7 @@ async def asked(
     address: str | None = None,
 ) -> tuple[httpx.Response, list[AuditEvent]]:
     told: list[AuditEvent] = []
-    rows = [Operation("POST", p, change, "Change it.") for p in PATHS]
+    rows = [Operation("POST", p, change, "Change it.", body=BODY) for p in PATHS]
     rows += [Operation("GET", p, look, "Look at it.") for p in PATHS]
     rows += [Operation("DELETE", "/v1/devices/{ae_title:path}", look, "Forget a device.")]
     app = rest_app(audited(rows, told.append, lambda: RELAY))
@@ -94,6 +95,12 @@ async def test_a_change_tells_who_and_what() -> None:
 async def test_what_an_operation_tells_of_itself_is_in_its_words() -> None:
     _, (event,) = await asked("POST", "/v1/devices", {"ae_title": "KNOWN"})
     assert words(event) == "Changed the device KNOWN"
+
+
+async def test_whose_a_grant_is_only_the_operation_says() -> None:
+    body = {"ae_title": "PACS", "services": ["echo"], "hospital": "Another Hospital"}
+    _, (event,) = await asked("POST", "/v1/grants", body)
+    assert words(event) == "Granted echo of PACS"
 
 
 async def test_what_has_no_words_is_told_by_its_summary() -> None:

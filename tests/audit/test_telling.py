@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from relay.audit.codes import EventType
+from relay.audit.codes import EventType, IDType
 from relay.audit.entries import Entry
 from relay.audit.events import AuditEvent, Instances, Participant
 from relay.audit.happenings import Transfer, alert, sign_in
@@ -108,6 +108,20 @@ def test_a_call_that_is_refused_says_who_called_whom_from_where() -> None:
     shown = to_json(entry(event), event, studies=False)
     assert (shown["requestor"], shown["source"], shown["destination"]) == ("CT_2", "CT_2", "PACS")
     assert shown["participants"][1]["address"] == "10.0.0.9"
+
+
+def test_a_viewer_is_shown_no_study_of_a_request_by_dicomweb_that_is_refused() -> None:
+    event = alert(
+        EventType.NODE_AUTHENTICATION,
+        Participant("RELAY", ae_title=True),
+        "a request of DICOMweb is refused",
+        subject=f"/studies/{STUDY}/metadata",
+        subject_type=IDType.URI,
+        performers=[Participant("10.0.0.9", address="10.0.0.9")],
+    )
+    shown = to_json(entry(event), event, studies=False)
+    assert STUDY not in str(shown)
+    assert (shown["source"], shown["destination"]) == ("10.0.0.9", None)
 
 
 def test_who_joined_has_caused_it_and_called_nobody() -> None:

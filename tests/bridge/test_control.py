@@ -278,3 +278,22 @@ async def test_revoked_router_is_listed_as_such(bridge: Bridge) -> None:
     [row] = await bridge.get("/v1/routers")
     assert row["revoked"]
     assert (await bridge.get("/v1/status"))["routers"] == 0
+
+
+async def test_the_audit_names_the_hospital_that_is_shut_out(bridge: Bridge) -> None:
+    router: Router = await bridge.enrol("North")
+    fingerprint = router.identity.fingerprint
+    path = f"/v1/routers/{fingerprint}/revoke"
+    answer = await bridge.control.post(path, json={"hospital": "South"})
+    assert answer.status_code == 204
+    expected = f"Revoked the Router of North, {fingerprint}"
+    with trio.fail_after(PATIENCE):
+        while expected not in (said := await words_of_alerts(bridge)):
+            await trio.sleep(0.01)
+    assert not any("South" in words for words in said)
+
+
+async def words_of_alerts(bridge: Bridge) -> list[str]:
+    """What the audit says of changes and refusals."""
+    entries = (await bridge.get("/v1/audit?kind=alert"))["entries"]
+    return [entry["words"] for entry in entries]

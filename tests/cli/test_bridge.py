@@ -26,6 +26,7 @@ def test_invitations_are_listed_and_taken_back(bridge: FakeProcess) -> None:
         _invitation("0a0a0a0a", "South", "open"),
         _invitation("0b0b0b0b", "North", "expired"),
         _invitation("0c0c0c0c", "North", "used"),
+        _invitation("0d0d0d0d", "South", "expired"),
     ]
     bridge.will("GET", "/v1/invitations", rows)
     shown = bridge.relay("invitation", "list").stdout.splitlines()
@@ -42,7 +43,7 @@ def test_invitations_are_listed_and_taken_back(bridge: FakeProcess) -> None:
 
 
 def test_an_invitation_that_is_not_one_is_not_taken_back(bridge: FakeProcess) -> None:
-    rows = [_invitation("0a0a0a0a", "South", "open"), _invitation("0b0b0b0b", "South", "expired")]
+    rows = [_invitation(id, "South", "expired") for id in ("0a0a0a0a", "0b0b0b0b")]
     rows.append(_invitation("0c0c0c0c", "West", "used"))
     bridge.will("GET", "/v1/invitations", rows)
     used = {"error": "the invitation of West was used: revoke its Router to shut it out"}

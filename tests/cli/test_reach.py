@@ -301,6 +301,8 @@ def test_a_proxy_that_wants_another_password_says_where_ours_is(
         (http("404 Not Found", None, '{"error": "Not Found"}'), True, "is it older than this"),
         (http("200 OK", None, "<html>"), True, f"{reach.NOT_TOLD}: `relay enroll` shows it"),
         (http("403 Forbidden", None, "[]"), True, reach.NOT_TOLD),
+        (http("200 OK", None, '{"name": "N", "expires": Infinity}'), True, reach.NOT_TOLD),
+        (http("200 OK", None, "[" * 99_999), True, reach.NOT_TOLD),
     ],
 )
 def test_a_bridge_is_asked_about_an_invitation(

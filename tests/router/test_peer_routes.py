@@ -96,6 +96,7 @@ async def test_what_is_not_there_is_refused_and_told(tmp_path: Path) -> None:
             ("DELETE", "/v1/grants/7", 404),
             ("DELETE", "/v1/asked/PACS_S", 404),
             ("POST", f"/v1/peers/{here.south.identity.fingerprint[:19]}/verify", 400),
+            ("POST", f"/v1/peers/{'a' * 32}/verify", 404),
         ):
             assert (await here.http.request(method, path)).status_code == status, path
         assert [words(event) for event in here.told][:3] == [

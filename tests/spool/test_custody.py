@@ -14,7 +14,7 @@ from trio.testing import wait_all_tasks_blocked
 from relay.database import Database
 from relay.errors import DatabaseError, SpoolBroken, SpoolError, SpoolFull
 from relay.spool import custody as module
-from relay.spool.custody import Custody
+from relay.spool.custody import Custody, Handed
 from relay.spool.files import File, Files
 from relay.spool.items import Batch, Item
 from relay.spool.objects import Objects
@@ -276,6 +276,50 @@ async def test_rows_may_be_there_of_which_nobody_has_been_told(
     await alone.keep(a_batch())
     assert committing == [True]
     assert not alone.custody.committing
+
+
+@attrs.define
+class Guard:
+    """A lock, and what somebody else does as soon as a thread that is not the event loop's has
+    given it back for the `last` time."""
+
+    last: int
+    then: Callable[[], None]
+    loop: int = attrs.field(factory=threading.get_ident)
+    lock: threading.Lock = attrs.field(factory=threading.Lock)
+
+    def __enter__(self) -> None:
+        self.lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self.lock.release()
+        if threading.get_ident() != self.loop:
+            self.last -= 1
+            if not self.last:
+                self.then()
+
+
+async def test_who_comes_as_nobody_waits_any_more_commits_alone(
+    alone: Alone, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the thread that has seen that nobody waits has gone on."""
+    token = trio.lowlevel.current_trio_token()
+    late = Handed(a_batch(), an_item())
+    begins: list[bool] = []
+    guard = Guard(3, lambda: begins.append(alone.custody._is_to_commit(late)))
+    monkeypatch.setattr(alone.custody, "_guard", guard)
+    gate.open.set()
+    await alone.keep(a_batch())
+    with trio.fail_after(5):
+        while not begins:  # who is kept is told before that
+            await trio.sleep(0.001)
+    assert begins == [True]
+    assert gate.started == 0
+    assert alone.custody.committing
+    await trio.to_thread.run_sync(alone.custody._commit, token)
+    await alone.custody.wait(late)
+    assert not alone.custody.committing
+    assert alone.custody.groups == 2
 
 
 @pytest.mark.parametrize("full", [True, False])

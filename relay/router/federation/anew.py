@@ -58,7 +58,9 @@ async def plan_anew(
         plan.give_up(source, wanted)
     errands, _ = plan.assign(wanted)
     for uid in wanted:
-        tally.again(uid, failed=before is None or uid in before)
+        # Where an owner only does not say what it holds, no failure is taken for mended by what may
+        # be something else. That one is gone is said in any case.
+        tally.again(uid, failed=bool(gone) if before is None else uid in before)
     if not (tally.came or tally.came_unnamed):  # else nobody could say what of it is missing
         errands += _whole(target, sources, unplanned)
     plan.owners |= sources

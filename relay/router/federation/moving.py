@@ -265,7 +265,7 @@ class _OneMove:
         for uid in stored[:unnamed]:
             tally.fail(uid, named=False)
         for position, uid in enumerate(stored[unnamed:]):
-            tally.complete(uid, warning=position < self.said.warning)
+            tally.complete(uid, warning=position < self.said.warning, named=not unnamed)
 
     def _lost(self) -> None:
         """It is over before its time. What it has stored is stored; nobody knows which that is."""

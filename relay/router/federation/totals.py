@@ -129,10 +129,13 @@ class Tally:
         """Whether this instance is planned, and neither stored nor failed."""
         return uid in self._left
 
-    def complete(self, uid: str = "", *, count: int = 1, warning: bool = False) -> None:
-        """`count` instances are stored; `uid` is the one that is planned."""
+    def complete(
+        self, uid: str = "", *, count: int = 1, warning: bool = False, named: bool = True
+    ) -> None:
+        """`count` instances are stored; `uid` is the one that is planned. `named` False: perhaps
+        it is not this one."""
         self._left.pop(uid, None)
-        if uid and len(self.came) < MAXIMUM_CAME:
+        if uid and named and len(self.came) < MAXIMUM_CAME:
             self.came.add(uid)
         else:
             self.came_unnamed += count

@@ -122,8 +122,9 @@ class NetworkPages:
         try:
             if not typed.flag("compared"):
                 raise Refused(400, "compare the fingerprints by telephone, and tick that you have")
+            # By whose name they telephoned: the Bridge may call it otherwise by now.
             peer = await self.site.rest.of(request).post(
-                path_of("v1", "peers", fingerprint, "verify")
+                path_of("v1", "peers", fingerprint, "verify"), {"name": typed.text("name")}
             )
         except Refused as error:
             return await self._compare(request, fingerprint, back, str(error), error.status)

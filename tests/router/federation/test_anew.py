@@ -100,6 +100,14 @@ async def test_a_failure_that_nobody_mends_stays_one(tmp_path: Path) -> None:
         assert await get(here, Shelf()) == (0xB000, 3, 1, 0)
 
 
+async def test_nor_is_it_mended_by_what_the_owner_may_not_have_had(tmp_path: Path) -> None:
+    """A does not say what it holds: of the two that it cannot send B has one, and another one."""
+    a = Archive(series_of("1.2", 1, 3), fails=frozenset(UIDS[1:]), names=False, image_status=0xC001)
+    b = Archive([*series_of("1.2", 1, 2)[1:], *series_of("1.2", 2, 1)])
+    async with remembering(tmp_path, {"A": a, "B": b}, "A") as here:
+        assert await get(here, Shelf()) == (0xB000, 3, 2, 0)
+
+
 @pytest.mark.parametrize("others", [[], series_of("1.2", 1, 3)], ids=["nobody", "one"])
 async def test_all_are_asked_once_and_what_still_fails_is_failed(
     tmp_path: Path, others: list[Stored]
@@ -206,3 +214,19 @@ async def test_but_nothing_twice_that_may_have_come(tmp_path: Path) -> None:
     totals, came = await move(tmp_path, a, b)
     assert numbers(totals) == (0xB000, 1, 2, 0)
     assert sorted(came) == uids(held[:1])
+
+
+async def test_nor_where_several_hold_it(tmp_path: Path) -> None:
+    """One of three has failed, and another one than that is not brought in its place."""
+    came: list[str] = []
+
+    def take(_: str, one: Stored) -> None:
+        came.append(one.uid)
+
+    held, other = series_of("1.2", 1, 3), series_of("1.2", 2, 1)
+    a = Archive(held, fails=frozenset(UIDS[2:]), names=False, sends_to=take)
+    b, c = Archive(other, sends_to=take), Archive(held, sends_to=take)
+    async with remembering(tmp_path, {"A": a, "B": b, "C": c}, "A", "B") as here:
+        totals = await retrieve_move(here.federation, here.caller, STUDY, "WS")
+    assert numbers(totals) == (0xB000, 3, 1, 0)
+    assert sorted(came) == uids(held[:2], other)

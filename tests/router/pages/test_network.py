@@ -87,7 +87,7 @@ async def test_a_hospital_is_verified_by_telephone(tmp_path: Path) -> None:
         page = text(await visitor.get(path))
         for shown in (fingerprint, visitor.node.identity.fingerprint):
             assert " ".join(shown.split("-")) in page, "theirs, and one's own to be read out"
-        typed = {"fingerprint": fingerprint, "back": "/network/grants"}
+        typed = {"fingerprint": fingerprint, "name": "Hospital SOUTH", "back": "/network/grants"}
         page = await visitor.post("/network/peers/compare", 400, **typed)
         assert "tick that you have" in text(page)
         assert value_of(page, "back") == "/network/grants"
@@ -100,10 +100,25 @@ async def test_a_hospital_is_verified_by_telephone(tmp_path: Path) -> None:
         assert 'name="compared"' not in page
 
 
+async def test_a_hospital_is_verified_by_the_name_that_it_was_compared_by(tmp_path: Path) -> None:
+    async with browser(tmp_path) as visitor, hospital(tmp_path / "south", "SOUTH") as south:
+        await meet(visitor, south, "echo")
+        fingerprint = south.identity.fingerprint
+        page = await visitor.get(f"/network/peers/compare?fingerprint={fingerprint}")
+        typed = {name: value_of(page, name) for name in ("fingerprint", "name")}
+        peers = visitor.node.joined().peers
+        await peers.meet(south.identity.public, "Hospital NORTH")  # while two people telephone
+        page = await visitor.post("/network/peers/compare", 409, **typed, compared="1")
+        assert "called Hospital NORTH by now: compare it anew" in text(page)
+        assert value_of(page, "name") == "Hospital NORTH"
+        assert not any(peer.verified for peer in peers)
+
+
 async def test_a_comparison_leads_to_no_other_page(tmp_path: Path) -> None:
     async with browser(tmp_path) as visitor, hospital(tmp_path / "south", "SOUTH") as south:
         await meet(visitor, south, "echo")
         typed = {"fingerprint": south.identity.fingerprint, "compared": "1"}
+        typed["name"] = "Hospital SOUTH"
         page = await visitor.post("/network/peers/compare", **typed, back="//evil.example/")
         assert "<h1>Other hospitals</h1>" in page
         await visitor.get("/network/peers/compare?fingerprint=none", 404)
