@@ -123,8 +123,10 @@ def fingerprint(public: bytes) -> str:
 
     People compare it by telephone, so that no Bridge can show another identity in this one's place.
     Whoever wants to has years to try keys in: one of the same 160 bits is out of reach for ever
-    (2^160 tries), which it would not be of the 40 or 60 bits of a short code. 32 letters are read
-    out in half a minute, without 0, 1, 8 and 9, which are taken for letters, and without case.
+    (2^160 tries), which it would not be of the 40 or 60 bits of a short code. So nobody is verified
+    by a part of it: a beginning is only a shorthand for one peer among those that are known already
+    (relay.router.peers). 32 letters are read out in half a minute, without 0, 1, 8 and 9, which are
+    taken for letters, and without case.
     """
     letters = base64.b32encode(hashlib.sha256(public).digest()[:20]).decode("ascii").lower()
     return "-".join(letters[i : i + 4] for i in range(0, 32, 4))

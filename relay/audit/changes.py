@@ -219,7 +219,9 @@ def _words(operation: Operation, request: Request, said: _Said | None, *, done: 
     told = request.scope.get(_TOLD, {})
     words = words_of(name, told)
     if words is None:
-        return f"{'' if done else 'Not permitted: '}{operation.summary}"
+        # Before what it says was read, nobody but who may not do it is refused.
+        not_done = "Not permitted: " if said is None else "Failed: "
+        return f"{'' if done else not_done}{operation.summary}"
     # Of what it takes alone: the hospital of a fingerprint is not for who asks to say.
     taken = (operation.body or {}).get("properties", {})
     body = said.values(words.names & taken.keys()) if said is not None else {}

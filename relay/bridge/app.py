@@ -304,7 +304,7 @@ async def _furnish(
         try:
             return await enrolment.inquire(inquiry)
         except IdentityError as error:  # not of one that is used: who asks that is no intruder
-            auditing.enrolment_refused(str(error))
+            auditing.inquiry_refused(str(error))
             raise
 
     administration = Administration(

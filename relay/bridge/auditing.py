@@ -60,6 +60,10 @@ class Auditing:
         """Somebody wanted to join the network, and may not."""
         self._refused("an enrolment is refused", why)
 
+    def inquiry_refused(self, why: str) -> None:
+        """Somebody asked for whom an invitation is, and did not know the code that it holds."""
+        self._refused("somebody asked about an invitation without knowing its code", why)
+
     def connection_refused(self, why: str) -> None:
         """A connection for signalling did not show that it is a Router of this network."""
         self._refused("a connection of a Router is refused", why)

@@ -1,6 +1,8 @@
-"""REST for people and scripts, on the Unix socket only: whoever may open it administers the Bridge.
+"""The Bridge's REST, for people and scripts.
 
-Until people can sign in there is nothing else between them and this.
+Whoever may open the Unix socket administers the Bridge, and is asked for nothing more. The pages'
+port, and the Bridge's own where its pages are there, have the same operations for those who sign in
+or bring an API token, each as far as its role goes (relay.web.operations, relay.bridge.facing).
 """
 
 import time
@@ -197,7 +199,7 @@ class Administration:
 
 
 def control_operations(over: Administration, more: Sequence[Operation] = ()) -> list[Operation]:
-    """The operations for people: of the Unix socket, and of the pages. `more` come beside them."""
+    """The operations for people, wherever they are served. `more` come beside them."""
     return with_document(
         "Relay Bridge, administration",
         __version__,

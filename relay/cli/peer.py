@@ -1,6 +1,5 @@
 """`relay peer`: the other hospitals."""
 
-import re
 from typing import Any
 
 import click
@@ -10,11 +9,13 @@ from relay.cli.control import Control
 from relay.cli.output import print_json, print_table, quoted, say
 from relay.cli.router import control
 from relay.errors import Refused
-from relay.router.peers import SHORTEST_FINGERPRINT
-
-# Eight groups of four letters, or a part of them, however they were written down
-# (relay.identity.fingerprint). A contact string has a colon.
-_FINGERPRINT = re.compile(r"[A-Za-z2-7][A-Za-z2-7 -]*")
+from relay.log import escape
+from relay.router.peers import (
+    SHORTEST_FINGERPRINT,
+    letters_of,
+    nobody_has_it,
+    whole_fingerprint,
+)
 
 
 @click.group(cls=Group)
@@ -106,7 +107,8 @@ def with_titles(process: Control) -> list[dict[str, Any]]:
 def resolve(process: Control, words: str) -> dict[str, Any]:
     """The peer of this name, fingerprint, or long beginning of a fingerprint.
 
-    Raises Refused if there is none; a name is the peer's own word, so two of one name are refused.
+    Raises Refused if there is none; a name is the peer's own word, so two of one name are refused,
+    and so are two whose fingerprints begin alike.
     """
     peers = process.get("/v1/peers")
     named = [p for p in peers if p["name"].casefold() == words.casefold()]
@@ -114,31 +116,56 @@ def resolve(process: Control, words: str) -> dict[str, Any]:
         raise Refused(409, f"{len(named)} peers call themselves {words!r}: give a fingerprint")
     if named:
         return dict(named[0])
-    found = [
-        p
-        for p in peers
-        if len(words) >= SHORTEST_FINGERPRINT and p["fingerprint"].startswith(words.lower())
-    ]
-    if len(found) != 1:
+    found = _beginning(peers, words)
+    if not found:
         raise Refused(404, f"no peer {words!r}; `relay peer list` shows them all")
+    if len(found) > 1:
+        raise Refused(409, "several peers' fingerprints begin so; give more of it")
     return dict(found[0])
+
+
+def _beginning(peers: list[dict[str, Any]], words: str) -> list[dict[str, Any]]:
+    """Those whose fingerprints begin so; none if that is no fingerprint, or too little of one."""
+    try:
+        wanted = letters_of(words)
+    except Refused:
+        return []
+    if len(wanted) < SHORTEST_FINGERPRINT:
+        return []
+    return [p for p in peers if letters_of(p["fingerprint"]).startswith(wanted)]
 
 
 @peer.command("verify")
 @click.argument("contact")
+@click.option("--yes", is_flag=True, help="Do not ask whose fingerprint it is meant to be.")
 @click.pass_obj
-def peer_verify(invocation: Invocation, contact: str) -> None:
+def peer_verify(invocation: Invocation, contact: str, yes: bool) -> None:
     """Say that the other hospital is who it says, by what it gave you by other means.
 
     CONTACT is its contact string, on paper or by signed mail, or its whole fingerprint, as it was
-    read out to you by telephone.
+    read out to you by telephone: then it says whose that is here, and asks whether you mean them.
     """
     process = control(invocation)
-    if _FINGERPRINT.fullmatch(contact.strip()):
-        answer = process.post(f"/v1/peers/{quoted(contact.strip())}/verify")
-    else:
+    if ":" in contact:  # as every contact string has, and no fingerprint
         answer = process.post("/v1/peers", {"contact": contact})
-    say(f"{answer['name']} is verified")
+    else:
+        chosen = _heard(process, contact)
+        name, fingerprint = chosen["name"], chosen["fingerprint"]
+        if not yes:
+            click.confirm(f"Verify {escape(name)} (fingerprint {fingerprint})?", abort=True)
+        # By the name that was shown: the Bridge may call it otherwise by now.
+        answer = process.post(f"/v1/peers/{quoted(fingerprint)}/verify", {"name": name})
+    say(f"{answer['name']} is verified ({answer['fingerprint']})")
+
+
+def _heard(process: Control, words: str) -> dict[str, Any]:
+    """The peer whose whole fingerprint was read out. Raises Refused, with a warning if none has
+    it."""
+    wanted = whole_fingerprint(words)
+    for p in process.get("/v1/peers"):
+        if p["fingerprint"] == wanted:
+            return dict(p)
+    raise nobody_has_it()
 
 
 @peer.command("accept")

@@ -19,6 +19,7 @@ from relay.router.asks import Ask
 from relay.router.entries import Entry
 from relay.router.grants import Grant, parse_calling
 from relay.router.node import Node
+from relay.router.peers import renamed
 from relay.router.seeking import look
 from relay.tunnel.ask import MAXIMUM_NOTE
 from relay.web.answers import read_json
@@ -42,24 +43,25 @@ class PeerRoutes:
         except IdentityError as error:
             raise Refused(400, str(error)) from None
         peer = await self.node.verify_peer(contact)
-        tell(request, hospital=peer.name)
+        tell(request, hospital=whose(self.node, peer.identity))
         return JSONResponse({"name": peer.name, "fingerprint": peer.fingerprint})
 
     async def confirm_peer(self, request: Request) -> Response:
         entry = Entry(await read_json(request), "peer")
         entry.only(("name",))
         words = request.path_params["fingerprint"]
-        known = self.node.joined().peers.by_fingerprint(words)
+        known = self.node.joined().peers.heard(words)
         # A fingerprint is of no name: what a peer is called while two people telephone stays.
         if "name" in entry.fields and entry.text("name") != known.name:
-            raise Refused(409, f"this hospital is called {known.name} by now: compare it anew")
+            raise renamed(known)
         peer = await self.node.confirm_peer(words)
-        tell(request, hospital=peer.name)
+        tell(request, hospital=peer.name, fingerprint=peer.fingerprint)
         return JSONResponse({"name": peer.name, "fingerprint": peer.fingerprint})
 
     async def accept_peer(self, request: Request) -> Response:
         peer, titles = await self.node.accept_peer(request.path_params["fingerprint"])
-        tell(request, hospital=peer.name, ae_titles=titles)
+        # Whole, where a beginning of it was asked for.
+        tell(request, hospital=peer.name, fingerprint=peer.fingerprint, ae_titles=titles)
         return JSONResponse(
             {"name": peer.name, "fingerprint": peer.fingerprint, "ae_titles": titles}
         )
@@ -71,7 +73,7 @@ class PeerRoutes:
 
     async def add_grant(self, request: Request) -> Response:
         wanted = as_published(self.node, parse_grant(self.node, await read_json(request)))
-        tell(request, hospital=name_of(self.node, wanted.grantee))
+        tell(request, hospital=whose(self.node, wanted.grantee))
         grant, replaced = await put_grant(self.node, wanted)
         answer = grant_json(self.node, grant) | {"replaced": [known.id for known in replaced]}
         return JSONResponse(answer, 201)
@@ -146,7 +148,7 @@ class PeerRoutes:
     ) -> None:
         tell(
             request,
-            hospital=name_of(self.node, identity) or fingerprint(identity),
+            hospital=whose(self.node, identity),
             ae_title=title,
             services=list(services.ordered(granted)),
         )
@@ -168,3 +170,9 @@ def name_of(node: Node, identity: bytes) -> str:
     network = node.network
     peer = network.peers.get(identity) if network is not None else None
     return peer.name if peer is not None else ""
+
+
+def whose(node: Node, identity: bytes) -> str:
+    """The hospital of this identity, for later readers: the name alone is the Bridge's word."""
+    name = name_of(node, identity)
+    return f"{name} ({fingerprint(identity)})" if name else fingerprint(identity)

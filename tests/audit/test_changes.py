@@ -113,6 +113,17 @@ async def test_what_has_no_words_is_told_by_its_summary() -> None:
     assert [words(event) for event in told] == ["Do it."]
 
 
+async def test_what_has_no_words_and_fails_is_not_told_as_forbidden() -> None:
+    told: list[AuditEvent] = []
+    (row,) = audited([Operation("POST", "/v1/new", change, "Do it.")], told.append, lambda: RELAY)
+    transport = httpx.ASGITransport(rest_app([row]), raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://relay") as client:
+        for title, status in (("TAKEN", 409), ("BROKEN", 500)):
+            answer = await client.post("/v1/new", json={"ae_title": title})
+            assert answer.status_code == status
+    assert [words(event) for event in told] == ["Failed: Do it."] * 2
+
+
 async def test_looking_is_no_change() -> None:
     _, told = await asked("GET", "/v1/devices")
     assert told == []
@@ -230,3 +241,4 @@ async def test_who_has_too_little_of_a_role_is_told() -> None:
         (EventType.RESTRICTED_FUNCTION, Outcome.MINOR_FAILURE, "anna", "/v1/devices"),
         (EventType.RESTRICTED_FUNCTION, Outcome.MINOR_FAILURE, "anna", "/v1/people"),
     ]
+    assert list(map(words, told)) == ["Tried to add a device", "Not permitted: Look."]

@@ -42,7 +42,18 @@ def test_what_is_not_said_is_left_out() -> None:
     assert words.sentence(DEVICE | {"services": []}, done=False) == (
         "Tried to add the device CT1 at 10.0.0.5 port 104"
     )
-    assert words.sentence({}, done=True) == "Added the device unknown"
+    assert words.sentence({}, done=True) == "Added a device"
+    assert words.sentence({"host": "10.0.0.5"}, done=False) == "Tried to add a device"
+
+
+@pytest.mark.parametrize("operation", CHANGES)
+def test_who_is_refused_before_a_word_is_read_tried_something_known(operation: str) -> None:
+    words = words_of(operation, {})
+    assert words is not None
+    path = {name: "X" for name in re.findall(r"{(\w+)}", operation)}
+    said = words.sentence(path, done=False)
+    assert said.startswith("Tried to ")
+    assert "unknown" not in said
 
 
 def test_what_took_another_s_place_is_a_change() -> None:

@@ -4,6 +4,7 @@ import hmac
 import stat
 from pathlib import Path
 
+import attrs
 import httpx
 import pytest
 import structlog
@@ -14,6 +15,7 @@ from relay.bridge.app import DATABASE_FILE, run_bridge
 from relay.bridge.schema import MIGRATIONS, load_network
 from relay.database import open_database
 from relay.errors import IdentityError, RelayError
+from relay.invitation import InvitationInquiry
 from relay.providers.disk import open_disk_provider
 from tests.interop.processes import free_port
 
@@ -55,6 +57,23 @@ async def test_restart_is_the_same_network(data_dir: Path) -> None:
         assert row["fingerprint"] == router.identity.fingerprint
         async with connected(bridge, router):
             pass
+
+
+async def test_who_asks_about_an_invitation_without_its_code_is_in_the_audit(bridge) -> None:
+    asked = InvitationInquiry.of(await bridge.invite())
+    for inquiry in (asked, attrs.evolve(asked, mac=bytes(32))):
+        await bridge.web.post("/v1/enrolments/inquiry", content=inquiry.pack())
+    failures: list[tuple[str, str]] = []
+    with trio.fail_after(PATIENCE):
+        while not failures:
+            found = (await bridge.get("/v1/audit"))["entries"]
+            failures = [(e["words"], e["why"]) for e in found if e["outcome"] == "failure"]
+    assert failures == [
+        (
+            "somebody asked about an invitation without knowing its code",
+            "invitation-inquiry: the code does not match",
+        )
+    ]
 
 
 async def test_two_bridges_on_one_folder(bridge, data_dir: Path) -> None:

@@ -11,14 +11,20 @@ def test_who_joins_and_who_is_refused_is_told() -> None:
     auditing = Auditing(name="relay.example.org", record=told.append)
     auditing.enrolled("abcd-efgh", "North Hospital")
     auditing.enrolment_refused("the invitation is used")
+    auditing.inquiry_refused("the code does not match")
     auditing.connection_refused("it is revoked")
     assert [(words(event), event.why) for event in told] == [
         ("North Hospital has joined the network", ""),
         ("an enrolment is refused", "the invitation is used"),
+        (
+            "somebody asked about an invitation without knowing its code",
+            "the code does not match",
+        ),
         ("a connection of a Router is refused", "it is revoked"),
     ]
     assert [event.outcome for event in told] == [
         Outcome.SUCCESS,
+        Outcome.MINOR_FAILURE,
         Outcome.MINOR_FAILURE,
         Outcome.MINOR_FAILURE,
     ]

@@ -76,13 +76,14 @@ async def test_the_audit_names_the_hospital_of_each_change(tmp_path: Path) -> No
         ):
             answer = await here.http.request(method, path, json=body)
             assert answer.is_success, answer.text
+        south = f"Hospital SOUTH ({peer})"
         assert list(map(words, here.told)) == [
             f"Verified Hospital SOUTH by the fingerprint {peer}",
-            "Verified Hospital SOUTH by its contact string",
-            "Granted query of PACS to Hospital SOUTH, for WS alone",
-            "Took back grant 1: query of PACS to Hospital SOUTH",
-            "Granted request 1: Hospital SOUTH may use echo of PACS",
-            "Declined request 2: Hospital SOUTH for echo of PACS",
+            f"Verified {south} by its contact string",
+            f"Granted query of PACS to {south}, for WS alone",
+            f"Took back grant 1: query of PACS to {south}",
+            f"Granted request 1: {south} may use echo of PACS",
+            f"Declined request 2: {south} for echo of PACS",
             "Asked for echo of PACS_S",
             "Forgot what was asked of PACS_S",
         ]
@@ -96,6 +97,7 @@ async def test_what_is_not_there_is_refused_and_told(tmp_path: Path) -> None:
             ("DELETE", "/v1/grants/7", 404),
             ("DELETE", "/v1/asked/PACS_S", 404),
             ("POST", f"/v1/peers/{here.south.identity.fingerprint[:19]}/verify", 400),
+            ("POST", f"/v1/peers/{'a' * 31}1/verify", 400),
             ("POST", f"/v1/peers/{'a' * 32}/verify", 404),
         ):
             assert (await here.http.request(method, path)).status_code == status, path
@@ -104,4 +106,28 @@ async def test_what_is_not_there_is_refused_and_told(tmp_path: Path) -> None:
             "Tried to grant request 7",
             "Tried to take back grant 7",
         ]
+        assert "do not go on" in here.told[-1].why
         assert not any(peer.verified for peer in here.node.joined().peers)
+
+
+async def test_the_audit_has_the_whole_fingerprint_where_its_beginning_was_said(
+    tmp_path: Path,
+) -> None:
+    async with place(tmp_path) as here, hospital(tmp_path / "north", "NORTH") as north:
+        taken = publication(north, "PACS_S", "echo", serial=9)
+        await here.node.joined().directory.take(listing(here.south, north, publications=[taken]))
+        await here.node.put_device(PACS)
+        whole = north.identity.fingerprint
+        grant = {"peer": whole[:19], "ae_title": "PACS", "services": ["echo"], "calling": []}
+        for path, body in (
+            (f"/v1/peers/{whole[:19]}/accept", None),
+            ("/v1/grants", grant),
+            (f"/v1/peers/{whole.upper().replace('-', '')}/verify", None),
+        ):
+            answer = await here.http.post(path, json=body)
+            assert answer.is_success, answer.text
+        assert list(map(words, here.told)) == [
+            f"Accepted AE titles PACS_S as those of {whole}, Hospital NORTH",
+            f"Granted echo of PACS to Hospital NORTH ({whole})",
+            f"Verified Hospital NORTH by the fingerprint {whole}",
+        ]

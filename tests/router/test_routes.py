@@ -7,6 +7,7 @@ import pytest
 from relay.identity import Identity
 from relay.invitation import Invitation
 from relay.router import probe, routes
+from relay.router.device_words import Own
 from relay.router.devices import Device
 from relay.router.live import LiveAssociation, Side
 from relay.router.probe import Finding, Report
@@ -139,8 +140,8 @@ async def test_a_grant_names_a_device_by_either_title(tmp_path: Path) -> None:
 
 
 async def test_testing_a_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def test(device: Device, calling: str, device_tls: object) -> Report:
-        return Report([Finding(f"{calling} to {device.ae_title}", True)], {"1.2": ["1.3"]})
+    async def test(device: Device, own: Own, device_tls: object) -> Report:
+        return Report([Finding(f"{own.ae_title} to {device.ae_title}", True)], {"1.2": ["1.3"]})
 
     monkeypatch.setattr(probe, "test", test)
     async with client(tmp_path) as call:

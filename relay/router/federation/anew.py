@@ -6,19 +6,31 @@ asked for, the others are asked as well, once and within the same retrieve.
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping, Set
+from math import inf
 
 import attrs
+import structlog
+import trio
 
 from relay.errors import SourceFailed
 from relay.router.devices import Device
 from relay.router.federation.federation import Federation
 from relay.router.federation.identifiers import Level
-from relay.router.federation.owners import holdings_of, others_of
-from relay.router.federation.planning import MAXIMUM_PLANNED, Errand, Plan, Request, survey
+from relay.router.federation.owners import OTHERS_WAIT, holdings_of, others_of
+from relay.router.federation.planning import (
+    MAXIMUM_PLANNED,
+    NO_RETRIEVE,
+    Errand,
+    Plan,
+    Request,
+    survey,
+)
 from relay.router.federation.sources import Source
 from relay.router.federation.targets import Target
 from relay.router.federation.totals import Tally
+
+log = structlog.get_logger()
 
 
 def lacks_some(plan: Plan, tally: Tally) -> bool:
@@ -31,7 +43,7 @@ def lacks_some(plan: Plan, tally: Tally) -> bool:
 
 
 async def plan_anew(
-    federation: Federation, caller: Device | None, plan: Plan, tally: Tally, gone: Collection[str]
+    federation: Federation, caller: Device | None, plan: Plan, tally: Tally, gone: Set[str]
 ) -> list[Errand]:
     """Errands for what others than the owners in `plan` hold of it, and has not come.
 
@@ -41,8 +53,15 @@ async def plan_anew(
     studies = tuple(s for s in plan.target.studies if s in plan.remembered)
     target = attrs.evolve(plan.target, studies=studies)
     plan.remembered = frozenset()
+    has_some = bool(tally.came or tally.came_unnamed)
     others = await others_of(
-        federation, caller, studies, plan.owners, plan.troubles, target.patient_keys
+        federation,
+        caller,
+        studies,
+        plan.owners,
+        plan.troubles,
+        target.patient_keys,
+        OTHERS_WAIT if has_some else inf,
     )
     sources = {source.title: source for held in others.values() for source in held}
     if not sources:
@@ -51,17 +70,29 @@ async def plan_anew(
     for study, held in others.items():
         for source in held:
             shared[source.title].append(study)
-    before = await _held_before(federation, caller, plan, target, gone)
+    before: set[str] | None = None
+    if tally.has_unnamed and gone.isdisjoint(plan.owners):
+        before = await _held_before(federation, caller, plan, target)
+    planned = set(plan.instances)
     unplanned = await survey(federation, caller, plan, sources, shared)
     wanted = _wanted(plan, tally, sources, before)
     for source in plan.owners.values():
         plan.give_up(source, wanted)
-    errands, _ = plan.assign(wanted)
+    errands, lost = plan.assign(wanted)
+    counted = planned.union(tally.failed_uids, before or ())
+    nowhere = set(lost)
     for uid in wanted:
-        # Where an owner only does not say what it holds, no failure is taken for mended by what may
-        # be something else. That one is gone is said in any case.
-        tally.again(uid, failed=bool(gone) if before is None else uid in before)
-    if not (tally.came or tally.came_unnamed):  # else nobody could say what of it is missing
+        if uid not in nowhere:
+            # Where an owner does not say what it holds, or is gone, no failure is taken for mended
+            # by what may be something else.
+            tally.again(uid, failed=before is not None and uid in before)
+        elif uid not in counted:
+            tally.fail(uid)
+    for title, source in sources.items():
+        withheld = plan.withheld.get(title, frozenset())
+        if not source.retrieves and (title in unplanned or not withheld.isdisjoint(nowhere)):
+            plan.troubles[title] = NO_RETRIEVE
+    if not has_some:  # else nobody could say what of it is missing
         errands += _whole(target, sources, unplanned)
     plan.owners |= sources
     return errands
@@ -70,7 +101,11 @@ async def plan_anew(
 def _wanted(
     plan: Plan, tally: Tally, sources: Mapping[str, Source], before: set[str] | None
 ) -> list[str]:
-    """What has not come of what `sources` hold; `before`: what the owners hold, if they say."""
+    """What has not come of what `sources` hold; `before`: what the owners hold, if they say.
+
+    Also what they are not to be asked for.
+    """
+    withheld = frozenset[str]().union(*(plan.withheld.get(title, ()) for title in sources))
 
     def has_not_come(uid: str) -> bool:
         if not tally.may_come(uid):
@@ -82,7 +117,8 @@ def _wanted(
     return [
         uid
         for uid, instance in plan.instances.items()
-        if not sources.keys().isdisjoint(instance.holders) and has_not_come(uid)
+        if (uid in withheld or not sources.keys().isdisjoint(instance.holders))
+        and has_not_come(uid)
     ]
 
 
@@ -105,16 +141,22 @@ async def _held_before(
     caller: Device | None,
     plan: Plan,
     target: Target,
-    gone: Collection[str],
 ) -> set[str] | None:
-    """What the owners in `plan` hold of `target`; None where one of them does not say."""
+    """What the owners in `plan` hold of `target`; None where one of them does not say in time."""
     held: set[str] = set()
+    silent = set(plan.owners)
     targets = [target.of_study(study) for study in target.studies]
-    for title, source in plan.owners.items():
-        if title in gone:
-            return None
+
+    async def look(source: Source) -> None:
         try:
             held.update(await holdings_of(federation, caller, source, targets, MAXIMUM_PLANNED))
-        except SourceFailed:
-            return None
-    return held
+        except SourceFailed as error:
+            log.debug("an owner does not say what it has", called=source.title, why=str(error))
+        else:
+            silent.remove(source.title)
+
+    with trio.move_on_after(OTHERS_WAIT):
+        async with trio.open_nursery() as nursery:
+            for source in plan.owners.values():
+                nursery.start_soon(look, source)
+    return None if silent else held

@@ -257,7 +257,8 @@ class _OneGet:
 
     def _is_done(self, uid: str) -> bool:
         """Whether it has come from another owner: one that is not planned sends all that it has."""
-        return uid in self.retrieve.plan.instances and not self.retrieve.tally.is_left(uid)
+        plan, tally = self.retrieve.plan, self.retrieve.tally
+        return uid in tally.came or (uid in plan.instances and not tally.is_left(uid))
 
     async def _pass_on(self, conversation: Conversation, arriving: Arriving) -> tuple[int, bool]:
         """The status of the C-STORE, and whether the sink had the object before it gave that."""

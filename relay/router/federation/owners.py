@@ -1,10 +1,20 @@
 """Who holds the studies of a retrieve, and which instances of them: asked by UID, of each device.
 
 By the Study Root (PS3.4 §C.6.2): a UID is the same in all hospitals, a Patient ID is not. One that
-takes the Patient Root only is asked with the Patient ID that the caller has given, if it has.
+takes the Patient Root only is asked with the Patient ID that the caller has given, if it has. That
+nothing matches is believed of that one only where its patients are of the same issuer as the ID: it
+may hold the study under another one.
 """
 
-from collections.abc import AsyncIterator, Container, Iterable, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Container,
+    Iterable,
+    Mapping,
+    Sequence,
+)
 from contextlib import aclosing, asynccontextmanager
 from math import inf
 from types import MappingProxyType
@@ -27,6 +37,7 @@ from relay.router.federation.opening import Opened, open_source
 from relay.router.federation.outcomes import is_incomplete
 from relay.router.federation.sources import Source
 from relay.router.federation.targets import (
+    ISSUER_OF_PATIENT_ID,
     MAXIMUM_ASKED,
     SERIES_INSTANCE_UID,
     SOP_CLASS_UID,
@@ -50,12 +61,21 @@ Holdings = dict[str, tuple[str, str, str]]
 # In the order in which they are wanted.
 _FIND = (Model.STUDY_ROOT.find, Model.PATIENT_ROOT.find)
 
-# What identifiers by the Patient Root have of the patient (`Target.patient_keys`).
+# What identifiers by the Patient Root have of the patient, and its issuer (`Target.patient_keys`).
 Patient = Mapping[int, str | bytes]
 _NOBODY: Patient = MappingProxyType({})
 
+_MAY_BE_THERE = "not known whether it holds it: it may have another Patient ID"
+
 # Series of one study: real ones have some tens, and a few thousand after much post-processing.
 _MAXIMUM_SERIES = 10000
+
+
+class MayBeThere(SourceFailed):
+    """It was asked for a Patient ID that need not be the one under which it holds the study."""
+
+    def __init__(self) -> None:
+        super().__init__(_MAY_BE_THERE, Outcome.UNABLE)
 
 
 def remembered(
@@ -109,13 +129,14 @@ async def others_of(
     but: Container[str],
     troubles: dict[str, str],
     patient: Patient = _NOBODY,
+    wait: float = inf,
 ) -> dict[str, tuple[Source, ...]]:
     """Who else than those of the titles `but` holds each of `studies`, whatever is remembered.
 
-    Otherwise as `owners_of`.
+    Otherwise as `owners_of`; they have `wait` seconds.
     """
     sources = [source for source in federation.sources.of(caller) if source.title not in but]
-    held, failed = await _ask_all(federation, caller, sources, studies, patient, inf)
+    held, failed = await _ask_all(federation, caller, sources, studies, patient, wait)
     troubles.update(failed)
     for title, found in held.items():
         for study in found:
@@ -141,12 +162,17 @@ async def _ask_all(
     async def ask(source: Source) -> None:
         failed[source.title] = f"no word of it within {wait:g} s"
         try:
-            held[source.title] = await _studies_at(federation, caller, source, studies, patient)
+            found, whole = await _studies_at(federation, caller, source, studies, patient)
         except SourceFailed as error:
             if is_incomplete(error.outcome):
                 failed[source.title] = str(error)
                 return
             federation.sources.not_granted(caller, source)
+        else:
+            held[source.title] = found
+            if not whole:
+                failed[source.title] = _MAY_BE_THERE
+                return
         del failed[source.title]
 
     with trio.move_on_after(wait):
@@ -162,7 +188,8 @@ async def _studies_at(
     source: Source,
     studies: Sequence[str],
     patient: Patient,
-) -> set[str]:
+) -> tuple[set[str], bool]:
+    """Those that it holds, and whether it is known that it holds no other."""
     held: set[str] = set()
     async with _query(federation, caller, source, patient) as query:
         for at in range(0, len(studies), MAXIMUM_ASKED):
@@ -170,7 +197,9 @@ async def _studies_at(
             keys: dict[int, str | bytes] = {STUDY_INSTANCE_UID: "\\".join(some)}
             for (study,) in await query.find(Level.STUDY, keys, MAXIMUM_ASKED):
                 held.add(study)
-    return held.intersection(studies)
+        held.intersection_update(studies)
+        whole = len(held) == len(set(studies)) or await query.knows_patient()
+    return held, whole
 
 
 async def holdings_of(
@@ -182,17 +211,20 @@ async def holdings_of(
 ) -> Holdings:
     """Which instances of `targets`, each of one study of one patient, `source` holds.
 
-    Raises SourceFailed: CAPPED if they are more than `maximum`.
+    Raises SourceFailed: CAPPED if they are more than `maximum`; MayBeThere.
     """
     holdings: Holdings = {}
     async with _query(federation, caller, source, targets[0].patient_keys) as query:
         for target in targets:
             (study,) = target.studies
+            before = len(holdings)
             for series in target.series or await query.series(study):
                 for some in _some(target.instances):
                     left = maximum - len(holdings)
                     for uid, sop_class in await query.instances(study, series, some, left):
                         holdings[uid] = study, series, sop_class
+            if len(holdings) == before and not await query.knows_patient(study):
+                raise MayBeThere
     return holdings
 
 
@@ -214,6 +246,20 @@ class _Query:
     patient: Patient
     wait: float
     until: float
+    same_issuer: Callable[[], Awaitable[bool]]
+
+    async def knows_patient(self, study: str = "") -> bool:
+        """Whether what does not match is not there; `study`: of that one, as far as it is asked.
+
+        By the Patient Root, where its Patient IDs are those of the issuer of the one that is asked
+        for, or where it has `study` under that.
+        """
+        if not self.patient or await self.same_issuer():
+            return True
+        if not study:
+            return False
+        found = await self.find(Level.STUDY, {STUDY_INSTANCE_UID: study}, MAXIMUM_ASKED)
+        return (study,) in found
 
     async def find(
         self, level: Level, keys: dict[int, str | bytes], maximum: int
@@ -291,5 +337,17 @@ async def _query(
             raise SourceFailed(NEEDS_PATIENT, Outcome.UNABLE)
         encoding = encoding_of(context.transfer_syntax) or Encoding()
         until = trio.current_time() + LONGEST_SURVEY
-        whose = patient if by_patient else _NOBODY
-        yield _Query(opened, context, encoding, whose, federation.settings.site_wait, until)
+        whose = dict(patient) if by_patient else {}
+        issuer = _text(whose.pop(ISSUER_OF_PATIENT_ID, ""))
+
+        async def same_issuer() -> bool:
+            if not issuer or not set(issuer).isdisjoint("\\*?"):
+                return False
+            return issuer == (await federation.sources.describe(source, caller)).issuer
+
+        wait = federation.settings.site_wait
+        yield _Query(opened, context, encoding, whose, wait, until, same_issuer)
+
+
+def _text(value: str | bytes) -> str:
+    return (value if isinstance(value, str) else value.decode("latin-1")).strip(" ")

@@ -5,6 +5,8 @@ an issuer may be retrieved only where it can mean no more than one, and of those
 no issuer each device's is another one.
 """
 
+import attrs
+
 from relay.dicom.dimse import Status
 from relay.dicom.elements import STUDY_INSTANCE_UID, Encoding
 from relay.dicom.pdu import is_uid
@@ -29,8 +31,8 @@ _ENCODING = Encoding()  # of EXPLICIT_VR_LITTLE_ENDIAN
 
 async def studies_of_patient(
     federation: Federation, caller: Device | None, target: Target, troubles: dict[str, str]
-) -> tuple[str, ...]:
-    """The UIDs of all studies of the patient whom `target` names.
+) -> Target:
+    """All studies of the patient whom `target` names, with the issuer of the ID, if that is told.
 
     Who could not be asked is noted in `troubles`. Raises QueryRefused (A900) where the ID may mean
     several people, or has more studies than one retrieve takes.
@@ -69,7 +71,8 @@ async def studies_of_patient(
         raise _refused("this Patient ID may mean several people: retrieve by study")
     if len(studies) > MAXIMUM_UIDS:
         raise _refused("more studies than one retrieve takes: retrieve by study")
-    return tuple(studies)
+    issuer_told = issuers.pop().encode("latin-1") if issuers else target.issuer
+    return attrs.evolve(target, level=Level.STUDY, studies=tuple(studies), issuer=issuer_told)
 
 
 def _joined(people: list[set[str]], devices: set[str]) -> list[set[str]]:

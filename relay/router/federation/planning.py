@@ -23,6 +23,7 @@ from relay.router.federation.federation import Federation
 from relay.router.federation.identifiers import Level
 from relay.router.federation.owners import (
     Holdings,
+    MayBeThere,
     holdings_of,
     owners_of,
     remembered,
@@ -35,6 +36,9 @@ from relay.router.federation.totals import Counts, Progress, Tally
 # Instances that one retrieve is planned by, at some 300 bytes each. What has more is asked of its
 # owners one after the other, each for all that it has.
 MAXIMUM_PLANNED = 32768
+
+# Why something does not come that a device has.
+NO_RETRIEVE = "its hospital does not grant this one to retrieve"
 
 # Of those that end so, it is not known which instances they hold; they may send them all the same.
 _SAYS_NOT_WHAT_IT_HAS = (Outcome.REFUSED, Outcome.CAPPED, Outcome.UNABLE)
@@ -74,7 +78,7 @@ class Plan:
     their owners do not let us retrieve. `troubles` say in words why something may be missing,
     by the title of the device. `has_owners`: somebody holds something of what is asked for; those
     are the `owners`, by title. `remembered` are the studies of which nobody was asked who else has
-    a part.
+    a part. `withheld` is what each one holds that may not be asked for it, by title.
     """
 
     def __init__(self, target: Target) -> None:
@@ -85,6 +89,7 @@ class Plan:
         self.lost: list[str] = []
         self.owners: dict[str, Source] = {}
         self.remembered: frozenset[str] = frozenset()
+        self.withheld: dict[str, frozenset[str]] = {}
         self._sources: dict[str, Source] = {}
         # How many each device holds of a series, and of a study, of what is asked for.
         self._counts = Counter[tuple[str, str]]()
@@ -96,6 +101,8 @@ class Plan:
     def add(self, source: Source, holdings: Holdings) -> None:
         """`source` holds these; it comes after all that were added before it."""
         self._sources[source.title] = source
+        if not source.retrieves:
+            self.withheld[source.title] = frozenset(holdings)
         for uid, (study, series, sop_class) in holdings.items():
             instance = self.instances.setdefault(uid, Instance(study, series, sop_class))
             instance.sop_class = instance.sop_class or sop_class
@@ -227,8 +234,7 @@ async def plan_retrieve(
     """
     troubles: dict[str, str] = {}
     if target.level is Level.PATIENT:
-        studies = await studies_of_patient(federation, caller, target, troubles)
-        target = attrs.evolve(target, level=Level.STUDY, studies=studies)
+        target = await studies_of_patient(federation, caller, target, troubles)
     plan = Plan(target)
     plan.troubles = troubles
     plan.remembered = remembered(federation, caller, target.studies)
@@ -249,7 +255,7 @@ async def plan_retrieve(
             whole = attrs.evolve(target, studies=studies)
             plan.errands.append(Errand(source, tuple(map(Request, whole.parts()))))
         elif studies or (plan.lost and not source.retrieves):
-            plan.troubles[title] = "its hospital does not grant this one to retrieve"
+            plan.troubles[title] = NO_RETRIEVE
     return plan
 
 
@@ -283,6 +289,8 @@ async def survey(
             nursery.start_soon(look, title)
     unplanned = {}
     for title, source in sources.items():
+        if isinstance(doubt := failed.get(title), MayBeThere):
+            plan.troubles[title] = str(doubt)  # what it sends may not be all that it has
         if title in found and len(plan.instances.keys() | found[title]) <= MAXIMUM_PLANNED:
             plan.add(source, found[title])
         elif title in found or (title in failed and failed[title].outcome in _SAYS_NOT_WHAT_IT_HAS):

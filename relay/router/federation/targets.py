@@ -100,12 +100,17 @@ class Target:
 
     @property
     def patient_keys(self) -> dict[int, str | bytes]:
-        """What the Patient Root has beside UIDs; none where the caller names not one patient."""
+        """What the Patient Root has beside UIDs; none where the caller names not one patient.
+
+        With the issuer of the ID, if the caller names one: to hold devices against, not to be sent.
+        """
         if not self.patient or not set(self.patient).isdisjoint(b"\\*?"):
             return {}
         keys: dict[int, str | bytes] = {PATIENT_ID: self.patient}
         if self.character_set:
             keys[SPECIFIC_CHARACTER_SET] = self.character_set
+        if self.issuer:
+            keys[ISSUER_OF_PATIENT_ID] = self.issuer
         return keys
 
     def of_study(self, study: str) -> "Target":

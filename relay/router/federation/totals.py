@@ -158,6 +158,11 @@ class Tally:
         if named:
             self.name(uid)
 
+    @property
+    def has_unnamed(self) -> bool:
+        """Whether of some that have come, or failed, nobody has said which they are."""
+        return self.came_unnamed > 0 or self._failed > len(self.failed_uids)
+
     def may_come(self, uid: str) -> bool:
         """Whether somebody may be asked for it who has not been: it is not stored, nor refused."""
         return uid not in self.came and uid not in self._refused

@@ -4,11 +4,15 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import attrs
 import pytest
 import trio
 
+from relay.association import TCPAssociation
+from relay.router.federation import anew
 from relay.router.federation.identifiers import Level
 from relay.router.federation.retrieving import Target, Totals, retrieve_get, retrieve_move
+from relay.router.federation.settings import OnIncomplete
 from tests.router.federation.archives import (
     Archive,
     Shelf,
@@ -106,6 +110,105 @@ async def test_nor_is_it_mended_by_what_the_owner_may_not_have_had(tmp_path: Pat
     b = Archive([*series_of("1.2", 1, 2)[1:], *series_of("1.2", 2, 1)])
     async with remembering(tmp_path, {"A": a, "B": b}, "A") as here:
         assert await get(here, Shelf()) == (0xB000, 3, 2, 0)
+
+
+async def test_nor_by_as_many_others_where_the_owner_is_gone(tmp_path: Path) -> None:
+    """A falls silent after four of ten: of the other six B has three, and three of its own."""
+    a = Archive(series_of("1.2", 1, 10), silent_after=4)
+    b = Archive([*series_of("1.2", 1, 7), *series_of("1.2", 2, 3)])
+    success = OnIncomplete.SUCCESS
+    async with remembering(
+        tmp_path, {"A": a, "B": b}, "A", on_incomplete=success, wait=2.0
+    ) as here:
+        assert await get(here, Shelf()) == (0xB000, 10, 6, 0)
+
+
+async def test_what_another_one_has_and_may_not_be_retrieved_is_failed_and_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = series_of("1.2", 1, 3)
+    a, b = Archive(held[:1]), Archive(held)
+    success = OnIncomplete.SUCCESS
+    async with remembering(tmp_path, {"A": a, "B": b}, "A", on_incomplete=success) as here:
+        sources = here.federation.sources.of(here.caller)
+        withheld = [attrs.evolve(one, retrieves=one.title != "B") for one in sources]
+        monkeypatch.setattr(here.federation.sources, "of", lambda _: withheld)
+        shelf = Shelf()
+        totals = await retrieve_get(here.federation, here.caller, IMAGES, shelf)
+    assert numbers(totals) == (0xB000, 1, 2, 0)
+    assert set(totals.failed_uids) == set(UIDS[1:])
+    assert totals.words == "B: its hospital does not grant this one to retrieve"
+    assert b.asked == []
+
+
+async def test_so_it_is_where_that_one_does_not_say_what_it_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b = Archive([]), Archive(series_of("1.2", 1, 3), image_status=0xC001)
+    async with remembering(tmp_path, {"A": a, "B": b}, "A") as here:
+        sources = here.federation.sources.of(here.caller)
+        withheld = [attrs.evolve(one, retrieves=one.title != "B") for one in sources]
+        monkeypatch.setattr(here.federation.sources, "of", lambda _: withheld)
+        totals = await retrieve_get(here.federation, here.caller, STUDY, Shelf())
+    assert numbers(totals) == (0xA702, 0, 0, 0)
+    assert "does not grant this one to retrieve" in totals.words
+
+
+# --- how long it takes ----------------------------------------------------------------------------
+
+
+async def test_where_something_has_come_the_others_have_not_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(anew, "OTHERS_WAIT", 0.3)
+    a, b = Archive(series_of("1.2", 1, 1)), Archive([], mute=True)
+    async with remembering(tmp_path, {"A": a, "B": b}, "A", wait=100) as here:
+        totals = await retrieve_get(here.federation, here.caller, IMAGES, Shelf())
+    assert numbers(totals) == (0xB000, 1, 0, 0)
+    assert totals.words == "B: no word of it within 0.3 s"
+
+
+async def test_owners_that_do_not_say_what_they_had_have_not_long_either(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(anew, "OTHERS_WAIT", 1.0)
+    a = Archive(series_of("1.2", 1, 3), fails=frozenset(UIDS[2:]), names=False, mute_image=True)
+    b = Archive(series_of("1.2", 1, 3))
+    async with remembering(tmp_path, {"A": a, "B": b}, "A", wait=100) as here:
+        assert await get(here, Shelf()) == (0xB000, 3, 1, 0)
+    assert a.queries == ["SERIES", "IMAGE"]
+
+
+async def test_owners_are_asked_side_by_side_what_they_had(tmp_path: Path) -> None:
+    """Each answers once both are asked."""
+    both, asked = trio.Event(), 0
+
+    class Waiting(Archive):
+        async def serve(self, association: TCPAssociation) -> None:
+            nonlocal asked
+            if self.sent:  # what it had to send it has sent
+                asked += 1
+                if asked == 2:
+                    both.set()
+                await both.wait()
+            await super().serve(association)
+
+    held = series_of("1.2", 1, 3)
+    a = Waiting(held[:2], fails=frozenset(UIDS[1:]), names=False, image_status=0xC001)
+    b = Waiting([*held[2:], *series_of("1.2", 2, 1)], image_status=0xC001)
+    c = Archive(held)
+    async with remembering(tmp_path, {"A": a, "B": b, "C": c}, "A", "B", wait=100) as here:
+        totals = await retrieve_get(here.federation, here.caller, STUDY, Shelf())
+    assert numbers(totals) == (0xB000, 4, 1, 0)
+    assert both.is_set()
+
+
+async def test_where_all_is_named_they_are_not_asked_again(tmp_path: Path) -> None:
+    a, b = Archive(series_of("1.2", 1, 3), fails=frozenset(UIDS[2:])), Archive([])
+    b.held = series_of("1.2", 1, 3)
+    async with remembering(tmp_path, {"A": a, "B": b}, "A") as here:
+        assert await get(here, Shelf()) == (0, 3, 0, 0)
+    assert a.queries == []
 
 
 @pytest.mark.parametrize("others", [[], series_of("1.2", 1, 3)], ids=["nobody", "one"])

@@ -242,6 +242,19 @@ async def test_an_object_that_was_not_asked_for_goes_to_nobody(tmp_path: Path) -
         assert archive.answers[1] != 0
 
 
+async def test_what_has_come_from_one_is_not_taken_from_the_next(tmp_path: Path) -> None:
+    """Neither says what it holds, so each is asked for all of it."""
+    held = series_of("1.2", 1, 3)
+    a, b = Archive(held[:2], image_status=0xC001), Archive(held[1:], image_status=0xC001)
+    shelf = Shelf()
+    with trio.fail_after(20):
+        async with site(tmp_path, {"A": a, "B": b}) as here:
+            totals = await retrieve_get(here.federation, here.caller, STUDY, shelf)
+    assert numbers(totals) == (0, 3, 0, 0)
+    assert [one.sop_instance for one in shelf.arrived] == [one.uid for one in held]
+    assert b.answers == [0, 0]
+
+
 async def test_what_an_owner_says_it_has_sent_and_has_not_come_is_failed(tmp_path: Path) -> None:
     with trio.fail_after(20):
         async with site(tmp_path, {"PACS": Archive(series_of("1.2", 1, 3), boasts=2)}) as here:

@@ -210,9 +210,54 @@ async def test_one_that_takes_patient_root_only_is_asked_for_the_callers_patient
             holdings = await holdings_of(here.federation, here.caller, source, [whose], 100)
             assert list(holdings) == [one.uid for one in held]
             of_another = attrs.evolve(whose, patient=b"P2")
-            assert not await holdings_of(here.federation, here.caller, source, [of_another], 100)
+            with pytest.raises(SourceFailed, match="not known"):
+                await holdings_of(here.federation, here.caller, source, [of_another], 100)
+            # Under this ID it has the study, and so all of it that there is.
+            none = attrs.evolve(whose, level=Level.IMAGE, series=("1.2.1",), instances=("1.2.1.9",))
+            assert not await holdings_of(here.federation, here.caller, source, [none], 100)
     assert {one.affected_sop_class_uid for one in a.requests} == {Model.PATIENT_ROOT.find}
     assert {one.affected_sop_class_uid for one in b.requests} == {Model.STUDY_ROOT.find}
+
+
+@pytest.mark.parametrize(
+    ("issuer", "believed"),
+    [(b"H", True), (b"", False), (b"OTHER", False), (b"*", False), (b"H\\OTHER", False)],
+)
+async def test_that_such_a_one_has_nothing_is_believed_of_its_own_issuer_only(
+    tmp_path: Path, issuer: bytes, believed: bool
+) -> None:
+    """Under another ID of the same patient it may hold a part."""
+    a, b = Archive(series_of("1.2", 1, 2), models=(Model.PATIENT_ROOT,)), Archive([])
+    b.held = series_of("1.2", 2, 1, patient=b"P7")
+    whose = attrs.evolve(STUDY, patient=b"P7", issuer=issuer)
+    with trio.fail_after(20):
+        async with site(tmp_path, {"A": a, "B": b}, issuers={"A": "H"}) as here:
+            for _ in range(2):
+                troubles: dict[str, str] = {}
+                found = await owners_of(
+                    here.federation, here.caller, ["1.2"], troubles, whose.patient_keys
+                )
+                assert titles(found) == {"1.2": ["B"]}
+                assert list(troubles) == ([] if believed else ["A"])
+            if believed:
+                source = source_of(here, "A")
+                assert not await holdings_of(here.federation, here.caller, source, [whose], 100)
+    # That nobody else holds it is remembered only if it is known.
+    assert a.queries == ["STUDY", "SERIES" if believed else "STUDY"]
+
+
+async def test_what_it_has_under_the_id_is_found_beside_what_is_not_known(tmp_path: Path) -> None:
+    held = [*series_of("1.2", 1, 1), *series_of("1.3", 1, 1, patient=b"P7")]
+    a = Archive(held, models=(Model.PATIENT_ROOT,))
+    whose = attrs.evolve(STUDY, patient=b"P1")
+    with trio.fail_after(20):
+        async with site(tmp_path, {"A": a}) as here:
+            troubles: dict[str, str] = {}
+            found = await owners_of(
+                here.federation, here.caller, ["1.2", "1.3"], troubles, whose.patient_keys
+            )
+    assert titles(found) == {"1.2": ["A"], "1.3": []}
+    assert "not known whether it holds it" in troubles["A"]
 
 
 @pytest.mark.parametrize("patient", [b"", b"P*", b"P1\\P2"])

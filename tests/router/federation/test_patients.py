@@ -28,7 +28,10 @@ async def studies(
     with trio.fail_after(20):
         async with site(folder, these, issuers=issuers) as here:
             found = await studies_of_patient(here.federation, here.caller, target, troubles)
-    return set(found), troubles
+    assert found.level is Level.STUDY
+    # Where it is told, the issuer is known from here on, whether the caller has named it or not.
+    assert found.issuer == (b"H" if issuers and found.studies else target.issuer)
+    return set(found.studies), troubles
 
 
 async def test_a_patient_of_one_issuer_in_two_archives(tmp_path: Path) -> None:

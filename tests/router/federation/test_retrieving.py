@@ -16,7 +16,7 @@ from relay.dicom.negotiation import AcceptedContext, RoleSelection, accepted_con
 from relay.dicom.pdu import PDV, AAssociateAC, AAssociateRQ
 from relay.router.devices import Device
 from relay.router.federation.federation import Federation
-from relay.router.federation.identifiers import Level
+from relay.router.federation.identifiers import Level, Model
 from relay.router.federation.retrieving import Target, retrieve_get, retrieve_move
 from relay.router.federation.serving import serve
 from relay.router.federation.settings import FederationSettings
@@ -134,6 +134,21 @@ def identifier(target: Target = STUDY, sop_class: str = GET) -> bytes:
 def counters(response: CommandSet) -> list[int | None]:
     """Remaining, completed, failed, warning."""
     return [response.number(tag) for tag in range(0x1020, 0x1024)]
+
+
+async def test_a_part_that_may_be_there_under_another_id_of_the_patient_is_said(
+    tmp_path: Path,
+) -> None:
+    a = Archive(series_of("1.2", 1, 2), models=(Model.PATIENT_ROOT,))
+    b = Archive(series_of("1.2", 2, 2, patient=b"P7"))
+    whose = attrs.evolve(STUDY, patient=b"P7")
+    for number, known in enumerate([(), ("A", "B")]):  # also where it is known to have some
+        with trio.fail_after(20):
+            async with site(tmp_path / str(number), {"A": a, "B": b}) as here:
+                here.federation.found.note(here.caller, "1.2", known)
+                totals = await retrieve_get(here.federation, here.caller, whose, Shelf())
+        assert numbers(totals) == (0xB000, 2, 0, 0)
+        assert totals.words.startswith("A: not known whether it holds it")
 
 
 async def test_a_c_get_of_a_split_study(tmp_path: Path) -> None:
