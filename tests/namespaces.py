@@ -110,6 +110,8 @@ class Namespaces:
         (folder / "resolv.conf").write_text(NO_NAME_SERVER)
         new.names({})
         new.ip("link", "set", "lo", "up")
+        # A new one forwards if this machine does, as those do that run containers.
+        new.setting("ipv4.ip_forward", "0")
         return new
 
     def cable(self, one: str, other: str, *networks: str) -> None:

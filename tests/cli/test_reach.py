@@ -56,7 +56,7 @@ class Server:
         if self._context is not None:
             stream = self._context.wrap_socket(connection, server_side=True)
         with stream:
-            request = stream.recv(65536)
+            request = whole(stream)
             self.requests.append(request)
             if self._upgrades and request.startswith(b"GET /v1/signal "):
                 stream.sendall(upgrade(request))
@@ -68,6 +68,21 @@ class Server:
         self._listening.shutdown(socket.SHUT_RDWR)
         self._listening.close()
         self._thread.join()
+
+
+def whole(stream: socket.socket) -> bytes:
+    """A request with its body: who closes with some of it unread resets the connection."""
+    request = b""
+    while b"\r\n\r\n" not in request:
+        piece = stream.recv(65536)
+        request += piece
+        if not piece or request.startswith(b"\x16"):  # a TLS record, RFC 8446 §5.1
+            return request
+    head, _, body = request.partition(b"\r\n\r\n")
+    length = re.search(rb"(?i)content-length: (\d+)", head)
+    while length is not None and len(body) < int(length[1]):
+        body += stream.recv(65536)
+    return head + b"\r\n\r\n" + body
 
 
 def upgrade(request: bytes) -> bytes:

@@ -28,8 +28,13 @@ def grep(site: Site, word: str) -> list[Line]:
     return [json.loads(line) for line in site.output().splitlines() if word in line]
 
 
-async def story(net: Network, *, begun: str = "association begun", **facts: str) -> dict[str, list]:
-    """What the three logs have of the association that began in A with these facts, once over."""
+async def story(
+    net: Network, *, begun: str = "association begun", ends: int = 1, **facts: str
+) -> dict[str, list]:
+    """What the three logs have of the association that began in A with these facts, once over.
+
+    In A that is said `ends` times: of the session, and of the socket.
+    """
     near, far = net.routers["A"], net.routers["B"]
     with trio.fail_after(DEADLINE):
         while True:
@@ -37,14 +42,14 @@ async def story(net: Network, *, begun: str = "association begun", **facts: str)
                 if first["event"] == begun and facts.items() <= first.items():
                     number = first["association"]
                     found = {s.name: grep(s, number) for s in (near, far, net.bridge)}
-                    over = [_is_over(events(told)) for told in found.values()]
-                    if all(over):
+                    over = [_ends(events(told)) for told in found.values()]
+                    if over[0] >= ends and all(over):
                         return found
             await trio.sleep(POLL)
 
 
-def _is_over(events: Sequence[str]) -> bool:
-    return any("ended" in event or "refused" in event for event in events)
+def _ends(events: Sequence[str]) -> int:
+    return sum("ended" in event or "refused" in event for event in events)
 
 
 def events(told: Sequence[Line]) -> list[str]:
@@ -65,7 +70,7 @@ async def test_the_id_is_in_all_three_logs_from_the_beginning_to_the_end(tmp_pat
         await publish(net, "STORESCP", scp.port, "echo,store")
         sent = await peers.storescu(net.address("A", "STORESCP"), image.path)
         assert sent.status == 0, sent.output
-        told = await story(net, calling="STORESCU", work="relayed")
+        told = await story(net, calling="STORESCU", work="relayed", ends=2)
         # Before there was a session the call had a name of its own, and the story says which.
         first = told["Hospital A"][0]
         own = grep(net.routers["A"], first["before"])
