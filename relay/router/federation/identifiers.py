@@ -9,6 +9,7 @@ what tells which entity it is.
 from collections.abc import Mapping
 from contextlib import suppress
 from enum import Enum
+from typing import TypeAlias
 
 import attrs
 from pydicom.dataset import Dataset
@@ -95,6 +96,10 @@ _UNIQUE_KEYS = {
 }
 _LEVELS = tuple(Level)
 
+Kind: TypeAlias = tuple[Level, frozenset[int]]
+"""The level of queries, and the keys by which they narrow: a list of all studies of a week takes an
+archive longer than those of one patient, and than the series of one of them."""
+
 # Well-known keys of each level but the highest: of one below its own, a query is not narrower.
 KEYS_OF_LEVEL = {
     Level.STUDY: frozenset(
@@ -160,6 +165,8 @@ class Query:
     """That of its level."""
     issuer: str = attrs.field(init=False, eq=False, repr=False)
     """The key Issuer of Patient ID, as `value` gives it. Each answer is held against it."""
+    narrowing: frozenset[int] = attrs.field(init=False, eq=False, repr=False)
+    """The tags of the keys that leave less than all there is."""
 
     def __attrs_post_init__(self) -> None:
         wanted = frozenset(map(int, self.keys.keys())) - _NO_KEYS
@@ -168,13 +175,15 @@ class Query:
         object.__setattr__(self, "read", wanted | beside)
         object.__setattr__(self, "unique_key", self.level.unique_key)
         object.__setattr__(self, "issuer", self.value(ISSUER_OF_PATIENT_ID))
+        narrow = frozenset(int(element.tag) for element in self.keys if is_narrow(element))
+        object.__setattr__(self, "narrowing", narrow - _NOT_NARROWING)
 
     @property
     def narrows(self) -> bool:
         """Whether some key of its level, or of one above, leaves less than all there is."""
         below = _LEVELS[_LEVELS.index(self.level) + 1 :]
-        ignored = _NOT_NARROWING.union(*(KEYS_OF_LEVEL[level] for level in below))
-        return any(is_narrow(element) for element in self.keys if int(element.tag) not in ignored)
+        ignored = frozenset[int]().union(*(KEYS_OF_LEVEL[level] for level in below))
+        return not self.narrowing <= ignored
 
     def value(self, tag: int) -> str:
         """The key `tag` as text, several values with backslashes between; "" for none."""
@@ -206,8 +215,12 @@ class Query:
     def is_by_uid(self) -> bool:
         """Whether it asks for studies by their UIDs, and every device that has a part of one has
         an answer."""
-        narrow = {int(element.tag) for element in self.keys if is_narrow(element)}
-        return self.level is Level.STUDY and narrow - _NOT_NARROWING == {STUDY_INSTANCE_UID}
+        return self.level is Level.STUDY and self.narrowing == {STUDY_INSTANCE_UID}
+
+    @property
+    def kind(self) -> Kind:
+        """What it has in common with queries that take a device about as long."""
+        return self.level, self.narrowing
 
     def check_issuer(self, description: Description) -> None:
         """Raise NotTheIssuer if there is no asking that device for patients of the issuer."""

@@ -103,6 +103,8 @@ class Site:
         self._receiving = trio.CancelScope()
         self.is_own = source.device is not None
         self.begun = trio.Event()  # the C-FIND-RQ is out, or it has ended before
+        self.over = trio.Event()  # it has said its last
+        self._began = inf
         self._asked = False  # the C-FIND-RQ is out
         self._cancelled = False  # the caller wants no more
         self._told = False  # a C-CANCEL is out
@@ -113,7 +115,8 @@ class Site:
 
     async def run(self) -> None:
         """Ask it, and release what that took. Never raises what is the device's fault."""
-        self._until = trio.current_time() + LONGEST_SEARCH
+        self._began = trio.current_time()
+        self._until = self._began + LONGEST_SEARCH
         with self._scope:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._time_out)
@@ -127,6 +130,11 @@ class Site:
                     self._settle(Outcome.UNREACHABLE, str(error))
                 nursery.cancel_scope.cancel()
 
+    @property
+    def pace(self) -> float | None:
+        """Seconds that it takes for such a query, as far as is known."""
+        return self._federation.paces.of(self._source.published, self._query.kind)
+
     def cancel(self) -> None:
         """The caller wants no more (C-CANCEL)."""
         self._cancelled = True
@@ -139,6 +147,7 @@ class Site:
     def _settle(self, outcome: Outcome, words: str = "") -> None:
         self._first.cancel()
         self.begun.set()
+        self.over.set()
         if self._settled is not None:
             settled, self._settled = self._settled, None
             settled(Said(self._source, outcome, words))
@@ -272,6 +281,8 @@ class Site:
         elif self._unreadable:
             self._settle(Outcome.REFUSED, f"{self._unreadable} of its answers cannot be read")
         else:
+            took = trio.current_time() - self._began
+            self._federation.paces.note(self._source.published, self._query.kind, took)
             self._settle(Outcome.COMPLETE)
 
     # --- one word after the other -----------------------------------------------------------------

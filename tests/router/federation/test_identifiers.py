@@ -185,6 +185,17 @@ def test_a_series_query_names_its_study_and_so_is_narrow() -> None:
     assert parse(Model.STUDY_ROOT, encoded(made), EXPLICIT).narrows
 
 
+def test_queries_of_a_kind_narrow_by_the_same_keys_at_the_same_level() -> None:
+    week = study(StudyDate="20261120-20261127", PatientID="", ModalitiesInStudy="")
+    assert week.kind == study(StudyDate="20261129", StudyDescription="*").kind
+    assert week.kind != study(StudyDate="20261129", PatientID="7").kind
+    assert week.kind != study(PatientID="7").kind
+    one = dataset(QueryRetrieveLevel="SERIES", StudyInstanceUID="1.2")
+    assert (
+        study(StudyInstanceUID="1.2").kind != parse(Model.STUDY_ROOT, encoded(one), EXPLICIT).kind
+    )
+
+
 # --- for a device ---------------------------------------------------------------------------------
 
 

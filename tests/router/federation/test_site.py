@@ -19,7 +19,7 @@ from relay.router.devices import Device
 from relay.router.federation import searching, site
 from relay.router.federation.federation import Federation
 from relay.router.federation.opening import Opened
-from relay.router.federation.searching import OWN_FIRST, search
+from relay.router.federation.searching import HEAD_START, OWN_FIRST, search
 from relay.router.federation.settings import FederationSettings, Merging
 from relay.router.federation.site import CANCEL_WAIT, GRACE, LONGEST_SEARCH, Said
 from relay.router.federation.sources import Description, Source
@@ -154,7 +154,8 @@ async def test_the_first_answer_is_our_own_archive_s(
     opening: float,
     later: float,
 ) -> None:
-    """Streamed, others are begun once ours is asked, or takes too long; merged all are at once."""
+    """Streamed, others are begun once ours is asked, or takes too long; merged, not known yet, all
+    are at once."""
     sites = {"OWN": Catalogue([ONE]), "THERE": Catalogue([TWO])}
     async with world(tmp_path, monkeypatch, sites) as made:
         made.sources.own = ["OWN"]
@@ -162,6 +163,83 @@ async def test_the_first_answer_is_our_own_archive_s(
         _, said, _ = await made.ask(merging=merging)
         assert outcomes(said) == dict.fromkeys(sites, Outcome.COMPLETE)
         assert made.begun["THERE"] - made.begun["OWN"] == pytest.approx(later)
+
+
+async def test_merged_the_slowest_is_begun_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    """All that would be done HEAD_START sooner, and no others, give it that; once that is known."""
+    sites = {title: Catalogue([ONE]) for title in ("OWN", "SLOW", "NEXT", "FAST")}
+    async with world(tmp_path, monkeypatch, sites) as made:
+        made.sources.own = ["OWN"]
+        made.opening = {
+            "OWN": 0.001,
+            "SLOW": 2.0,
+            "NEXT": 2.0 - HEAD_START / 2,
+            "FAST": 2.0 - 2 * HEAD_START,
+        }
+        _, _, known = await made.ask()
+        assert known == pytest.approx(2.0)
+        assert len(set(made.begun.values())) == 1
+        at = trio.current_time()
+        _, said, known = await made.ask()
+        assert outcomes(said) == dict.fromkeys(sites, Outcome.COMPLETE)
+        assert known == pytest.approx(2.0)
+        begun = {title: begun - at for title, begun in made.begun.items()}
+        assert begun == pytest.approx(
+            {"SLOW": 0.0, "NEXT": 0.0, "OWN": HEAD_START, "FAST": HEAD_START}
+        )
+
+
+async def test_nobody_is_held_up_for_one_that_is_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    sites = {"SLOW": Catalogue([ONE]), "FAST": Catalogue([TWO])}
+    async with world(tmp_path, monkeypatch, sites) as made:
+        made.opening["SLOW"] = 2.0
+        await made.ask()
+        made.opening["SLOW"] = HEAD_START / 5
+        made.failing["SLOW"] = SourceFailed("no", Outcome.UNREACHABLE)
+        _, said, known = await made.ask()
+        assert outcomes(said) == {"SLOW": Outcome.UNREACHABLE, "FAST": Outcome.COMPLETE}
+        assert known == pytest.approx(HEAD_START / 5)
+
+
+async def test_one_that_is_dead_costs_others_no_more_than_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    sites = {"DEAD": Catalogue([ONE]), "FAST": Catalogue([TWO])}
+    async with world(tmp_path, monkeypatch, sites) as made:
+        made.opening["DEAD"] = 2.0
+        await made.ask()
+        sites["DEAD"].frozen = True
+        at = trio.current_time()
+        _, said, _ = await made.ask()
+        assert outcomes(said) == {"DEAD": Outcome.SLOW, "FAST": Outcome.COMPLETE}
+        assert made.begun["FAST"] - at == pytest.approx(HEAD_START)
+
+
+@pytest.mark.parametrize(
+    ("catalogue", "options", "noted"),
+    [
+        (Catalogue([ONE]), {}, 2.0),
+        (Catalogue([ONE], status=0xC000), {}, None),
+        (Catalogue([ONE], endless=True), {"maximum": 3}, None),
+        (Catalogue([ONE], gone_after=1), {}, None),
+    ],
+)
+async def test_only_who_has_answered_in_full_has_a_pace(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    autojump_clock: trio.testing.MockClock,
+    catalogue: Catalogue,
+    options: dict[str, int],
+    noted: float | None,
+) -> None:
+    async with world(tmp_path, monkeypatch, {"A": catalogue}) as made:
+        made.opening["A"] = 2.0
+        await made.ask(**options)
+        assert made.federation.paces.of("A", asks().kind) == (noted and pytest.approx(noted))
 
 
 async def test_one_that_falls_silent(
