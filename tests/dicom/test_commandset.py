@@ -154,6 +154,20 @@ def test_values_are_not_shown() -> None:
     assert "1.2.840" not in repr(CommandSet.decode(C_ECHO_RQ))
 
 
+def test_what_is_worked_out_once_is_each_commands_own() -> None:
+    request = CommandSet.decode(C_ECHO_RQ)
+    encoded = request.encode()
+    assert request.encode() is encoded
+    changed = request.evolve({Tag.COMMAND_FIELD: 0x8030, Tag.STATUS: 0xFF00})
+    assert changed.command_field == 0x8030
+    assert changed.status == 0xFF00
+    assert CommandSet.decode(changed.encode()) == changed
+    assert changed.evolve({Tag.STATUS: 0}).status == 0
+    assert changed.evolve({Tag.COMMAND_DATA_SET_TYPE: 1}).has_data_set
+    assert request.command_field == 0x0030
+    assert request == CommandSet.decode(encoded)
+
+
 def test_it_is_a_value() -> None:
     elements: dict[int, bytes] = {0x0100: b"\x30\0", 0x0800: b"\1\1"}
     built = CommandSet(elements)
