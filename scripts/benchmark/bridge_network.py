@@ -23,6 +23,7 @@ from relay.identity import Identity, KeyStatement, Publication
 from relay.invitation import EnrolmentRequest
 from relay.tunnel.keys import HPKEKeyPair
 from scripts.benchmark.bridge_clients import Enrolled, Job
+from scripts.benchmark.installed import PROGRAM
 from tests.interop.peers import free_port
 from tests.network import LOOPBACK, Site, write_configuration
 
@@ -171,7 +172,9 @@ async def running(directory: Path, count: int, processes: int) -> AsyncIterator[
     inside, beside = _cores()
     authority = trustme.CA()
     certificate = authority.issue_cert(LOOPBACK)
-    bridge = Site("Bridge", "bridge", directory / "bridge", free_port(), inside=inside)
+    bridge = Site(
+        "Bridge", "bridge", directory / "bridge", free_port(), inside=inside, program=PROGRAM
+    )
     url = f"https://{LOOPBACK}:{bridge.port}"
     network, identity, enrolled = await enrol(bridge.directory / "data", url, count)
     authority.cert_pem.write_to_path(directory / "ca.pem")

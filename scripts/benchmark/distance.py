@@ -10,6 +10,7 @@ import trio
 import trustme
 
 from scripts.benchmark import work
+from scripts.benchmark.installed import PROGRAM
 from scripts.benchmark.links import Line
 from tests.hospital_networks.world import enrol, rest
 from tests.interop.peers import free_port
@@ -100,7 +101,8 @@ async def hospitals(line: Line, directory: Path) -> AsyncIterator[Hospitals]:
     certificate.private_key_pem.write_to_path(key)
     certificate.cert_chain_pems[0].write_to_path(directory / "certificate.pem")
     port = free_port()
-    bridge = Site("Bridge", "bridge", directory / "bridge", port, inside=line.bridge.inside)
+    bridge = Site("Bridge", "bridge", directory / "bridge", port)
+    bridge.inside, bridge.program = line.bridge.inside, PROGRAM
     keys = {
         "url": f"https://{line.bridge.address}:{port}",
         "listen": f"{line.bridge.address}:{port}",
@@ -116,7 +118,7 @@ async def hospitals(line: Line, directory: Path) -> AsyncIterator[Hospitals]:
         routers = []
         for name, place in (("A", line.a), ("B", line.b)):
             site = Site(f"Hospital {name}", "router", directory / name, free_port(), None)
-            site.inside = place.inside
+            site.inside, site.program = place.inside, PROGRAM
             keys = {
                 "ae_title": f"RELAY_{name}",
                 "listen": f"{LOOPBACK}:{site.port}",
