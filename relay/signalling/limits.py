@@ -6,7 +6,7 @@ import attrs
 
 # What a reader's Router may have granted and not yet taken: the hub holds this much for it, so that
 # a writer with credit never overflows and never has to be stopped.
-IN_LINE_CREDIT_SESSION = 64 * 1024
+IN_LINE_CREDIT_SESSION = 256 * 1024
 IN_LINE_CREDIT_SOCKET = 8 * 1024 * 1024
 
 # --- what waits for one socket, or for one session's consumer -----------------------------------
@@ -14,8 +14,8 @@ IN_LINE_CREDIT_SOCKET = 8 * 1024 * 1024
 # One session's in-line bytes. Twice the credit: the reader grants more before the hub has heard
 # that it took the last, and a chunk's seal is counted by one side sooner than by the other.
 MAXIMUM_WAITING_IN_LINE = 2 * IN_LINE_CREDIT_SESSION
-# One session's messages: 64 KiB of credit in the smallest sealed chunks, and announcements.
-MAXIMUM_WAITING_MESSAGES = 1024
+# One session's messages: 256 KiB of credit in the smallest sealed chunks, and announcements.
+MAXIMUM_WAITING_MESSAGES = 4096
 # All sessions of one socket: the in-line credit, and as much for openings and announcements.
 MAXIMUM_WAITING_SESSIONS = 2 * IN_LINE_CREDIT_SOCKET
 # Sessions of one socket with something to say: four times what a Router may hold, since those that

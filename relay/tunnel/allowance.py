@@ -6,14 +6,20 @@ from contextlib import asynccontextmanager
 
 import attrs
 
+from relay.tunnel.paths import Paths
 from relay.tunnel.totals import Totals
 from relay.tunnel.window import WRITING_BUDGET, Budget
 from relay.workers import Workers
 
 # In-line bytes on the way to one session, and to one Router in all (DESIGN §5): what the hub keeps
-# for a socket that does not read.
-IN_LINE_WINDOW = 64 * 1024
+# for a socket that does not read. The thousand answers to a query are 180 KiB; what is beyond the
+# window goes by the store, which over 100 ms brings the last of them 150 ms later.
+IN_LINE_WINDOW = 256 * 1024
 IN_LINE_WINDOW_IN_ALL = 8 * 1024 * 1024
+# ... and once less than so much is left in all: any conversation of questions and answers fits in
+# it, and a hundred sessions have it beside eight of the others.
+SHORT_IN_LINE_WINDOW = 64 * 1024
+PLENTY = 3 / 4
 # Threads that seal and open. It is work for processors: more than there are would only wait for
 # each other, and each keeps some MiB (relay.tunnel.compression).
 MAXIMUM_THREADS = min(4, os.cpu_count() or 1)
@@ -24,9 +30,13 @@ class InLineAllowance:
 
     def __init__(self, total: int = IN_LINE_WINDOW_IN_ALL) -> None:
         self._left = total
+        self._plenty = PLENTY * total
 
     def take(self, wanted: int) -> int:
-        """As much of `wanted` bytes as is left, all or nothing."""
+        """`wanted` bytes, where PLENTY is left, else SHORT_IN_LINE_WINDOW at the most; nothing
+        where there is not even that."""
+        if self._left < self._plenty:
+            wanted = min(wanted, SHORT_IN_LINE_WINDOW)
         taken = wanted if wanted <= self._left else 0
         self._left -= taken
         return taken
@@ -39,7 +49,8 @@ class InLineAllowance:
 class Allowance:
     """In-line bytes, and bytes in memory: of what is sent and unopened, of what is fetched.
 
-    `workers` seal and open; `open_allowance` ends them. `totals` is what all of them have done.
+    `workers` seal and open; `open_allowance` ends them. `totals` is what all of them have done, and
+    `paths` what those that are over have found out.
     """
 
     in_line: InLineAllowance = attrs.field(factory=InLineAllowance)
@@ -47,6 +58,7 @@ class Allowance:
     reading: Budget = attrs.field(factory=Budget)
     workers: Workers = attrs.field(factory=lambda: Workers(MAXIMUM_THREADS))
     totals: Totals = attrs.field(factory=Totals)
+    paths: Paths = attrs.field(factory=Paths)
 
 
 @asynccontextmanager

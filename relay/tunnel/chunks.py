@@ -82,6 +82,12 @@ class ChunkBuilder:
         self._records = 0
         self._open: _OpenRecord | None = None
 
+    def aim(self, target: int) -> None:
+        """From now on a chunk is full at `target` bytes; the FIRST_CHUNKS as they are."""
+        if self._target == self._later_target:
+            self._target = target
+        self._later_target = target
+
     @property
     def pending(self) -> int:
         """Bytes that wait for `cut`."""

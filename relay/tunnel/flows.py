@@ -39,20 +39,26 @@ class Flows:
         objects: ObjectClient,
         pulse: Pulse,
         *,
+        peer: bytes,
         writes: Direction,
         allowance: Allowance,
         resume_window: float,
         throttle: Throttle | None = None,
         bulk: bool = False,
     ) -> None:
-        """`bulk`: many objects go from caller to callee, one behind the other."""
+        """`bulk`: many objects go from caller to callee, one behind the other.
+
+        `peer` is the identity of the Router at the other end.
+        """
         self._session = port.session
         self._writes = writes
         changed = ParkingLot()
         self._slots = SlotSupply(client.request, port.session, resume_window)
         self._objects = objects
         self._bulk = bulk
-        writes_bulk = bulk and writes is Direction.CALLER_TO_CALLEE
+        self._peer = peer
+        self._paths = allowance.paths
+        self._writes_bulk = writes_bulk = bulk and writes is Direction.CALLER_TO_CALLEE
         self._outbox = Outbox(
             slots=self._slots,
             objects=objects,
@@ -60,6 +66,7 @@ class Flows:
             resume_window=resume_window,
             changed=changed,
             bulk=writes_bulk,
+            known=self._paths.recall(peer) if writes_bulk else None,
         )
         self.writer = CloudWriter(
             session=port.session,
@@ -105,7 +112,13 @@ class Flows:
             nursery.cancel_scope.cancel()
 
     def close(self) -> None:
-        """Give back what all sessions share: nothing more is written or read."""
+        """Give back what all sessions share: nothing more is written or read.
+
+        What was found out of the path stays, for the next that writes as much.
+        """
+        window = self._outbox.window
+        if self._writes_bulk and window.path is not None:
+            self._paths.remember(self._peer, window.path, window.arrived)
         self._outbox.close()
         self.reader.close()
 

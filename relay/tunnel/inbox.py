@@ -28,9 +28,11 @@ from relay.tunnel.window import Budget, Window
 
 # GETs at once, however small: as many as the writer has PUTs.
 MOST_FETCHES = 8
-# Chunks that may be announced and not consumed, and so slots. What is announced waits in the store
-# and costs no memory here, and in a long round trip there are many small ones.
-CREDIT = 64
+# Chunks that may be announced and not consumed. What is announced waits in the store and costs no
+# memory here, and in a long round trip there are many small ones: so many of a CT image each are
+# what the largest window holds (relay.tunnel.window). With 64, 300 of them over 200 ms came at
+# 86 MB/s, and at 98 with these.
+CREDIT = 128
 # Deleting is a courtesy to the sweeper: a store that is slow at it is spared the rest.
 MAXIMUM_DELETES = 8
 
@@ -80,7 +82,9 @@ class Inbox:
         self._changed = changed
         self._incoming: deque[Incoming] = deque()
         self._next_slot = 0  # behind those of what was received
-        self._window = Window(budget)
+        # In bulk it is read ahead as far as the first window, and a device that is slow for a while
+        # does not end that: what is announced meanwhile comes one bundle in each round trip.
+        self._window = Window(budget, bulk=bulk)
         self._held = 0  # sealed bytes of bundles that are being fetched, or here and not opened
         self._to_fetch: deque[Incoming] = deque()
         self._fetching = 0

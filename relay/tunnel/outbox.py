@@ -20,7 +20,7 @@ from relay.tunnel import bundle
 from relay.tunnel.retry import persist
 from relay.tunnel.slots import Slot, SlotSupply
 from relay.tunnel.store import ObjectClient
-from relay.tunnel.window import SHORTEST_TIME, Budget, Departure, Window
+from relay.tunnel.window import SHORTEST_TIME, Budget, Departure, Path, Window
 
 # PUTs under way at once: two, so that the line is not idle between them, and one more for each
 # PUT_STEP seconds that one takes at the least, since each connection begins slowly and doubles what
@@ -88,8 +88,10 @@ class Outbox:
         resume_window: float,
         changed: ParkingLot,
         bulk: bool = False,
+        known: Path | None = None,
     ) -> None:
-        self.window = Window(budget, bulk=bulk)
+        """`known` is what the path carried the last time."""
+        self.window = Window(budget, bulk=bulk, known=known)
         self.bytes = 0
         """Sealed bytes that are not opened."""
         self.begun = 0

@@ -83,6 +83,7 @@ class TunnelAssociation:
         session: bytes,
         greeting: Greeting,
         *,
+        peer: bytes,
         allowance: Allowance,
         timeouts: TunnelTimeouts,
         throttle: Throttle | None = None,
@@ -105,6 +106,7 @@ class TunnelAssociation:
             self._port,
             objects,
             self._pulse,
+            peer=peer,
             writes=(
                 Direction.CALLER_TO_CALLEE if greeting.is_caller else Direction.CALLEE_TO_CALLER
             ),
@@ -426,6 +428,7 @@ async def open_tunnel(
         objects,
         pending.session,
         Greeting(pending, first),
+        peer=header.callee,
         allowance=allowance,
         timeouts=timeouts or TunnelTimeouts(),
         throttle=throttle,
@@ -456,6 +459,7 @@ async def accept_tunnel(
         objects,
         received.session,
         Greeting(received, Answer(received.session, answer), keys),
+        peer=received.caller,
         allowance=allowance,
         timeouts=timeouts or TunnelTimeouts(),
         throttle=throttle,

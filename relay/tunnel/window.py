@@ -19,8 +19,11 @@ the memory of all of them has one bound.
 Where many objects follow, what a flow has of its OWN comes out of the budget as well, whether that
 has it or not: where there are many of them, each has little more, and who has more gives it back.
 Such a flow has FIRST before anything is known of its path, or FIRST_SHARE of what the budget has
-left: it shrinks only by what departed behind the first arrival, since nothing before that has
-filled the path for a round trip.
+left. Where an earlier one has found out what the path carries (relay.tunnel.paths), it begins with
+what was in flight then, rate x time, if that is more: half of the window that this one had, since
+the path may be another's by now; and with KNOWN_SHARE at the most. The first window shrinks only by
+what departed behind the first arrival, since nothing before that has filled the path for a round
+trip.
 """
 
 import math
@@ -34,6 +37,8 @@ BASE = 2 * 1024 * 1024
 # that this takes, at 200 ms.
 FIRST = 8 * 1024 * 1024
 FIRST_SHARE = 1 / 4
+# ... where it is known that the path carries it: it would be taken within some round trips anyway.
+KNOWN_SHARE = 1 / 2
 # Of one flow: 1 Gbit/s over 250 ms from a chunk's sealing to its acknowledgement, two round trips.
 MAXIMUM_WINDOW = 32 * 1024 * 1024
 # Beyond BASE, of all flows of one Router that read.
@@ -83,6 +88,19 @@ class Budget:
 
 
 @attrs.frozen(slots=True)
+class Path:
+    """What a path carries: bytes a second, and the shortest time in seconds that anything took."""
+
+    rate: float
+    time: float
+
+    @property
+    def in_flight(self) -> int:
+        """Bytes on their way where it is full."""
+        return int(self.rate * max(self.time, SHORTEST_TIME))
+
+
+@attrs.frozen(slots=True)
 class Departure:
     """When something was sent, and how many bytes had arrived by then."""
 
@@ -112,15 +130,17 @@ class _Probe:
 class Window:
     """Bytes that one flow may have on their way. `close` gives back what it took.
 
-    `bulk`: many objects follow one another.
+    `bulk`: many objects follow one another. `known` is what the path carried the last time.
     """
 
-    def __init__(self, budget: Budget, *, bulk: bool = False) -> None:
+    def __init__(self, budget: Budget, *, bulk: bool = False, known: Path | None = None) -> None:
         self._budget = budget
         self._own = OWN if bulk else 0
         budget.claim(self._own)
-        share = int(FIRST_SHARE * budget.left)
-        self._extra = budget.take(min(FIRST - BASE, share)) if bulk else 0
+        first, share = FIRST, FIRST_SHARE
+        if known is not None and known.in_flight > FIRST:
+            first, share = min(known.in_flight, MAXIMUM_WINDOW), KNOWN_SHARE
+        self._extra = budget.take(min(first - BASE, int(share * budget.left))) if bulk else 0
         self._first = bulk
         self._arrived = 0
         self._rates = [0.0, 0.0]  # the best of the epoch before, and of this one
@@ -149,6 +169,16 @@ class Window:
         """The shortest time in seconds that anything took; infinite where nothing has arrived."""
         return self._time
 
+    @property
+    def path(self) -> Path | None:
+        """What was found out of the path; None where nothing has arrived."""
+        return Path(self.rate, self._time) if self._time < math.inf else None
+
+    @property
+    def arrived(self) -> int:
+        """Bytes that have arrived."""
+        return self._arrived
+
     def depart(self) -> Departure:
         """Something is sent now."""
         return Departure(trio.current_time(), self._arrived)
@@ -166,7 +196,7 @@ class Window:
         self._rates[1] = max(self._rates[1], (self._arrived - departure.arrived) / took)
         self._see_time(now, departure, took)
         gain = 2 if self._probe is None else 1
-        wanted = int(min(MAXIMUM_WINDOW, gain * self.rate * max(self._time, SHORTEST_TIME)))
+        wanted = min(MAXIMUM_WINDOW, gain * Path(self.rate, self._time).in_flight)
         self._first = self._first and not departure.arrived
         self._adjust(max(wanted, self.size) if self._first else wanted)
 

@@ -298,3 +298,85 @@ async def test_requests_that_are_too_old_are_signed_again(autojump_clock: MockCl
         await trio.sleep(1)
         assert [slot for slot, _ in b.came] == [1, 2, 3]
         assert b.network.callee.requests == 2
+
+
+async def test_in_bulk_what_is_announced_early_is_asked_for_in_its_turn(
+    autojump_clock: MockClock,
+) -> None:
+    async with bench(bulk=True) as b:
+        await trio.sleep(1)
+        b.may = False
+        for slot in range(BULK_AT_ONCE + 5):
+            b.put(slot, b"%d" % slot)
+            b.announced(slot)
+            assert b.ahead.expects(slot)
+        await trio.sleep(10)
+        assert len(b.came) == b.store.gets_ahead == BULK_AT_ONCE
+        b.may = True
+        b.changed.unpark_all()
+        await trio.sleep(1)
+        assert sorted(slot for slot, _ in b.came) == list(range(BULK_AT_ONCE + 5))
+        assert b.store.gets_ahead >= BULK_AT_ONCE + 5
+        assert b.missed == []
+
+
+async def test_in_bulk_what_came_before_it_was_announced_is_not_asked_for_again(
+    autojump_clock: MockClock,
+) -> None:
+    async with bench(bulk=True) as b:
+        await trio.sleep(1)
+        b.may = False
+        for slot in range(BULK_AT_ONCE):
+            b.put(slot, b"%d" % slot)
+        await trio.sleep(1)
+        b.announced(2)
+        b.may = True
+        b.announced(3)
+        await trio.sleep(1)
+        assert not any(b.ahead.expects(slot) for slot in range(BULK_AT_ONCE))
+        assert all(b.ahead.expects(slot) for slot in range(BULK_AT_ONCE, 2 * BULK_AT_ONCE))
+
+
+async def test_in_bulk_what_was_promised_is_missed_without_the_bridge(
+    autojump_clock: MockClock,
+) -> None:
+    async with bench(bulk=True) as b:
+        await trio.sleep(1)
+        b.may = False
+        for slot in range(BULK_AT_ONCE):
+            b.put(slot, b"%d" % slot)
+        await trio.sleep(1)
+        late = range(BULK_AT_ONCE, MAXIMUM_SLOTS + 4)
+        for slot in late:
+            b.announced(slot)
+        b.network.callee.connected = False
+        b.may = True
+        b.changed.unpark_all()
+        await trio.sleep(OVERDUE + 1)
+        assert sorted(b.missed) == list(late)
+        assert not any(b.ahead.expects(slot) for slot in late)
+
+
+async def test_in_bulk_what_was_promised_is_missed_where_the_store_has_no_place(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with bench(bulk=True) as b:
+        await trio.sleep(1)
+        b.may = False
+        for slot in range(BULK_AT_ONCE):
+            b.put(slot, b"%d" % slot)
+        await trio.sleep(1)
+
+        async def full(request: object, limit: int, begun: object) -> None:
+            await trio.sleep(0.1)
+
+        monkeypatch.setattr(b.store, "get_ahead", full)
+        late = range(BULK_AT_ONCE, 3 * BULK_AT_ONCE)
+        for slot in late:
+            b.announced(slot)
+        b.may = True
+        b.changed.unpark_all()
+        await trio.sleep(1)
+        assert sorted(b.missed) == list(late)
+        b.announced(late.stop)
+        assert not b.ahead.expects(late.stop)  # before that store is asked again

@@ -4,7 +4,13 @@ import threading
 
 import trio
 
-from relay.tunnel.allowance import Allowance, InLineAllowance, open_allowance
+from relay.tunnel.allowance import (
+    IN_LINE_WINDOW,
+    SHORT_IN_LINE_WINDOW,
+    Allowance,
+    InLineAllowance,
+    open_allowance,
+)
 
 
 def test_all_or_nothing() -> None:
@@ -14,6 +20,18 @@ def test_all_or_nothing() -> None:
     assert allowance.take(40) == 40
     allowance.give_back(60)
     assert allowance.take(60) == 60
+
+
+def test_a_hundred_sessions_find_room() -> None:
+    allowance = InLineAllowance()
+    taken = []
+    while (window := allowance.take(IN_LINE_WINDOW)) > 0:
+        taken.append(window)
+    assert set(taken) == {IN_LINE_WINDOW, SHORT_IN_LINE_WINDOW}
+    assert taken == sorted(taken, reverse=True)
+    assert len(taken) >= 100
+    allowance.give_back(sum(taken))
+    assert allowance.take(IN_LINE_WINDOW) == IN_LINE_WINDOW
 
 
 def test_each_router_has_its_own() -> None:

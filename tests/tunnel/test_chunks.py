@@ -12,6 +12,7 @@ from relay.dicom.pdu import PDV, AAbort, AAssociateRJ, AReleaseRP, AReleaseRQ, A
 from relay.errors import ChunkError
 from relay.tunnel.chunks import (
     FIRST_CHUNKS,
+    FIRST_TARGET,
     MINIMUM_TARGET,
     SMALL_OBJECT,
     TARGET_SIZE,
@@ -278,3 +279,16 @@ def test_empty_fragments_fill_no_memory() -> None:
     chunk = builder.cut()
     assert chunk is not None
     assert chunk.records() == [data(b"ab", last=True)]
+
+
+def test_what_a_chunk_holds_may_change_on_the_way_but_for_the_first_ones() -> None:
+    builder = ChunkBuilder(first_target=FIRST_TARGET)
+    builder.aim(2 * FIRST_TARGET)
+    full = builder.add(PDV(1, False, False, bytes((FIRST_CHUNKS + 4) * FIRST_TARGET)))
+    assert all(len(chunk.head) <= FIRST_TARGET for chunk in full[:FIRST_CHUNKS])
+    assert all(len(chunk.head) > FIRST_TARGET for chunk in full[FIRST_CHUNKS:])
+    builder.cut()
+    builder.aim(FIRST_TARGET)
+    full = builder.add(PDV(1, False, False, bytes(4 * FIRST_TARGET)))
+    assert full
+    assert all(len(chunk.head) <= FIRST_TARGET for chunk in full)

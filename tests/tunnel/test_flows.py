@@ -1,5 +1,7 @@
 """Both directions at one end: keys, progress and credit go to the right one."""
 
+from functools import partial
+
 import pytest
 import trio
 from trio.testing import MockClock
@@ -18,7 +20,16 @@ KEYS = SessionKeys(b"t" * 32, b"0" * 32, b"1" * 32)
 SESSION = bytes(16)
 
 
-def end(network: Network, writes: Direction) -> Flows:
+PEER = b"p" * 32
+
+
+def end(
+    network: Network,
+    writes: Direction,
+    allowance: Allowance | None = None,
+    *,
+    bulk: bool = False,
+) -> Flows:
     client = network.clients[writes]
 
     async def say() -> bool:
@@ -29,9 +40,11 @@ def end(network: Network, writes: Direction) -> Flows:
         client.attach(SESSION),
         Store(),
         Pulse(say, lambda: False, window=20, connected=True),
+        peer=PEER,
         writes=writes,
-        allowance=Allowance(),
+        allowance=allowance or Allowance(),
         resume_window=20,
+        bulk=bulk,
     )
 
 
@@ -77,3 +90,32 @@ async def test_each_end_opens_what_the_other_seals(autojump_clock: MockClock) ->
             assert not source.outstanding
         assert caller.statistics().writer.chunks == callee.statistics().reader.chunks == 1
         nursery.cancel_scope.cancel()
+
+
+async def test_a_delivery_begins_with_what_the_one_before_found_out(
+    autojump_clock: MockClock,
+) -> None:
+    allowance = Allowance()
+    caller = partial(end, Network(), Direction.CALLER_TO_CALLEE, allowance)
+    first, other = caller(bulk=True), caller()
+    window = first._outbox.window
+    begun = window.size
+    for _ in range(3):
+        departures = [window.depart() for _ in range(32)]
+        await trio.sleep(0.25)
+        for departure in departures:
+            window.arrive(departure, 1024 * 1024)
+    other._outbox.window.arrive(other._outbox.window.depart(), 1)
+    for flows in (first, other):
+        flows.close()
+    assert caller(bulk=True)._outbox.window.size > begun
+    back = end(Network(), Direction.CALLEE_TO_CALLER, allowance, bulk=True)
+    assert back._outbox.window.size == caller()._outbox.window.size < begun
+
+
+async def test_a_flow_in_which_nothing_arrived_says_nothing_of_its_path(
+    autojump_clock: MockClock,
+) -> None:
+    allowance = Allowance()
+    end(Network(), Direction.CALLER_TO_CALLEE, allowance, bulk=True).close()
+    assert allowance.paths.recall(PEER) is None

@@ -1,5 +1,6 @@
 """The inbox alone: what is fetched, in which order, and how much of it at a time."""
 
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -12,8 +13,10 @@ from trio.testing import MockClock
 from relay.errors import ChunkError
 from relay.signalling.messages import Announce, Direction, InLine
 from relay.tunnel import bundle
+from relay.tunnel.chunks import Chunk
 from relay.tunnel.inbox import MOST_FETCHES, Inbox
-from relay.tunnel.window import BASE, Budget
+from relay.tunnel.seal import ChunkSealer
+from relay.tunnel.window import BASE, FIRST, Budget
 from tests.tunnel.fakes import Network, Store
 
 SESSION = bytes(16)
@@ -60,8 +63,8 @@ class Bench:
 
 
 @asynccontextmanager
-async def bench() -> AsyncIterator[Bench]:
-    store, network, changed = Store(), Network(), ParkingLot()
+async def bench(*, bulk: bool = False) -> AsyncIterator[Bench]:
+    store, network, changed = Store(), Network(int(bulk)), ParkingLot()
     inbox = Inbox(
         session=SESSION,
         request=network.callee.request,
@@ -70,6 +73,7 @@ async def bench() -> AsyncIterator[Bench]:
         resume_window=20,
         wanted=lambda: True,
         changed=changed,
+        bulk=bulk,
     )
     async with trio.open_nursery() as nursery:
         nursery.start_soon(inbox.run)
@@ -140,3 +144,23 @@ async def test_what_no_bundle_can_be(autojump_clock: MockClock, count: int, size
         message = b.announce(b"one")
         with pytest.raises(ChunkError, match="bundle of"):
             b.inbox.add(attrs.evolve(message, count=count, size=size))
+
+
+async def test_in_bulk_it_reads_ahead_beyond_its_own(autojump_clock: MockClock) -> None:
+    """A device that is slow for a moment is no reason to wait for announcements from then on."""
+    size = BASE // 8
+    sealer = ChunkSealer(bytes(32), bytes(32), Direction.CALLER_TO_CALLEE)
+    async with bench(bulk=True) as b:
+        for slot in range(3 * FIRST // size):
+            url = b.network.sign("GET", SESSION, Direction.CALLER_TO_CALLEE, slot)[1]
+            sealed = sealer.seal(Chunk(os.urandom(size)))
+            b.store.objects[url] = b"".join(bundle.join([sealed]))
+        await trio.sleep(1)
+        # As far as the first window, and what is on its way by then.
+        assert FIRST // size <= b.inbox.received <= FIRST // size + MOST_FETCHES
+        assert b.store.gets == 0
+        received = b.inbox.received
+        for _ in range(received):
+            assert b.open_next() is not None
+        await trio.sleep(1)
+        assert b.inbox.received > received

@@ -17,6 +17,7 @@ from relay.tunnel.window import (
     WRITING_BUDGET,
     Budget,
     Departure,
+    Path,
     Window,
 )
 
@@ -172,3 +173,40 @@ async def test_many_that_begin_leave_each_other_a_share(autojump_clock: MockCloc
     assert sizes == sorted(sizes, reverse=True)
     assert sizes[1] > sizes[-1] > BASE
     assert budget.left == BUDGET - 4 * OWN - sum(size - BASE for size in sizes) > 0
+
+
+async def test_where_the_path_is_known_it_begins_with_what_was_in_flight_there(
+    autojump_clock: MockClock,
+) -> None:
+    before = Window(Budget(), bulk=True)
+    assert before.path is None
+    await drive(before, 50e6, 0.25, 5)
+    known = before.path
+    assert known is not None
+    assert before.arrived > 4 * 50e6
+    before.close()
+    budget = Budget(WRITING_BUDGET)
+    window = Window(budget, bulk=True, known=known)
+    assert FIRST < known.in_flight - STEP <= window.size <= known.in_flight
+    # Another path by now, and slower: found out by what departs behind the first arrival.
+    await drive(window, 2e6, 0.25, 30)
+    assert window.size < FIRST
+    window.close()
+    assert budget.left == WRITING_BUDGET
+
+
+async def test_what_is_known_of_a_slow_path_takes_nothing_from_the_first_window(
+    autojump_clock: MockClock,
+) -> None:
+    assert Window(Budget(), bulk=True, known=Path(1e6, 0.2)).size == FIRST
+    assert Window(Budget(), known=Path(60e6, 0.25)).size == BASE
+
+
+async def test_what_is_known_of_a_fast_one_leaves_others_a_share(
+    autojump_clock: MockClock,
+) -> None:
+    budget = Budget(WRITING_BUDGET)
+    sizes = [Window(budget, bulk=True, known=Path(1e9, 1.0)).size for _ in range(3)]
+    assert sizes[0] <= BASE + (WRITING_BUDGET - OWN) / 2
+    assert sizes[0] > sizes[1] > sizes[2] > BASE
+    assert budget.left > 0

@@ -1,6 +1,7 @@
 """The writer alone: when it cuts, what goes in line, what is announced, kept and said again."""
 
 import math
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -20,15 +21,26 @@ from relay.signalling.messages import (
     InLine,
     SessionMessage,
 )
-from relay.tunnel import bundle
+from relay.tunnel import bundle, records
 from relay.tunnel import writer as writer_module
 from relay.tunnel.chunks import TARGET_SIZE
 from relay.tunnel.outbox import MOST_PUTS, Outbox
 from relay.tunnel.records import Note, Record
-from relay.tunnel.seal import ChunkOpener, ChunkSealer
+from relay.tunnel.seal import OVERHEAD, ChunkOpener, ChunkSealer
 from relay.tunnel.slots import SlotSupply
 from relay.tunnel.window import BASE, Budget
-from relay.tunnel.writer import FINAL_RESERVE, FLUSH_AFTER, CloudWriter, Throttle
+from relay.tunnel.writer import (
+    FINAL_RESERVE,
+    FLUSH_AFTER,
+    FULL_IN_LINE,
+    GATHERING,
+    IN_LINE_AT_ONCE,
+    MANY,
+    SMALL_TARGET,
+    WORTH_A_CHUNK,
+    CloudWriter,
+    Throttle,
+)
 from relay.workers import Workers
 from tests.tunnel.fakes import BLOCK, Network, Store, merged
 
@@ -87,7 +99,7 @@ class Bench:
 
 @asynccontextmanager
 async def bench(
-    throttle: Throttle | None = None, *, budget: Budget | None = None
+    throttle: Throttle | None = None, *, budget: Budget | None = None, bulk: bool = False
 ) -> AsyncIterator[Bench]:
     store, network = Store(), Network()
     sent: list[SessionMessage] = []
@@ -114,6 +126,7 @@ async def bench(
         changed=changed,
         resume_window=20,
         throttle=throttle,
+        bulk=bulk,
     )
     bench = Bench(writer, store, sent)
     async with trio.open_nursery() as nursery:
@@ -228,6 +241,93 @@ async def test_a_note_that_nothing_follows_is_flushed_after_a_second(
         assert b.sent == []
         await trio.sleep(0.2)
         assert await b.opened() == [NOTE]
+
+
+async def test_a_stream_of_small_messages_is_gathered(autojump_clock: MockClock) -> None:
+    """Beyond a few that are on their way one goes each 5 ms, without waiting for them."""
+    async with bench() as b:
+        b.grant()
+        for _ in range(IN_LINE_AT_ONCE):
+            await b.writer.send(SMALL)
+            await trio.sleep(0.001)
+        assert len(b.sent) == IN_LINE_AT_ONCE
+        began = trio.current_time()
+        for _ in range(3):
+            await b.writer.send(SMALL)
+            await trio.testing.wait_all_tasks_blocked()
+        assert len(b.sent) == IN_LINE_AT_ONCE
+        with trio.fail_after(1):
+            while len(b.sent) == IN_LINE_AT_ONCE:
+                await trio.sleep(0.001)
+        assert trio.current_time() - began < GATHERING + 0.001
+        await b.settle()
+        assert len(b.sent) == IN_LINE_AT_ONCE + 1
+        assert len(await b.opened()) == IN_LINE_AT_ONCE + 3
+
+
+async def test_without_credit_a_stream_waits_for_it(autojump_clock: MockClock) -> None:
+    """What is small and goes on waits for what is in line to be opened, not for the store."""
+    sealed = len(SMALL.fragment) + records.PDV_OVERHEAD + OVERHEAD
+    credit = IN_LINE_AT_ONCE * sealed + FINAL_RESERVE
+    async with bench() as b:
+        b.grant(in_line=credit)
+        for _ in range(IN_LINE_AT_ONCE + 1):
+            await b.writer.send(SMALL)
+            await b.settle()
+        assert b.numbers == list(range(IN_LINE_AT_ONCE))
+        b.grant(opened=1, in_line=credit + sealed)
+        await b.settle()
+        assert b.numbers == list(range(IN_LINE_AT_ONCE + 1))
+        assert not b.store.objects
+
+
+def _answers(count: int) -> list[PDV]:
+    """Responses with an identifier each, as of a query."""
+    return [
+        PDV(1, is_command, True, bytes(90)) for _ in range(count) for is_command in (True, False)
+    ]
+
+
+async def test_the_answers_to_a_query_fill_chunks_in_line(autojump_clock: MockClock) -> None:
+    async with bench() as b:
+        b.grant(in_line=256 * 1024)
+        for _ in range(4):
+            await b.writer.send_all(_answers(150))
+        await b.settle()
+        sizes = [len(message.sealed) for message in b.sent if isinstance(message, InLine)]
+        assert len(sizes) == len(b.sent)
+        assert not b.store.objects
+        assert sum(size > FULL_IN_LINE - 200 for size in sizes) == 5
+        assert await b.opened() == _answers(600)
+
+
+async def test_beyond_the_credit_they_go_by_the_store(autojump_clock: MockClock) -> None:
+    async with bench() as b:
+        b.grant(in_line=40 * 1024)
+        await b.writer.send_all(_answers(600))
+        await b.settle()
+        assert sum(isinstance(message, InLine) for message in b.sent) == 2
+        assert isinstance(b.sent[-1], Announce)
+        assert await b.opened() == _answers(600)
+
+
+@pytest.mark.parametrize("size", [20_000, 500_000])
+async def test_an_object_is_not_parted_for_the_line(size: int, autojump_clock: MockClock) -> None:
+    """Nor from its command, nor from what was said before it."""
+    pdvs = [*_answers(20), PDV(3, True, True, bytes(150)), PDV(3, False, True, bytes(size))]
+    async with bench() as b:
+        b.grant(in_line=256 * 1024)
+        await b.writer.send_all(pdvs)
+        await b.settle()
+        assert len(b.sent) == 1
+
+
+async def test_many_small_objects_go_by_the_store(autojump_clock: MockClock) -> None:
+    async with bench(bulk=True) as b:
+        b.grant(in_line=256 * 1024)
+        await b.writer.send_all([PDV(1, False, True, bytes(6000)) for _ in range(10)])
+        await b.settle()
+        assert [type(message) for message in b.sent] == [Announce]
 
 
 async def test_it_blocks_when_the_window_is_full(autojump_clock: MockClock) -> None:
@@ -597,3 +697,40 @@ async def test_the_final_chunk_is_not_asked_for(autojump_clock: MockClock) -> No
         await b.settle()
         assert await b.opened() == [AReleaseRP()]
         assert gate.asked == []
+
+
+async def test_small_objects_share_a_chunk_where_many_are_on_their_way(
+    autojump_clock: MockClock,
+) -> None:
+    """Each would else have a chunk of its own, as far as the credit goes."""
+    quarter = PDV(1, False, True, bytes(WORTH_A_CHUNK // 4))
+    async with bench(bulk=True) as b:
+        b.grant(chunks=4 * MANY, in_line=0)
+        for _ in range(MANY + 20):
+            await b.writer.send(quarter)
+            await b.settle()
+        assert b.writer.statistics().chunks == MANY + 20 // 4
+        await b.writer.send(PDV(1, False, True, bytes(WORTH_A_CHUNK)), compressible=True)
+        await b.settle()
+        before = b.writer.statistics().chunks
+        assert before == MANY + 20 // 4 + 1
+        await b.writer.send(quarter)
+        await b.settle()
+        assert b.writer.statistics().chunks == before
+        b.grant(opened=before - MANY + 1, chunks=4 * MANY, in_line=0)
+        await b.settle()
+        assert b.writer.statistics().chunks == before + 1
+
+
+@pytest.mark.parametrize("bulk", [True, False])
+async def test_where_a_flow_has_only_its_own_window_many_objects_go_in_small_chunks(
+    autojump_clock: MockClock, bulk: bool
+) -> None:
+    async with bench(bulk=bulk) as b:
+        b.grant(chunks=1000)
+        assert b.writer._outbox.window.size == BASE
+        for _ in range(8):
+            await b.writer.send(PDV(1, False, False, os.urandom(SMALL_TARGET)))
+            await b.settle()
+        sealed = [len(chunk.sealed) for chunk in b.writer._outbox._unopened]
+        assert (max(sealed) <= SMALL_TARGET + 1024) is bulk
