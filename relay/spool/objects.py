@@ -41,8 +41,10 @@ FOLDER_FILES = 4096
 NAMES = 32
 FEW_NAMES = 16
 
-# Threads that write and read objects. More than a disk's queue gains from gains nothing.
-MAXIMUM_THREADS = 8
+# Threads that write and read objects. Each keeps 2 MiB to seal in, and holds an object's segment:
+# with 8, and 16 senders of large objects, the Router took 208 MiB, and takes 199 with 4, for 5% of
+# the rate at which the objects of 16 senders are taken in, and nothing of that of four.
+MAXIMUM_THREADS = 4
 
 
 class Objects:
