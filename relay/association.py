@@ -150,6 +150,7 @@ class TCPAssociation:
         self.bytes_received = 0
         self.bytes_sent = 0
         self._stream = stream
+        self._acknowledge = transport.acknowledger(stream)
         self._calling = role is Role.REQUESTOR
         self._timeouts = timeouts or Timeouts()
         self._upper = UpperLayer(role, maximum_length)
@@ -332,6 +333,8 @@ class TCPAssociation:
             return b""
         if not data:
             self._note(tls_words.CLOSED)
+        elif len(data) < READ_SIZE:  # all that there was
+            self._acknowledge()
         return data
 
     async def _expire(self) -> None:

@@ -13,7 +13,7 @@ import trio
 from relay.dicom.framing import TLS_ON_A_PLAIN_PORT
 from relay.dicom.pdu import PDUType
 from relay.tls_words import LOST, in_words, is_end
-from relay.transport import failed
+from relay.transport import acknowledger, failed
 
 # For the alert to reach the peer before the connection closes: it may have sent what nobody reads
 # any more, and closing on that would reset the connection and take the alert with it.
@@ -94,6 +94,7 @@ class TLSStream(trio.abc.Stream):
         self, stream: trio.SocketStream, context: ssl.SSLContext, server_hostname: str | None
     ) -> None:
         self._stream = stream
+        self._acknowledge = acknowledger(stream)
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         self._tls = context.wrap_bio(
@@ -205,6 +206,8 @@ class TLSStream(trio.abc.Stream):
         data = await self._stream.receive_some(READ_SIZE)
         if data:
             self._incoming.write(data)
+            if len(data) < READ_SIZE:  # all that there was
+                self._acknowledge()
         else:
             self._incoming.write_eof()
 

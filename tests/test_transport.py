@@ -1,18 +1,22 @@
 """`relay.transport`: associations over real sockets, plain, Unix and TLS."""
 
+import fcntl
 import socket
 import ssl
 import struct
+import termios
 from pathlib import Path
 
 import pytest
 import trio
 import trustme
 
-from relay.association import connect, connect_unix
+from relay.association import TCPAssociation, connect, connect_unix
 from relay.dicom.pdu import PDV, AAbort, AAssociateAC, AReleaseRP, AReleaseRQ, encode
+from relay.dicom.upperlayer import Role
 from relay.errors import AssociationAborted
 from relay.listener import serve
+from relay.tls import TLSStream
 from tests.association_pairs import REQUEST, accept_all, echo_back, pdv, serving
 
 
@@ -118,3 +122,46 @@ async def test_tls_to_a_plain_port_is_named(client_context: ssl.SSLContext) -> N
     async with serving() as port:
         with pytest.raises(AssociationAborted, match="TLS"):
             await connect("127.0.0.1", port, ssl_context=client_context)
+
+
+@pytest.mark.parametrize("over_tls", [False, True], ids=["plain", "tls"])
+async def test_what_is_read_is_acknowledged_at_once(over_tls: bool) -> None:
+    """Else a peer with Nagle's algorithm on keeps back the end of each message for 40 ms."""
+    [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    peer = await trio.open_tcp_stream(*listener.socket.getsockname())
+    accepted = await listener.accept()
+    await listener.aclose()
+    stream: trio.abc.Stream = accepted
+    writer: trio.abc.Stream = peer
+    if over_tls:
+        authority = trustme.CA()
+        ours = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        authority.issue_cert("127.0.0.1").configure_cert(ours)
+        theirs = ssl.create_default_context()
+        authority.configure_trust(theirs)
+        stream = TLSStream(accepted, ours, None)
+        writer = TLSStream(peer, theirs, "127.0.0.1")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(stream.do_handshake)
+            nursery.start_soon(writer.do_handshake)
+    acceptor = TCPAssociation(stream, Role.ACCEPTOR)
+    await writer.send_all(encode(REQUEST))
+    await acceptor.receive()
+    await acceptor.send(accept_all(REQUEST))
+    await writer.receive_some(65536)
+    unacknowledged = 0
+    for _ in range(30):  # question and answer: what makes the kernel wait
+        await writer.send_all(encode(pdv(b"question", command=True)))
+        await acceptor.receive()
+        unacknowledged += _unacknowledged(peer)
+        await acceptor.send(pdv(b"answer", command=True))
+        await writer.receive_some(65536)
+    assert unacknowledged == 0
+    await writer.aclose()
+    await acceptor.aclose()
+
+
+def _unacknowledged(stream: trio.SocketStream) -> int:
+    """Bytes that were sent and that the other end has not acknowledged (tcp(7), SIOCOUTQ)."""
+    answer = fcntl.ioctl(stream.socket.fileno(), termios.TIOCOUTQ, bytes(4))
+    return int(struct.unpack("i", answer)[0])
