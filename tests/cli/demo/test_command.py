@@ -4,6 +4,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -49,6 +50,8 @@ def test_the_whole_demonstration_until_ctrl_c(folder: str) -> None:
             stderr=sink,
             text=True,
             env={"PATH": "/usr/bin:/bin", "TMPDIR": folder},
+            # As from a terminal: a shell's background job, and all below it, ignores SIGINT.
+            preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
         ) as running,
     ):
         assert running.stdout is not None
