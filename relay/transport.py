@@ -53,8 +53,7 @@ def acknowledger(stream: trio.abc.Stream) -> Callable[[], None]:
     The kernel waits up to 40 ms for something to send with it, and a peer that has left Nagle's
     algorithm on (RFC 896), as DCMTK's and pynetdicom's programs do, sends the last piece of a
     message only once the pieces before are acknowledged. An object from such a storescu took 5 to
-    8 ms over loopback, and takes 3. For what is no TCP
-    connection it does nothing.
+    8 ms over loopback, and takes 3. For what is no TCP connection it does nothing.
     """
     if not isinstance(stream, trio.SocketStream) or stream.socket.family == socket.AF_UNIX:
         return _nothing

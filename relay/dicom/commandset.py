@@ -77,7 +77,7 @@ class CommandSet:
     never kept and always made anew. `repr` shows no values: they name studies and devices.
 
     What everybody asks a command for is worked out once: the pending responses to a query are one
-    CommandSet (relay.dicom.dimse.CommandReader). A guard takes 10 µs for each in place of 16.
+    CommandSet (relay.dicom.dimse.CommandReader). A guard takes 9 µs for each in place of 14.5.
     """
 
     elements: Mapping[int, bytes] = attrs.field(

@@ -67,6 +67,15 @@ async def bench(seed: int = 1, *, bulk: bool = False) -> AsyncIterator[Bench]:
         nursery.cancel_scope.cancel()
 
 
+async def come_unannounced(b: Bench) -> None:
+    """All that is asked for at once comes in bulk before it is announced, and no more may be."""
+    await trio.sleep(1)
+    b.may = False
+    for slot in range(BULK_AT_ONCE):
+        b.put(slot, b"%d" % slot)
+    await trio.sleep(1)
+
+
 async def test_the_next_is_asked_for_behind_what_is_announced(autojump_clock: MockClock) -> None:
     async with bench() as b:
         await trio.sleep(10)
@@ -324,11 +333,7 @@ async def test_in_bulk_what_came_before_it_was_announced_is_not_asked_for_again(
     autojump_clock: MockClock,
 ) -> None:
     async with bench(bulk=True) as b:
-        await trio.sleep(1)
-        b.may = False
-        for slot in range(BULK_AT_ONCE):
-            b.put(slot, b"%d" % slot)
-        await trio.sleep(1)
+        await come_unannounced(b)
         b.announced(2)
         b.may = True
         b.announced(3)
@@ -341,11 +346,7 @@ async def test_in_bulk_what_was_promised_is_missed_without_the_bridge(
     autojump_clock: MockClock,
 ) -> None:
     async with bench(bulk=True) as b:
-        await trio.sleep(1)
-        b.may = False
-        for slot in range(BULK_AT_ONCE):
-            b.put(slot, b"%d" % slot)
-        await trio.sleep(1)
+        await come_unannounced(b)
         late = range(BULK_AT_ONCE, MAXIMUM_SLOTS + 4)
         for slot in late:
             b.announced(slot)
@@ -361,11 +362,7 @@ async def test_in_bulk_what_was_promised_is_missed_where_the_store_has_no_place(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with bench(bulk=True) as b:
-        await trio.sleep(1)
-        b.may = False
-        for slot in range(BULK_AT_ONCE):
-            b.put(slot, b"%d" % slot)
-        await trio.sleep(1)
+        await come_unannounced(b)
 
         async def full(request: object, limit: int, begun: object) -> None:
             await trio.sleep(0.1)
