@@ -2,16 +2,17 @@
 
 `Database.run(fn)` hands `fn` the connection inside one transaction in the database's own thread. A
 cancelled caller gets its cancellation only when the transaction is through: once asked for, a write
-is neither lost nor left without its outcome known.
+is neither lost nor left without its outcome known. What may be written a little later is written in
+front of whatever comes first (`Preceding`), so that nobody who asks the database misses it.
 """
 
 import os
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager, closing, suppress
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import apsw
 import trio
@@ -36,6 +37,24 @@ CREATE TABLE IF NOT EXISTS migration (
 """
 
 
+class Preceding(Protocol):
+    """What waits to be written, in front of any transaction. All but `waits` is called in the
+    thread of that transaction, one after the other."""
+
+    @property
+    def waits(self) -> bool:
+        """Whether there is anything. From any thread."""
+
+    def write(self, connection: apsw.Connection) -> None:
+        """Write it. What this raises is the transaction's end."""
+
+    def committed(self) -> None:
+        """It is on the disk."""
+
+    def undone(self, error: BaseException | None) -> None:
+        """It is not; `error` is why, or None where what came behind it has failed by itself."""
+
+
 class Database:
     """An open database. Made by `open_database`."""
 
@@ -46,6 +65,12 @@ class Database:
         self._worker = worker
         self._readers = trio.CapacityLimiter(READERS)
         self._vfs = vfs
+        self._preceding: Preceding | None = None
+
+    def precede(self, preceding: Preceding) -> None:
+        """Have what it holds written in front of each transaction from now on."""
+        assert self._preceding is None
+        self._preceding = preceding
 
     async def run(self, fn: Callable[[apsw.Connection], T]) -> T:
         """Return `fn(connection)`, run in the worker thread as one transaction.
@@ -62,7 +87,7 @@ class Database:
         """As `run`, in the caller's own thread, which waits for it."""
         try:
             with self._lock:
-                return _in_transaction(self._connection, fn)
+                return self._in_transaction(fn)
         except apsw.Error as error:
             raise DatabaseError(f"{self.path}: {error}") from error
 
@@ -72,6 +97,9 @@ class Database:
         Over a connection of its own, which sees what was committed before. A cancelled caller does
         not wait for it either.
         """
+        if self._preceding is not None and self._preceding.waits:
+            with suppress(DatabaseError):  # whose it is has heard of it: who only reads, reads
+                await self.run(_nothing)
         return await trio.to_thread.run_sync(
             self._read_here, fn, limiter=self._readers, abandon_on_cancel=True
         )
@@ -87,12 +115,27 @@ class Database:
         except apsw.Error as error:
             raise DatabaseError(f"{self.path}: {error}") from error
 
-    def start(self, call: Callable[[], None]) -> None:
-        """Have `call` made in the worker thread, in its turn, and do not wait: from any thread.
-
-        It is to `run_here` what it asks, and to raise nothing.
-        """
-        self._worker.start(call)
+    def _in_transaction(self, fn: Callable[[apsw.Connection], T]) -> T:
+        connection, preceding = self._connection, self._preceding
+        connection.execute("BEGIN IMMEDIATE")
+        behind = False  # what is raised is `fn`'s own
+        try:
+            if preceding is not None:
+                preceding.write(connection)
+            behind = True
+            result = fn(connection)
+            behind = False
+            connection.execute("COMMIT")
+        except BaseException as error:
+            # SQLite may have rolled back by itself, on a full disk for one.
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            if preceding is not None:
+                preceding.undone(None if behind else error)
+            raise
+        if preceding is not None:
+            preceding.committed()
+        return result
 
 
 @asynccontextmanager
@@ -191,17 +234,8 @@ def _prepare(connection: apsw.Connection) -> None:
     connection.execute("PRAGMA trusted_schema = OFF")
 
 
-def _in_transaction(connection: apsw.Connection, fn: Callable[[apsw.Connection], T]) -> T:
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        result = fn(connection)
-        connection.execute("COMMIT")
-    except BaseException:
-        # SQLite may have rolled back by itself, on a full disk for one.
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise
-    return result
+def _nothing(connection: apsw.Connection) -> None:
+    """A transaction of what precedes it alone."""
 
 
 async def _migrate(database: Database, migrations: Sequence[str]) -> None:

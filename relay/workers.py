@@ -8,9 +8,8 @@ thread, these here make a Router take 6% more objects a second (scripts/bench --
 import sys
 import threading
 from collections.abc import Callable
-from functools import partial
 from queue import SimpleQueue
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeVar
 
 import outcome
 import trio
@@ -22,12 +21,8 @@ T = TypeVar("T")
 # Python's own 5 ms four senders have a fifth to a quarter fewer objects a second in custody.
 SWITCHING = 0.0005
 
-# Called once, in the event loop's thread: the task goes on with what the argument gives or raises.
-Tell: TypeAlias = Callable[[Callable[[], T]], None]
-
-# What a thread is asked to do, the task that waits for it, if one does, and whether that is told by
-# somebody else what comes of it.
-_Work = tuple[Callable[[], Any], trio.lowlevel.Task | None, bool]
+# What a thread is asked to do, and the task that waits for it.
+_Work = tuple[Callable[[], Any], trio.lowlevel.Task]
 
 
 def share_interpreter() -> None:
@@ -55,24 +50,6 @@ class Workers:
         Cancelled only before it begins: what has been asked for is waited for. Those who ask while
         all threads are busy come in their turn.
         """
-        result: T = await self._ask(call, told=False)
-        return result
-
-    async def run_until_told(self, call: Callable[[Tell[T]], None]) -> T:
-        """As `run`, but go on with what the function that `call` is given is told, then or later.
-
-        Where each thread's work ends with what one of them does for all, their tasks wake once and
-        not twice. What `call` raises arrives here: then nothing is to be told.
-        """
-        task = trio.lowlevel.current_task()
-
-        def tell(result: Callable[[], T]) -> None:
-            trio.lowlevel.reschedule(task, outcome.capture(result))
-
-        result: T = await self._ask(partial(call, tell), told=True)
-        return result
-
-    async def _ask(self, call: Callable[[], Any], *, told: bool) -> Any:
         await trio.lowlevel.checkpoint_if_cancelled()
         self._wanted += 1
         try:
@@ -82,18 +59,11 @@ class Workers:
                 threading.Thread(
                     target=_serve, args=(self._work, token), name="worker", daemon=True
                 ).start()
-            self._work.put((call, trio.lowlevel.current_task(), told))
-            return await trio.lowlevel.wait_task_rescheduled(_go_on)
+            self._work.put((call, trio.lowlevel.current_task()))
+            result: T = await trio.lowlevel.wait_task_rescheduled(_go_on)
+            return result
         finally:
             self._wanted -= 1
-
-    def start(self, call: Callable[[], None]) -> None:
-        """Have `call` made in its turn, and do not wait: from any thread, once `run` has begun one.
-
-        What it raises ends the program: there is nobody to tell.
-        """
-        assert self._threads
-        self._work.put((call, None, False))
 
     def close(self) -> None:
         """Let the threads end, when they have done what is asked of them."""
@@ -104,13 +74,9 @@ class Workers:
 
 def _serve(work: "SimpleQueue[_Work | None]", token: trio.lowlevel.TrioToken) -> None:
     while (todo := work.get()) is not None:
-        call, task, told = todo
+        call, task = todo
         result = outcome.capture(call)
-        failed = isinstance(result, outcome.Error)
-        if task is not None and (failed or not told):
-            token.run_sync_soon(trio.lowlevel.reschedule, task, result)
-        elif failed:
-            token.run_sync_soon(result.unwrap)
+        token.run_sync_soon(trio.lowlevel.reschedule, task, result)
         del todo, call, task, result  # none of it is to be held until the next one comes
 
 

@@ -139,7 +139,7 @@ ROOMS = {
     "providers": Room(("relay.providers", "relay.providers.*"), ("relay.values", "relay.workers")),
     "database": Room(("relay.database",), ("relay.workers",), ("apsw", "trio", "structlog")),
     "workers": Room(("relay.workers",), (), ("trio", "outcome")),
-    "memory": Room(("relay.memory",), (), ()),
+    "memory": Room(("relay.memory",), (), ("trio",)),
     "systemd": Room(("relay.systemd",), (), ("structlog", "trio")),
     "tracing": Room(("relay.tracing",), (), ("structlog",)),
     "metrics": Room(
@@ -150,7 +150,7 @@ ROOMS = {
     "spool": Room(
         ("relay.spool", "relay.spool.*"),
         ("relay.database", "relay.dicom", "relay.dicom.*", "relay.workers"),
-        ("trio", "apsw", "cryptography", "structlog"),
+        ("trio", "apsw", "cryptography", "msgpack", "structlog"),
     ),
     "audit, its REST": Room(
         ("relay.audit.operations", "relay.audit.changes"),

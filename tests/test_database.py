@@ -2,14 +2,17 @@
 
 import stat
 import threading
+from collections.abc import AsyncIterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import apsw
+import attrs
 import pytest
 import trio
 
-from relay.database import copy_database, open_database
+from relay.database import Database, copy_database, open_database
 from relay.errors import DatabaseError
 
 FIRST = "CREATE TABLE device (ae_title TEXT PRIMARY KEY, port INTEGER NOT NULL) STRICT"
@@ -311,3 +314,142 @@ async def test_who_reads_sees_what_is_committed_and_changes_nothing(path: Path) 
         with pytest.raises(ZeroDivisionError):
             await database.read(lambda connection: 1 / 0)
         assert await database.read(titles) == ["PACS"]
+
+
+# --- what precedes a transaction ------------------------------------------------------------------
+
+
+@attrs.define
+class Waiting:
+    """Titles that wait to be written, and what became of them."""
+
+    titles: list[str] = attrs.field(factory=list)
+    fail: BaseException | None = None
+    written: list[str] = attrs.field(factory=list)
+    told: list[object] = attrs.field(factory=list)
+    threads: set[int] = attrs.field(factory=set)
+
+    @property
+    def waits(self) -> bool:
+        return bool(self.titles)
+
+    def write(self, connection: apsw.Connection) -> None:
+        self.threads.add(threading.get_ident())
+        self.written, self.titles = self.titles, []
+        for title in self.written:
+            insert(title)(connection)
+        if self.fail is not None:
+            raise self.fail
+
+    def committed(self) -> None:
+        self.threads.add(threading.get_ident())
+        self.told.append("committed")
+
+    def undone(self, error: BaseException | None) -> None:
+        self.threads.add(threading.get_ident())
+        self.titles = self.written
+        self.told.append(error)
+
+
+@pytest.fixture
+async def preceded(path: Path) -> AsyncIterator[tuple[Database, Waiting]]:
+    async with open_database(path, [FIRST]) as database:
+        waiting = Waiting(["CT", "MR"])
+        database.precede(waiting)
+        yield database, waiting
+
+
+Preceded = tuple[Database, Waiting]
+
+
+async def test_what_waits_is_written_in_front_of_whatever_comes(preceded: Preceded) -> None:
+    database, waiting = preceded
+    assert await database.run(titles) == ["CT", "MR"]
+    assert waiting.told == ["committed"]
+    waiting.titles = ["PACS"]
+    assert database.run_here(titles) == ["CT", "MR", "PACS"]
+    assert waiting.told == ["committed"] * 2
+
+
+async def test_it_is_told_that_it_is_committed_only_then(
+    path: Path, preceded: Preceded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And before whoever has asked for the transaction hears of it."""
+    database, _ = preceded
+    seen: list[list[str]] = []
+
+    def look() -> None:
+        with closing(apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)) as other:
+            seen.append(titles(other))
+
+    monkeypatch.setattr(Waiting, "committed", lambda _: look())
+    await database.run(lambda connection: look())
+    assert seen == [[], ["CT", "MR"]]
+
+
+async def test_it_is_called_in_the_thread_of_the_transaction(preceded: Preceded) -> None:
+    database, waiting = preceded
+    await database.run(titles)
+    (thread,) = waiting.threads
+    assert thread != threading.get_ident()
+    database.run_here(titles)
+    assert waiting.threads == {thread, threading.get_ident()}
+
+
+@pytest.mark.parametrize("of_sqlite", [True, False])
+async def test_a_failure_of_what_comes_behind_it_is_not_its_own(
+    preceded: Preceded, of_sqlite: bool
+) -> None:
+    database, waiting = preceded
+    behind = insert("CT") if of_sqlite else lambda connection: 1 // 0
+    with pytest.raises(DatabaseError if of_sqlite else ZeroDivisionError):
+        await database.run(behind)
+    assert waiting.told == [None]
+    assert waiting.titles == ["CT", "MR"]
+    assert await database.run(titles) == ["CT", "MR"]
+    assert waiting.told == [None, "committed"]
+
+
+async def test_its_own_failure_is_the_transactions_end(preceded: Preceded) -> None:
+    database, waiting = preceded
+    waiting.fail = apsw.FullError("no room")
+    called: list[bool] = []
+    with pytest.raises(DatabaseError, match=r"relay\.db: no room"):
+        await database.run(lambda connection: called.append(True))
+    assert not called
+    assert waiting.told == [waiting.fail]
+    waiting.fail, waiting.titles = None, []
+    assert await database.run(titles) == []  # nothing of it is there
+
+
+async def test_a_commit_that_fails_is_told_to_it(preceded: Preceded) -> None:
+    """As where the disk has no room for it: here a promise that is kept only at the end."""
+    database, waiting = preceded
+    broken = (
+        "CREATE TABLE child (title TEXT REFERENCES device DEFERRABLE INITIALLY DEFERRED);"
+        "INSERT INTO child VALUES ('NOBODY')"
+    )
+    with pytest.raises(DatabaseError, match="FOREIGN KEY"):
+        await database.run(lambda connection: connection.execute(broken) and None)
+    (error,) = waiting.told
+    assert isinstance(error, apsw.ConstraintError)
+    waiting.titles = ["LATER"]
+    assert await database.run(titles) == ["LATER"]
+
+
+async def test_who_only_reads_has_it_written_first(preceded: Preceded) -> None:
+    database, waiting = preceded
+    assert await database.read(titles) == ["CT", "MR"]
+    assert waiting.told == ["committed"]
+    assert await database.read(titles) == ["CT", "MR"]
+    assert waiting.told == ["committed"]  # nothing waited
+
+
+async def test_who_only_reads_reads_where_it_cannot_be_written(preceded: Preceded) -> None:
+    """Whose it is has heard of it."""
+    database, waiting = preceded
+    waiting.fail = apsw.FullError("no room")
+    assert await database.read(titles) == []
+    assert waiting.told == [waiting.fail]
+    waiting.fail = None
+    assert await database.read(titles) == ["CT", "MR"]

@@ -9,7 +9,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from relay.workers import SWITCHING, Tell, Workers
+from relay.workers import SWITCHING, Workers
 
 MAXIMUM = 3
 
@@ -61,52 +61,6 @@ async def test_there_are_no_more_threads_than_that_and_the_others_wait(
     assert len(set(begun)) == MAXIMUM
 
 
-async def test_whose_call_has_ended_waits_until_it_is_told(
-    workers: Workers, nursery: trio.Nursery
-) -> None:
-    """Whoever tells it, with what it was told; and its call may have been cancelled meanwhile."""
-    waiting: list[Tell[str]] = []
-    done: list[str] = []
-    scope = trio.CancelScope()
-
-    async def ask() -> None:
-        with scope:
-            done.append(await workers.run_until_told(waiting.append))
-
-    nursery.start_soon(ask)
-    with trio.fail_after(5):
-        while not waiting:
-            await trio.sleep(0.001)
-    assert await workers.run(lambda: "another") == "another"  # the thread is free again
-    scope.cancel()
-    await wait_all_tasks_blocked()
-    assert not done
-    assert workers.busy
-    waiting[0](lambda: "told")
-    await wait_all_tasks_blocked()
-    assert done == ["told"]
-    assert not workers.busy
-
-
-async def test_what_a_call_raises_arrives_and_so_does_what_is_told_to_be_raised(
-    workers: Workers,
-) -> None:
-    token = trio.lowlevel.current_trio_token()
-
-    def fail(tell: Tell[str]) -> None:
-        raise KeyError("at once")
-
-    def tell_of_a_failure(tell: Tell[str]) -> None:
-        token.run_sync_soon(tell, lambda: str(1 // 0))
-
-    with trio.fail_after(5):
-        with pytest.raises(KeyError, match="at once"):
-            await workers.run_until_told(fail)
-        with pytest.raises(ZeroDivisionError):
-            await workers.run_until_told(tell_of_a_failure)
-        assert await workers.run(lambda: "still there") == "still there"
-
-
 async def test_what_was_asked_for_is_waited_for(workers: Workers, nursery: trio.Nursery) -> None:
     may_go = threading.Event()
     done: list[bool] = []
@@ -147,31 +101,6 @@ async def test_the_threads_end_with_it() -> None:
             await trio.sleep(0.001)
     assert await workers.run(lambda: 1) == 1  # begun anew
     workers.close()
-
-
-async def test_what_nobody_waits_for_is_done_in_its_turn(workers: Workers) -> None:
-    done: list[str] = []
-    await workers.run(lambda: workers.start(lambda: done.append("started")))
-    with trio.fail_after(5):
-        while not done:
-            await trio.sleep(0.001)
-
-
-def test_a_fault_of_what_nobody_waits_for_ends_the_program() -> None:
-    async def main() -> None:
-        workers = Workers(1)
-        await workers.run(lambda: None)
-        workers.start(lambda: 1 // 0)  # type: ignore[arg-type]
-        try:
-            await trio.sleep(5)
-        finally:
-            workers.close()
-
-    with pytest.raises(trio.TrioInternalError) as caught:
-        trio.run(main)
-    assert isinstance(caught.value.__cause__, ExceptionGroup)
-    _, others = caught.value.__cause__.split(ZeroDivisionError)
-    assert others is None
 
 
 def test_threads_take_turns_as_often_as_it_says() -> None:

@@ -208,6 +208,7 @@ async def run_router(
             for task in (
                 trail.run,
                 spool.objects.run,
+                spool.custody.run,
                 spool.index.run,
                 node.rates.run,
                 delivery.warnings.run,

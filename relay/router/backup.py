@@ -48,7 +48,7 @@ async def back_up(
     made = time.time()
     with new_folder(target):
         # First what promises were made for, then what they were made with.
-        await copy_rows(data_dir, target)
+        before = await copy_rows(data_dir, target)
         await copy_database(data_dir / DATABASE_FILE, target / DATABASE_FILE)
         copied = [IDENTITY_FILE] if key_apart else [IDENTITY_FILE, SPOOL_KEY_FILE]
         for name in copied:
@@ -56,7 +56,7 @@ async def back_up(
         if await trio.to_thread.run_sync((data_dir / AUDIT_FILE).exists):
             await copy_database(data_dir / AUDIT_FILE, target / AUDIT_FILE)
             copied.append(AUDIT_FILE)
-        spool = await copy_objects(data_dir, target, progress)
+        spool = await copy_objects(data_dir, target, progress, before=before)
         files = {
             name: await trio.to_thread.run_sync(digest, target / name)
             for name in sorted({*NEEDED, *copied})

@@ -5,9 +5,11 @@
 
 A reader of SQLite's write-ahead log keeps no writer waiting, and a file that has a row is whole and
 never changes: so the Router goes on accepting, delivering and erasing, and is not even asked. Rows
-come first: a file without a row was answered to nobody, but a row without a file would be a loss.
+come first: a row without a file would be a loss, but of a file without a row its slip says whether
+it was in custody by then.
 """
 
+import time
 from collections.abc import Sequence
 from contextlib import closing
 from functools import partial
@@ -47,8 +49,10 @@ class BackedUp:
     lost: int
 
 
-async def copy_rows(data_dir: Path, target: Path) -> None:
+async def copy_rows(data_dir: Path, target: Path) -> float:
     """Copy the spool's database, as it is now, to below `target`. Raises DatabaseError, SpoolError.
+
+    Gives the time after that, in Unix seconds: what came before has a row in the copy, or a slip.
 
     `data_dir` is a Router's; `target` a new folder that is laid out like one.
     """
@@ -57,12 +61,16 @@ async def copy_rows(data_dir: Path, target: Path) -> None:
     except OSError as error:
         raise SpoolError(f"{target / FOLDER}: {error.strerror}") from error
     await copy_database(data_dir / FOLDER / DATABASE_FILE, target / FOLDER / DATABASE_FILE)
+    return time.time()
 
 
-async def copy_objects(data_dir: Path, target: Path, progress: Progress) -> BackedUp:
-    """Bring the objects of the rows that were copied. Raises DatabaseError, SpoolError."""
+async def copy_objects(
+    data_dir: Path, target: Path, progress: Progress, *, before: float
+) -> BackedUp:
+    """Bring the objects of the rows that were copied, and what was in custody `before` that time
+    without one. Raises DatabaseError, SpoolError."""
     async with open_database(target / FOLDER / DATABASE_FILE, MIGRATIONS) as copy:
-        carried = await carry(copy, data_dir / FOLDER, target / FOLDER, progress)
+        carried = await carry(copy, data_dir / FOLDER, target / FOLDER, progress, before=before)
         over = 0
         if carried.missing:
             now = await trio.to_thread.run_sync(

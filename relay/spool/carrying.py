@@ -7,10 +7,11 @@ one; on another disk it is copied.
 
 import errno
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import closing
 from enum import Enum, auto
 from functools import partial
+from math import inf
 from pathlib import Path
 
 import apsw
@@ -21,7 +22,8 @@ import trio
 from relay.database import Database
 from relay.errors import ObjectDamaged, SpoolError
 from relay.spool.files import File, Files
-from relay.spool.segments import file_name
+from relay.spool.segments import file_name, folder_name
+from relay.spool.slips import has_slip
 
 log = structlog.get_logger()
 
@@ -48,13 +50,15 @@ Progress = Callable[[int, int], None]
 class Carried:
     """What became of the files. `size` is theirs in bytes, `missing` the items that have none.
 
-    `damaged` ones are carried, and have another size than their rows say.
+    `damaged` ones are carried, and are shorter than their rows say. `unnoted` ones are in custody
+    and have no row yet (relay.spool.slips): the next start makes it.
     """
 
     linked: int = 0
     copied: int = 0
     size: int = 0
     damaged: int = 0
+    unnoted: int = 0
     missing: list[bytes] = attrs.Factory(list)
 
     @property
@@ -82,8 +86,11 @@ class _Kept:
         return file_name(self.folder, self.item)
 
 
-async def carry(database: Database, source: Path, target: Path, progress: Progress) -> Carried:
-    """Bring the files of all items that `database` keeps from `source` to `target`, synced.
+async def carry(
+    database: Database, source: Path, target: Path, progress: Progress, *, before: float = inf
+) -> Carried:
+    """Bring the files of all items that `database` keeps from `source` to `target`, synced; and
+    those that had no row `before` this time (in Unix seconds), and are in custody by their slips.
 
     Both are folders of a spool. A file that is not there, or that the disk does not give back, is
     missing. Raises DatabaseError, and SpoolError if one cannot be written.
@@ -96,6 +103,8 @@ async def carry(database: Database, source: Path, target: Path, progress: Progre
         after = (page[-1].folder, page[-1].item)
         await carrier.carry(page)
         progress(carrier.done.objects + len(carrier.done.missing), total)
+    for folder in await carrier.folders():
+        await carrier.carry_unnoted(folder, await database.run(partial(_noted, folder)), before)
     return carrier.done
 
 
@@ -110,6 +119,12 @@ def _page(after: tuple[int, bytes], connection: apsw.Connection) -> list[_Kept]:
         (*after, PAGE),
     )
     return [_Kept(*row) for row in rows]
+
+
+def _noted(folder: str, connection: apsw.Connection) -> set[str]:
+    """The names of the files in a folder that have a row, be it over or not."""
+    rows = connection.execute("SELECT id FROM item WHERE folder = ?", (int(folder, 16),))
+    return {item.hex() for (item,) in rows}
 
 
 class _Carrier:
@@ -135,6 +150,46 @@ class _Carrier:
         except OSError as error:
             raise SpoolError(f"{self._target.root}: {error.strerror}") from error
 
+    async def folders(self) -> list[str]:
+        """The source's folders of objects. Raises SpoolError."""
+        try:
+            return await trio.to_thread.run_sync(
+                lambda: list(map(folder_name, self._source.numbered()))
+            )
+        except OSError as error:
+            raise SpoolError(f"{self._source.root}: {error.strerror}") from error
+
+    async def carry_unnoted(self, folder: str, noted: Collection[str], before: float) -> None:
+        """Carry what a folder holds beside that, if it is in custody. Raises SpoolError."""
+        try:
+            await trio.to_thread.run_sync(self._carry_unnoted, folder, noted, before)
+        except OSError as error:
+            raise SpoolError(f"{self._target.root}: {error.strerror}") from error
+
+    def _carry_unnoted(self, folder: str, noted: Collection[str], before: float) -> None:
+        found = [
+            f"{folder}/{name}"
+            for name in self._source.names(folder)
+            if name not in noted and self._is_in_custody(f"{folder}/{name}", before)
+        ]
+        if found:
+            self._target.make_folder(folder)
+            for name in found:
+                how, size = self._carry_one(name)
+                self.done.unnoted += how is not _How.MISSING
+                self.done.size += size
+            self._target.sync_folder(folder)
+
+    def _is_in_custody(self, name: str, before: float) -> bool:
+        try:
+            with closing(self._source.open(name)) as file:
+                return file.written < before and has_slip(file)
+        except FileNotFoundError:  # delivered and erased meanwhile
+            return False
+        except OSError as error:
+            log.warning("object not carried", name=name, why=f"it cannot be read: {error.strerror}")
+            return False
+
     async def _carry_some(self, some: Sequence[_Kept]) -> None:
         try:
             carried = await trio.to_thread.run_sync(self._carry_in_thread, some)
@@ -151,7 +206,7 @@ class _Carrier:
                     self.done.missing.append(kept.item)
                     continue
             self.done.size += size
-            self.done.damaged += size != kept.size
+            self.done.damaged += size < kept.size
 
     def _carry_in_thread(self, some: Sequence[_Kept]) -> list[tuple[_Kept, _How, int]]:
         return [(kept, *self._carry_one(kept.name)) for kept in some]

@@ -1,17 +1,19 @@
 """Taking objects into custody: what this returns for survives a power cut.
 
-    object synced -> [with all others that wait by then: rows committed] -> kept
+    content and slip synced -> kept, the sender is answered -> its row, with those of others
 
-Syncs are the price of custody, and are shared: while one group is on its way to the disk the next
-one gathers, over all senders and over each sender's asynchronous window, so that a group costs one
-sync of the database however many objects are in it. The thread that has synced an object goes on to
-commit it, with all that wait by then, unless a group is on its way: then the object waits in the
-next one. So an object that comes alone takes one call to a thread, and no group waits for anybody.
+One sync is the price of an object: of its content and of the slip behind it, which says all that
+its row will (relay.spool.slips). Rows are written behind the senders' backs, all that wait in one
+transaction, of which each costs more than all rows in it; the first after a pause at once, so that
+what comes alone is sent on at once. Whatever else is written or asked for takes them along
+(relay.database.Preceding): nobody sees a queue without what was answered for. Where this run does
+not live to write them, the next one does, from the slips (relay.spool.recovery).
 """
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from math import inf
 
 import apsw
 import attrs
@@ -19,75 +21,71 @@ import structlog
 import trio
 
 from relay.database import Database
-from relay.errors import DatabaseError, SpoolError, SpoolFull
+from relay.errors import DatabaseError
 from relay.spool.items import Batch, Item
 from relay.spool.rows import insert_batch, insert_item
 from relay.spool.segments import ObjectWriter, StoredObject
+from relay.spool.slips import Slip
 from relay.spool.space import Space
-from relay.workers import Tell
+from relay.spool.vault import SpoolKey
 
 log = structlog.get_logger()
 
-# Objects of one group: what is on its way to the disk when power fails was answered to nobody.
+# Between two transactions of rows alone. With four senders they hold a dozen each, and a tenth more
+# objects come into custody than with one or two in each.
+GATHERING = 0.03
+
+# Rows of one transaction: others wait for it.
 MAXIMUM_GROUP = 256
 
-_OWN_FAULT = "a fault of Relay's own: the log has it"
+# Rows that wait: with each its data set may be in memory still, to be sent on. So many are written
+# at once, and senders wait for theirs where there are more: the database is slower than the disk.
+MAXIMUM_WAITING = 32
+
+# Between two attempts where the database has no room.
+AGAIN = 1.0
+
+_OWN_FAULT = "rows cannot be made, a fault of Relay's own: the log has it"
 
 
 @attrs.define(slots=True, eq=False)
 class Handed:
-    """An object that was handed in, and for which its sender waits, or `tell` tells it."""
+    """An object in custody, whose row waits. `then` is given its item once that has its number."""
 
     batch: Batch
     item: Item
     then: Callable[[Item], None] | None = None
-    tell: Tell[Item] | None = None
     settled: trio.Event = attrs.field(factory=trio.Event)
-    error: BaseException | None = None
-
-    def settle(self) -> None:
-        """It is kept, or `error` says why not."""
-        self.settled.set()
-        if self.tell is not None:
-            self.tell(self.result)
-
-    def result(self) -> Item:
-        """The item, with its number. Raises `error`: of the spool's, each caller one of its own."""
-        if isinstance(self.error, SpoolError):
-            raise type(self.error)(str(self.error))
-        if self.error is not None:
-            raise self.error
-        return self.item
-
-
-@attrs.frozen(slots=True)
-class _Committed:
-    """A group, with its numbers of batch and item; or why it is not known to be kept."""
-
-    group: list[Handed]
-    rows: list[tuple[int, int]]
-    error: BaseException | None = None
+    """Its row is written, or nobody can say when."""
 
 
 class Custody:
-    """What commits. Rows are written in whichever thread it is; senders are told in the event
-    loop's, group after group."""
+    """What keeps objects. `run` writes their rows; `run_number` and `epoch` are this Router's."""
 
-    def __init__(self, database: Database, space: Space) -> None:
+    def __init__(
+        self, database: Database, space: Space, key: SpoolKey, *, run_number: int, epoch: int
+    ) -> None:
         self._database = database
         self._space = space
+        self._key = key
+        self._run_number = run_number
+        self._epoch = epoch
+        self._token = trio.lowlevel.current_trio_token()
+        self._changed = trio.lowlevel.ParkingLot()
+        self._handed = 0
         # For what follows, which any thread changes.
         self._guard = threading.Lock()
         self._waiting: deque[Handed] = deque()
-        self._committing = False
-        self._untold = 0  # groups of which the event loop has not heard
+        # In the thread of a transaction, which has it alone: its rows, and their numbers.
+        self._group: list[Handed] = []
+        self._rows: list[tuple[int, int]] = []
+        self._stopped = False  # rows could not be written: no transaction of others is to fail so
+        self._lost = False  # nor will they be, in this run
         self.groups = 0
         self.kept = 0
+        database.precede(self)
 
-    @property
-    def committing(self) -> bool:
-        """Rows may be there of which nobody has been told yet."""
-        return self._untold > 0
+    # --- for those who take objects in ------------------------------------------------------------
 
     async def finish(
         self,
@@ -98,114 +96,160 @@ class Custody:
         soon: bool,
         then: Callable[[Item], None] | None = None,
     ) -> Item:
-        """Have an object on the disk, and what `make` makes of it in custody; `then` as for
-        `hand_in`.
+        """Have an object, and what `make` makes of it, in custody; `then` as for `hand_in`.
 
-        Not cancelled: others may wait for what this commits, and it is bounded by the disk. Raises
-        SpoolFull where it is not kept, SpoolBroken where that is not known.
+        Not cancelled: it is bounded by the disk. Raises SpoolFull where it is not kept, SpoolBroken
+        where that is not known.
         """
-        token = trio.lowlevel.current_trio_token()
-
-        def commit(stored: StoredObject, tell: Tell[Item]) -> None:
-            if self._is_to_commit(Handed(batch, make(stored), then, tell)):
-                self._commit(token)
-
         with trio.CancelScope(shield=True):
-            item = await writer.finish_until_told(commit, soon=soon)
+            item = await writer.finish_with(self.slipped(batch, make), soon=soon)
+            await self.settled(self.hand_in(batch, item, then))
         return item
+
+    def slipped(
+        self, batch: Batch, make: Callable[[StoredObject], Item]
+    ) -> Callable[[StoredObject], tuple[Item, bytes]]:
+        """For ObjectWriter.finish_with: an item of `batch`, and its slip."""
+
+        def made(stored: StoredObject) -> tuple[Item, bytes]:
+            item = make(stored)
+            return item, Slip(self._run_number, self._epoch, batch, item).encode(self._key)
+
+        return made
 
     def hand_in(
         self, batch: Batch, item: Item, then: Callable[[Item], None] | None = None
     ) -> Handed:
-        """Hand in `item`, whose file is synced. Numbers rise in the order in which that is done.
+        """Hand in `item`, which is synced with its slip. Numbers rise in the order of that.
 
-        `then` is given the item once it is kept, in the order of the numbers; what it raises is a
-        fault of Relay's own, and logged.
+        `then` is given the item with its number once its row is written, in the order of the
+        numbers; what it raises is a fault of Relay's own, and logged.
         """
         handed = Handed(batch, item, then)
-        if self._is_to_commit(handed):
-            token = trio.lowlevel.current_trio_token()
-            self._database.start(lambda: self._commit(token))
-        return handed
-
-    async def wait(self, handed: Handed) -> Item:
-        """The item, with its number, once it is durable with its batch.
-
-        Not cancelled. Raises SpoolFull where the item is not kept, SpoolBroken where that is not
-        known.
-        """
-        if not handed.settled.is_set():
-            with trio.CancelScope(shield=True):
-                await handed.settled.wait()
-        return handed.result()
-
-    async def keep(self, batch: Batch, item: Item) -> Item:
-        """Hand in `item` and wait until it is kept; see there for what is raised."""
-        return await self.wait(self.hand_in(batch, item))
-
-    # --- in any thread --------------------------------------------------------------------------
-
-    def _is_to_commit(self, handed: Handed) -> bool:
-        """Have it wait for the next group; whether that is for the caller to begin."""
+        self._handed += 1
         with self._guard:
             self._waiting.append(handed)
-            if self._committing:
-                return False
-            self._committing = True
-            self._untold += 1
-            return True
+            waiting = len(self._waiting)
+        if self._stopped:
+            handed.settled.set()
+        if waiting in (1, MAXIMUM_WAITING):  # a turn of the event loop for each object is dear
+            self._changed.unpark_all()
+        return handed
 
-    def _commit(self, token: trio.lowlevel.TrioToken) -> None:
-        """Commit what waits by now. What waits after that is the database's own thread's."""
+    async def settled(self, handed: Handed) -> None:
+        """Return at once, or where too many rows wait, once this one does not any more."""
+        if len(self._waiting) > MAXIMUM_WAITING:
+            await handed.settled.wait()
+
+    async def keep(self, batch: Batch, item: Item) -> Item:
+        """Hand in `item` and give it with its number. Raises SpoolFull or SpoolBroken where its row
+        is not written; it is in custody all the same."""
+        handed = self.hand_in(batch, item)
+        await self.flush()
+        if not handed.item.number:
+            self._space.check_disk()
+        return handed.item
+
+    # --- rows -------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Write rows, for ever."""
+        due = -inf
+        while True:
+            pause = due - trio.current_time()
+            if not self._waiting or self._lost:
+                await self._changed.park()
+            elif pause > 0 and (self._stopped or len(self._waiting) < MAXIMUM_WAITING):
+                with trio.move_on_after(pause):
+                    await self._changed.park()
+            else:
+                await self.flush()
+                due = trio.current_time() + (AGAIN if self._stopped else GATHERING)
+
+    async def flush(self) -> None:
+        """Return once the rows of all that was handed in are written, or cannot be now.
+
+        Not cancelled.
+        """
+        self._stopped = self._lost
+        handed = self._handed  # others may come all the time
+        while self.kept < handed and not self._stopped:
+            try:
+                await self._database.run(_nothing)  # behind what has taken some along
+            except DatabaseError:
+                return  # said, and noted, where it was found
+
+    @property
+    def waits(self) -> bool:
+        """See relay.database.Preceding, and for what follows."""
+        return self.kept < self._handed and not self._stopped
+
+    def write(self, connection: apsw.Connection) -> None:
+        """Write the rows of what waits. Raises apsw.Error, DatabaseError."""
+        if self._stopped:
+            return
         with self._guard:
             size = min(len(self._waiting), MAXIMUM_GROUP)
-            group = [self._waiting.popleft() for _ in range(size)]
+            self._group = [self._waiting.popleft() for _ in range(size)]
         try:
-            self._space.check_disk()
-            rows = self._database.run_here(lambda connection: _write(connection, group))
-        except BaseException as error:
-            # What is broken is so before the next group begins.
-            committed = _Committed(group, [], self._failure(error))
-        else:
-            # At once: the next group may hold more of the same batch.
-            for waiting, (batch, _) in zip(group, rows, strict=True):
-                waiting.batch.number = batch
-            committed = _Committed(group, rows)
-        # Before anything of the next group can be told.
-        token.run_sync_soon(self._settle, committed)
-        with self._guard:
-            # For itself: once others may go on, they have changed it perhaps.
-            more = self._committing = bool(self._waiting)
-            self._untold += more
-        if more:
-            self._database.start(lambda: self._commit(token))
+            self._rows = _write(connection, self._group)
+        except apsw.Error:
+            raise
+        except Exception as error:
+            log.exception("rows not made")
+            raise DatabaseError(_OWN_FAULT) from error
 
-    def _failure(self, error: BaseException) -> BaseException:
-        """What it means that a group was not committed; no SpoolError: a fault of Relay's own."""
-        match error:
-            case DatabaseError(__cause__=apsw.FullError()):
-                # Its pages could not be written: nothing was to be synced, nothing is unknown.
-                return SpoolFull(f"the spool cannot be written: {error}")
-            case DatabaseError():
-                return self._space.break_off(f"the spool cannot be written: {error}")
-        return error
-
-    # --- in the event loop's --------------------------------------------------------------------
-
-    def _settle(self, committed: _Committed) -> None:
-        """Tell those who wait."""
-        with self._guard:
-            self._untold -= 1
-        if committed.error is not None:
-            _give_up(committed.group, committed.error)
+    def committed(self) -> None:
+        """They are on the disk."""
+        group, self._group = self._group, []
+        if not group:
             return
+        # At once: the next group may hold more of the same batch.
+        for handed, (batch, _) in zip(group, self._rows, strict=True):
+            handed.batch.number = batch
+        # Before whoever has asked for the transaction hears of it.
+        self._token.run_sync_soon(self._tell, group, self._rows)
+
+    def undone(self, error: BaseException | None) -> None:
+        """They are not, and wait again, in their order."""
+        group, self._group = self._group, []
+        if not group:
+            return
+        with self._guard:
+            self._waiting.extendleft(reversed(group))
+        if error is None:
+            self._token.run_sync_soon(self._changed.unpark_all)
+            return
+        self._stopped = True
+        if isinstance(error, apsw.FullError):
+            # Its pages could not be written: nothing was to be synced, nothing is unknown.
+            self._space.hold_off(f"the spool cannot be written: {error}")
+        else:
+            self._lost = True
+            self._space.break_off(f"the spool cannot be written: {error}")
+        self._token.run_sync_soon(self._let_go)
+
+    # --- in the event loop's thread ---------------------------------------------------------------
+
+    def _tell(self, group: list[Handed], rows: list[tuple[int, int]]) -> None:
         self.groups += 1
-        self.kept += len(committed.group)
-        for waiting, (batch, number) in zip(committed.group, committed.rows, strict=True):
-            waiting.item = attrs.evolve(waiting.item, number=number, batch=batch)
-            waiting.settle()
-        for waiting in committed.group:
-            _tell(waiting)
+        self.kept += len(group)
+        self._space.go_on()
+        for handed, (batch, number) in zip(group, rows, strict=True):
+            handed.item = attrs.evolve(handed.item, number=number, batch=batch)
+            handed.settled.set()
+        for handed in group:
+            _then(handed)
+
+    def _let_go(self) -> None:
+        """Nobody is to wait for a row of which nobody can say when it is written."""
+        for handed in list(self._waiting):
+            handed.settled.set()
+        self._changed.unpark_all()  # as nothing seemed to wait when it was looked for
+
+
+def _nothing(connection: apsw.Connection) -> None:
+    """What precedes it is all that is wanted."""
 
 
 def _write(connection: apsw.Connection, group: list[Handed]) -> list[tuple[int, int]]:
@@ -215,28 +259,19 @@ def _write(connection: apsw.Connection, group: list[Handed]) -> list[tuple[int, 
     """
     batches: dict[Batch, int] = {}
     rows = []
-    for waiting in group:
-        batch = waiting.batch
+    for handed in group:
+        batch = handed.batch
         number = batch.number or batches.get(batch, 0)
         if not number:
             number = batches[batch] = insert_batch(connection, batch)
-        rows.append((number, insert_item(connection, waiting.item, number)))
+        rows.append((number, insert_item(connection, handed.item, number)))
     return rows
 
 
-def _tell(kept: Handed) -> None:
+def _then(kept: Handed) -> None:
     """One that cannot be told is kept all the same, and so are the others of its group."""
     try:
         if kept.then is not None:
             kept.then(kept.item)
     except Exception:
         log.exception("custody not told", item=kept.item.id.hex(), number=kept.item.number)
-
-
-def _give_up(group: Iterable[Handed], error: BaseException) -> None:
-    """A fault of Relay's own is raised for the first of them, whose task ends with it."""
-    for waiting in group:
-        waiting.error = error
-        waiting.settle()
-        if not isinstance(error, SpoolError):
-            error = SpoolFull(_OWN_FAULT)

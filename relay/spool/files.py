@@ -36,6 +36,16 @@ class File:
         """Give back the memory in which the system keeps what is synced: it is not read soon."""
         os.posix_fadvise(self._descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
 
+    @property
+    def size(self) -> int:
+        """Its length in bytes."""
+        return os.fstat(self._descriptor).st_size
+
+    @property
+    def written(self) -> float:
+        """When its content was changed last, in Unix seconds."""
+        return os.fstat(self._descriptor).st_mtime
+
     def read(self, size: int, offset: int) -> bytes:
         """Up to `size` bytes from `offset`; fewer only at the end."""
         data = b""
@@ -94,6 +104,10 @@ class Files:
         with os.scandir(self.root) as entries:
             return sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
 
+    def numbered(self) -> list[int]:
+        """The folders whose names are numbers, as those of objects are: of eight hex digits."""
+        return [int(name, 16) for name in self.folders() if is_hex(name, 8)]
+
     def names(self, folder: str) -> list[str]:
         """The files in a folder."""
         with os.scandir(self.root / folder) as entries:
@@ -103,3 +117,8 @@ class Files:
         """Bytes that are free on the disk for this process."""
         disk = os.statvfs(self.root)
         return disk.f_bavail * disk.f_frsize
+
+
+def is_hex(name: str, length: int) -> bool:
+    """Whether a name is so many hex digits, in lower case."""
+    return len(name) == length and all(character in "0123456789abcdef" for character in name)

@@ -9,15 +9,15 @@ concern.
 
 import os
 from collections import deque
-from collections.abc import AsyncIterator, Collection, Iterable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence
+from contextlib import asynccontextmanager, closing, suppress
 from functools import partial
 
 import structlog
 import trio
 
-from relay.errors import SpoolError, SpoolFull
-from relay.spool.files import Files
+from relay.errors import ObjectDamaged, SpoolError, SpoolFull
+from relay.spool.files import Files, is_hex
 from relay.spool.segments import (
     MadeFile,
     ObjectReader,
@@ -25,7 +25,9 @@ from relay.spool.segments import (
     StoredObject,
     file_name,
     folder_name,
+    unreadable,
 )
+from relay.spool.slips import Locked, Slip, Unread, read_slip
 from relay.spool.space import Space
 from relay.spool.vault import SpoolKey, fresh_key
 from relay.workers import Workers
@@ -171,40 +173,63 @@ class Objects:
         """The folders that there are, at the start. Raises SpoolError."""
         return await self._workers.run(self._folders)
 
-    async def reconcile(self, folder: int, kept: Collection[bytes]) -> tuple[int, set[bytes]]:
+    async def compare(self, folder: int, kept: Collection[bytes]) -> tuple[list[str], set[bytes]]:
         """Compare a folder with the rows at the start: `kept` are its items.
 
-        Files that no row knows (their sender was never answered 0000) are removed, and counted;
-        the items whose file is missing are returned. Raises SpoolError.
+        Gives the names of files that no row knows, and the items whose file is missing. Raises
+        SpoolError.
         """
-        return await self._workers.run(partial(self._reconcile, folder_name(folder), set(kept)))
+        return await self._workers.run(partial(self._compare, folder_name(folder), set(kept)))
 
-    def _reconcile(self, folder: str, missing: set[bytes]) -> tuple[int, set[bytes]]:
-        removed = 0
+    def _compare(self, folder: str, missing: set[bytes]) -> tuple[list[str], set[bytes]]:
+        unknown = []
         try:
-            names = self._files.names(folder)
-            kept = bool(missing)
-            for name in names:
-                item = bytes.fromhex(name) if _is_hex(name, 32) else b""
+            for name in self._files.names(folder):
+                item = bytes.fromhex(name) if is_hex(name, 32) else b""
                 if item in missing:
                     missing.discard(item)
                 else:
-                    self._files.remove(f"{folder}/{name}")
-                    removed += 1
-            if not kept:
-                self._files.remove_folder(folder)
+                    unknown.append(f"{folder}/{name}")
         except FileNotFoundError:
-            return 0, missing  # the folder itself is missing
+            pass  # the folder itself is missing
         except OSError as error:
             raise SpoolError(f"the spool's folder {folder}: {error.strerror}") from error
-        return removed, missing
+        return unknown, missing
+
+    async def slip(self, name: str) -> Slip | Locked | Unread | None:
+        """What is behind the content of a file; None where nothing was written to its end.
+
+        Raises ObjectDamaged where it is not what was written; SpoolError where the disk does not
+        read now.
+        """
+        return await self._workers.run(partial(self._slip, name))
+
+    def _slip(self, name: str) -> Slip | Locked | Unread | None:
+        item = name.rpartition("/")[2]
+        if not is_hex(item, 32):
+            return None
+        try:
+            with closing(self._files.open(name)) as file:
+                return read_slip(file, bytes.fromhex(item), self.key)
+        except OSError as error:
+            if isinstance(problem := unreadable(error), ObjectDamaged):
+                return Unread(str(problem))
+            raise problem from error
+
+    async def clear(self, folder: int, names: Sequence[str]) -> None:
+        """Remove these files of a folder, and the folder if it is empty then. Raises SpoolError."""
+        await self._workers.run(partial(self._clear, folder_name(folder), names))
+
+    def _clear(self, folder: str, names: Sequence[str]) -> None:
+        try:
+            for name in names:
+                self._files.remove(name)
+            self._files.remove_folder(folder)
+        except OSError as error:
+            raise SpoolError(f"the spool's folder {folder}: {error.strerror}") from error
 
     def _folders(self) -> list[int]:
         try:
-            return [int(name, 16) for name in self._files.folders() if _is_hex(name, 8)]
+            return self._files.numbered()
         except OSError as error:
             raise SpoolError(f"the spool's folder: {error.strerror}") from error
-
-
-def _is_hex(name: str, length: int) -> bool:
-    return len(name) == length and all(character in "0123456789abcdef" for character in name)

@@ -1,11 +1,11 @@
 """The content of an object's file: sealed in segments while it is written, opened while it is read.
 
-    file = segment 0 | segment 1 | …
+    file = segment 0 | segment 1 | … | slip
     segment n = AES-256-GCM(key, nonce n of 96 bits, SEGMENT bytes of the data set or what is left)
 
-The file says nothing of itself: its key, length and SHA-256 are in its row (relay.spool.items),
-without which it is nothing. It is written by whoever receives the object and read by whoever
-delivers it; no object is ever whole in memory.
+What there is to say of it, its key, length and SHA-256 among it, is in its row (relay.spool.items),
+and until that is written in the slip behind it (relay.spool.slips). It is written by whoever
+receives the object and read by whoever delivers it; no object is ever whole in memory.
 """
 
 import errno
@@ -27,7 +27,7 @@ from relay.dicom.pdu import Buffer
 from relay.errors import ObjectDamaged, SpoolError, SpoolFull
 from relay.spool.files import File, Files
 from relay.spool.space import Space
-from relay.workers import Tell, Workers
+from relay.workers import Workers
 
 log = structlog.get_logger()
 
@@ -71,7 +71,7 @@ class MadeFile:
 class StoredObject:
     """A data set that is on the disk, synced.
 
-    `length` and `sha256` are those of the data set, `size` that of the file.
+    `length` and `sha256` are those of the data set, `size` that of its segments in the file.
     """
 
     item: bytes
@@ -135,7 +135,7 @@ class ObjectWriter:
             taken = SEGMENT - self._pending
             self._gather(rest[:taken])
             rest = rest[taken:]
-            await self._workers.run(partial(self._write_whole, self._cut()))
+            await self._workers.run(partial(self._write_segment, self._cut()))
         self._gather(rest)
 
     def _gather(self, part: memoryview) -> None:
@@ -151,26 +151,19 @@ class ObjectWriter:
         """The data set is whole: return once it is on the disk. Raises SpoolFull, SpoolBroken."""
         return await self.finish_with(_as_it_is, soon=soon)
 
-    async def finish_with(self, then: Callable[[StoredObject], T], *, soon: bool = True) -> T:
-        """As `finish`; give what `then`, called in the thread that has written it, gives.
+    async def finish_with(
+        self, make: Callable[[StoredObject], tuple[T, bytes]], *, soon: bool = True
+    ) -> T:
+        """As `finish`, with what is to be written behind it; give what `make` gives beside that.
 
-        What is read again `soon` is left in `content`, if it is one segment. What is not is not
-        kept in memory by the system either: a long queue would push out what others need, and fresh
-        memory costs a virtual machine more than the writing (with four senders a third of the
-        Router's processor time for each object).
+        `make` is called in the thread that writes, before anything is synced. What is read again
+        `soon` is left in `content`, if it is one segment. What is not is not kept in memory by the
+        system either: a long queue would push out what others need, and fresh memory costs a
+        virtual machine more than the writing (with four senders a third of the Router's processor
+        time for each object).
         """
         self._soon = soon
-        return await self._workers.run(partial(self._write_last, then, self._cut()))
-
-    async def finish_until_told(
-        self, then: Callable[[StoredObject, Tell[T]], None], *, soon: bool = True
-    ) -> T:
-        """As `finish_with`, but give what the second argument of `then` is told (relay.workers)."""
-        self._soon = soon
-        parts = self._cut()
-        return await self._workers.run_until_told(
-            lambda tell: self._write_last(lambda stored: then(stored, tell), parts)
-        )
+        return await self._workers.run(partial(self._write_last, make, self._cut()))
 
     async def discard(self) -> None:
         """The object is not to be kept: remove what there is of it. Harmless the second time.
@@ -200,22 +193,14 @@ class ObjectWriter:
         self._alone = not (self._soon or self._workers.busy)
         return parts
 
-    def _write_last(self, then: Callable[[StoredObject], T], parts: list[Buffer]) -> T:
+    def _write_last(
+        self, make: Callable[[StoredObject], tuple[T, bytes]], parts: list[Buffer]
+    ) -> T:
         if self._soon and not self._segments:
             self.content = b"".join(parts)
             parts = [self.content]
-        hashing = self._write_segment(parts)
-        try:
-            self._made.file.sync()
-            if not self._soon:
-                self._made.file.forget()
-            self._made.file.close()
-        except OSError as error:
-            raise self._space.unsynced("an object cannot be synced to the disk", error) from error
-        finally:
-            hashing()
-        self._finished = True
-        return then(
+        self._write_segment(parts)
+        made, slip = make(
             StoredObject(
                 item=self.item,
                 folder=self._made.folder,
@@ -227,16 +212,22 @@ class ObjectWriter:
                 prefix=self._prefix,
             )
         )
+        self._write(slip)
+        try:
+            self._made.file.sync()
+            if not self._soon:
+                self._made.file.forget()
+            self._made.file.close()
+        except OSError as error:
+            raise self._space.unsynced("an object cannot be synced to the disk", error) from error
+        self._finished = True
+        return made
 
-    def _write_whole(self, parts: list[Buffer]) -> None:
-        self._write_segment(parts)()
+    def _write_segment(self, parts: list[Buffer]) -> None:
+        """Hash a segment, and put it into the file.
 
-    def _write_segment(self, parts: list[Buffer]) -> Callable[[], None]:
-        """Hash a segment, and put it into the file. To be called is what this gives, once the
-        digest is needed, and before this thread does anything else: it waits for the hash.
-
-        Side by side where this is alone: a lone object is in custody a fifth sooner. Where all
-        processors have work, as where it is sent on at once, that would cost 3% of the rate.
+        Side by side where this is alone: a lone object is in custody sooner. Where all processors
+        have work, as where it is sent on at once, that would cost 3% of the rate.
         """
         data = parts[0] if len(parts) == 1 else _joined(parts)
         if not self._segments:
@@ -244,22 +235,23 @@ class ObjectWriter:
         if not self._alone:
             self._hash.update(data)
             self._put(data)
-            return _nothing
+            return
         hashing = _hasher.submit(self._hash.update, data)
         try:
             self._put(data)
-        except BaseException:
+        finally:
             hashing.result()
-            raise
-        return hashing.result
 
     def _put(self, data: Buffer) -> None:
         """Seal and write a segment."""
         sealed = _scratch("sealed", len(data) + TAG_SIZE)
         self._cipher.encrypt_into(_nonce(self._segments), data, None, sealed)
         self._segments += 1
+        self._write(sealed)
+
+    def _write(self, data: Buffer) -> None:
         try:
-            self._made.file.write(sealed)
+            self._made.file.write(data)
         except OSError as error:
             raise SpoolFull(f"an object cannot be written: {error.strerror}") from error
 
@@ -313,7 +305,7 @@ class ObjectReader:
             file, cipher = self._open
             sealed = file.read(size + TAG_SIZE, number * (SEGMENT + TAG_SIZE))
         except OSError as error:
-            raise _unreadable(error) from error
+            raise unreadable(error) from error
         if len(sealed) != size + TAG_SIZE:
             raise ObjectDamaged("its file is cut short")
         try:
@@ -322,18 +314,14 @@ class ObjectReader:
             raise ObjectDamaged("its file is not as it was written") from None
 
 
-def _unreadable(error: OSError) -> SpoolError:
+def unreadable(error: OSError) -> SpoolError:
     """What it means that an object's file cannot be opened or read."""
     words = f"its file cannot be read: {error.strerror}"
     return ObjectDamaged(words) if error.errno in _LOST else SpoolError(words)
 
 
-def _nothing() -> None:
-    pass
-
-
-def _as_it_is(stored: StoredObject) -> StoredObject:
-    return stored
+def _as_it_is(stored: StoredObject) -> tuple[StoredObject, bytes]:
+    return stored, b""
 
 
 def folder_name(folder: int) -> str:

@@ -39,6 +39,8 @@ class Space:
         self.used = 0
         self.broken = ""
         """Why nothing can be accepted any more, until the Router was started anew."""
+        self.held_off = ""
+        """Why nothing can be accepted now."""
         self._files = files
         self._clock = clock
         self._seen, self._looked = 0, -LOOK
@@ -60,9 +62,11 @@ class Space:
             raise SpoolFull(f"{free} bytes are free on the spool's disk, {self.reserve} must stay")
 
     def check_disk(self) -> None:
-        """Whether the disk can be trusted. Raises SpoolBroken."""
+        """Whether the disk can be trusted. Raises SpoolBroken; SpoolFull where it cannot now."""
         if self.broken:
             raise SpoolBroken(self.broken)
+        if self.held_off:
+            raise SpoolFull(self.held_off)
 
     def take(self, size: int) -> None:
         """Count `size` bytes before they are written. Raises SpoolBroken or SpoolFull."""
@@ -73,6 +77,16 @@ class Space:
     def give_back(self, size: int) -> None:
         """They are not written, or their file is gone."""
         self.used -= size
+
+    def hold_off(self, why: str) -> None:
+        """What was accepted is not noted as it should be: nothing more is, until `go_on`."""
+        if not self.held_off:
+            log.error("spool full: nothing is accepted until there is room", why=why)
+        self.held_off = why
+
+    def go_on(self) -> None:
+        """There is room again."""
+        self.held_off = ""
 
     def break_off(self, why: str) -> SpoolBroken:
         """A write's outcome is not known: nothing more is accepted. Gives the error to raise."""

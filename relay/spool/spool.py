@@ -12,15 +12,16 @@ from pathlib import Path
 
 import attrs
 import structlog
+import trio
 
 from relay.database import open_database
 from relay.errors import SpoolError
 from relay.spool.custody import Custody
 from relay.spool.files import Files
 from relay.spool.index import StudyIndex
-from relay.spool.items import KEPT
 from relay.spool.objects import Objects
 from relay.spool.receipts import ReceiptTable, Recorder
+from relay.spool.recovery import reconcile
 from relay.spool.schema import DATABASE_FILE, MIGRATIONS
 from relay.spool.space import Space
 from relay.spool.table import ItemTable
@@ -31,7 +32,6 @@ log = structlog.get_logger()
 
 FOLDER = "spool"
 
-_LOST = "its file is not there: the disk has lost it"
 _LOCKED = "it is locked with another spool key than the one that this Router has now"
 
 
@@ -77,16 +77,19 @@ async def open_spool(
         now = clock()
         items = await ItemTable.load(database, now)
         objects = Objects(disk, spool_key, Space(disk, space, reserve))
-        await _reconcile(items, objects, now)
+        await reconcile(items, objects, now)
         locked = await items.lock(spool_key.name, _LOCKED)
         if locked:
             log.error("objects locked with another spool key", objects=locked)
         receipts = await ReceiptTable.load(database)
+        custody = Custody(
+            database, objects.space, spool_key, run_number=items.run, epoch=items.epoch
+        )
         try:
             yield Spool(
                 items=items,
                 objects=objects,
-                custody=Custody(database, objects.space),
+                custody=custody,
                 receipts=receipts,
                 recorder=Recorder(receipts),
                 transactions=TransactionTable(database, spool_key),
@@ -94,19 +97,6 @@ async def open_spool(
                 clock=clock,
             )
         finally:
+            with trio.CancelScope(shield=True):
+                await custody.flush()
             await objects.close()
-
-
-async def _reconcile(items: ItemTable, objects: Objects, now: float) -> None:
-    """Files without rows go, rows without files become dead letters; what is left is counted."""
-    removed = lost = 0
-    for folder in sorted({*await objects.folders(), *await items.kept_folders()}):
-        unknown, missing = await objects.reconcile(folder, await items.kept_in(folder))
-        removed += unknown
-        if missing:
-            lost += await items.lost(missing, _LOST, now)
-    if removed:
-        log.info("files that no object was accepted in removed", files=removed)
-    if lost:
-        log.error("objects lost", objects=lost, why=_LOST)
-    objects.space.used = sum(t.bytes for t in await items.counts() if t.state in KEPT)

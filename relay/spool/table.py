@@ -7,15 +7,15 @@ Every question is answered by an index or by a tally, so that none takes longer 
 thousand objects wait. Whatever is changed is on the disk when the call returns.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import apsw
 
 from relay.database import Database
-from relay.spool.items import Hold, State
+from relay.spool.items import Batch, Hold, Item, State
 from relay.spool.outgoing import Outgoing
 from relay.spool.people import People
-from relay.spool.rows import change_items, mark_batches
+from relay.spool.rows import change_items, insert_batch, insert_item, mark_batches
 
 # Rows that one transaction of `expire` forgets: nothing else is written meanwhile.
 PAGE = 1000
@@ -29,16 +29,20 @@ MAXIMUM_HISTORY = 1_000_000
 class ItemTable(Outgoing, People):
     """All items, and the batches they came in. Made by `load`."""
 
-    def __init__(self, database: Database, run: int) -> None:
+    def __init__(self, database: Database, run: int, epoch: int, settled: int) -> None:
         super().__init__(database)
         self.run = run
         """This run of the Router, counted from 1."""
+        self.epoch = epoch
+        """How often this Router was restored from a backup."""
+        self.settled = settled
+        """The first run that may have left slips without rows."""
 
     @classmethod
     async def load(cls, database: Database, now: float) -> "ItemTable":
         """Begin a run: what an earlier one had open is closed."""
 
-        def begin(connection: apsw.Connection) -> int:
+        def begin(connection: apsw.Connection) -> tuple[int, int, int]:
             run = _setting(connection, "run") + 1
             _set(connection, "run", run)
             change_items(
@@ -46,9 +50,9 @@ class ItemTable(Outgoing, People):
                 "UPDATE batch SET closed = ? WHERE closed IS NULL RETURNING number",
                 (now,),
             )
-            return run
+            return run, _setting(connection, "epoch"), _setting(connection, "settled")
 
-        return cls(database, await database.run(begin))
+        return cls(database, *await database.run(begin))
 
     # --- the start --------------------------------------------------------------------------------
 
@@ -61,6 +65,38 @@ class ItemTable(Outgoing, People):
         """The items whose files are kept in a folder."""
         rows = await self._rows("SELECT id FROM item WHERE folder = ? AND state < 4", (folder,))
         return {item for (item,) in rows}
+
+    async def known(self, item: bytes) -> bool:
+        """Whether an item has a row, be it over or not."""
+        return bool(await self._rows("SELECT 1 FROM item WHERE id = ?", (item,)))
+
+    async def recover(self, items: Sequence[tuple[Batch, Item]], now: float) -> None:
+        """Make the rows of items that were kept without one, in this order."""
+
+        def make(connection: apsw.Connection) -> None:
+            numbers = set()
+            for batch, item in items:
+                known = connection.execute(
+                    "SELECT number FROM batch WHERE peer = ? AND called = ? AND calling = ?"
+                    " AND device = ? AND opened = ?",
+                    (batch.peer, batch.called, batch.calling, batch.device, batch.opened),
+                ).fetchone()
+                batch.closed = now
+                number = known[0] if known else insert_batch(connection, batch)
+                insert_item(connection, item, number)
+                numbers.add(number)
+            mark_batches(connection, numbers)
+
+        await self._database.run(make)
+
+    async def settle_slips(self) -> None:
+        """No run before this one has left slips without rows."""
+
+        def change(connection: apsw.Connection) -> None:
+            _set(connection, "settled", self.run)
+
+        await self._database.run(change)
+        self.settled = self.run
 
     async def lost(self, items: Collection[bytes], reason: str, now: float) -> int:
         """The files of these items are gone: dead letters, of which a person is to be told.

@@ -21,6 +21,7 @@ KEY_FILE = "spool.key"
 KEY_SIZE = 32
 _NONCE_SIZE = 12
 _LABEL = b"relay spool key 1"
+_SLIP_LABEL = b"relay spool slip 1"
 
 
 @attrs.frozen(slots=True)
@@ -28,24 +29,39 @@ class SpoolKey:
     """The key that all objects' keys are wrapped with."""
 
     secret: bytes = attrs.field(repr=False)
+    name: bytes = attrs.field(init=False)
+    """Eight bytes by which a row remembers with which spool key its own is wrapped."""
 
-    @property
-    def name(self) -> bytes:
-        """Eight bytes by which a row remembers with which spool key its own is wrapped."""
+    @name.default
+    def _name(self) -> bytes:
         return hashlib.sha256(_LABEL + self.secret).digest()[:8]
 
     def wrap(self, key: bytes, item: bytes) -> bytes:
         """`key`, locked; only as the key of this item does it open again."""
-        nonce = secrets.token_bytes(_NONCE_SIZE)
-        return nonce + AESGCM(self.secret).encrypt(nonce, key, _LABEL + item)
+        return self._lock(key, _LABEL + item)
 
     def unwrap(self, wrapped: bytes, item: bytes) -> bytes:
         """The key that was wrapped. Raises ObjectDamaged."""
-        nonce, locked = wrapped[:_NONCE_SIZE], wrapped[_NONCE_SIZE:]
+        return self._unlock(wrapped, _LABEL + item, "its key does not open with this spool key")
+
+    def seal_slip(self, text: bytes, item: bytes) -> bytes:
+        """What is said of an item (relay.spool.slips), locked; it opens as that item's alone."""
+        return self._lock(text, _SLIP_LABEL + item)
+
+    def open_slip(self, sealed: bytes, item: bytes) -> bytes:
+        """What was sealed. Raises ObjectDamaged."""
+        return self._unlock(sealed, _SLIP_LABEL + item, "its slip is not as it was written")
+
+    def _lock(self, text: bytes, label: bytes) -> bytes:
+        nonce = secrets.token_bytes(_NONCE_SIZE)
+        return nonce + AESGCM(self.secret).encrypt(nonce, text, label)
+
+    def _unlock(self, locked: bytes, label: bytes, otherwise: str) -> bytes:
+        nonce, sealed = locked[:_NONCE_SIZE], locked[_NONCE_SIZE:]
         try:
-            return AESGCM(self.secret).decrypt(nonce, locked, _LABEL + item)
+            return AESGCM(self.secret).decrypt(nonce, sealed, label)
         except (InvalidTag, ValueError):
-            raise ObjectDamaged("its key does not open with this spool key") from None
+            raise ObjectDamaged(otherwise) from None
 
 
 def fresh_key() -> bytes:

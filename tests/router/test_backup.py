@@ -45,7 +45,8 @@ async def test_all_of_a_router_is_in_the_folder(tmp_path: Path) -> None:
     assert (manifest.ae_title, manifest.name) == ("RELAY_A", "Hospital A")
     assert manifest.fingerprint == load_identity(data_dir).fingerprint
     assert (manifest.objects, manifest.linked, manifest.lost) == (3, 3, 0)
-    assert manifest.bytes == sum(item.size for item in items)
+    files = [target / "spool" / item.stored.name for item in items]
+    assert manifest.bytes == sum(path.stat().st_size for path in files)
     assert told[-1] == (3, 3)
     for path in (target, *target.rglob("*")):
         assert path.stat().st_mode & 0o077 == 0, path
@@ -120,7 +121,7 @@ async def test_what_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Mon
     data_dir, target = tmp_path / "data", tmp_path / "backup"
     await make_router(data_dir, objects=2)
 
-    async def full(data_dir: Path, target: Path, progress: Progress) -> BackedUp:
+    async def full(data_dir: Path, target: Path, progress: Progress, *, before: float) -> BackedUp:
         raise OSError(28, "No space left on device", str(target / "spool"))
 
     monkeypatch.setattr(module, "copy_objects", full)

@@ -1,11 +1,14 @@
 """A spool with objects in it, for tests of what is done with a whole spool."""
 
+import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from relay.spool.items import Batch, Change, Item, State
+from relay.spool.segments import StoredObject
 from relay.spool.spool import Spool, open_spool
 from tests.spool.rows import a_batch, an_item
 
@@ -22,7 +25,13 @@ async def keep(spool: Spool, batch: Batch, content: bytes, **more: Any) -> Item:
     """Take an object into custody; `more` is what its row says otherwise than another's."""
     writer = await spool.objects.begin()
     await writer.write(content)
-    stored = await writer.finish()
+    make = partial(item_of, batch, **more)
+    item = await writer.finish_with(spool.custody.slipped(batch, make))
+    return await spool.custody.keep(batch, item)
+
+
+def item_of(batch: Batch, stored: StoredObject, **more: Any) -> Item:
+    """The row of an object that has come whole."""
     values: dict[str, Any] = {
         "id": stored.item,
         "sop_instance": f"1.2.{int.from_bytes(stored.item)}",
@@ -35,7 +44,21 @@ async def keep(spool: Spool, batch: Batch, content: bytes, **more: Any) -> Item:
         "size": stored.size,
         "study": "1.2.3",
     }
-    return await spool.custody.keep(batch, an_item(batch.called, **(values | more)))
+    return an_item(batch.called, **(values | more))
+
+
+async def accept(spool: Spool, batch: Batch, content: bytes, **more: Any) -> Item:
+    """As `keep`, as senders have it done: its row may follow."""
+    writer = await spool.objects.begin()
+    await writer.write(content)
+    make = partial(item_of, batch, **more)
+    return await spool.custody.finish(batch, writer, make, soon=True)
+
+
+def crash(data_dir: Path, into: Path) -> Path:
+    """What is on the disk now: as after a crash, the power staying on."""
+    shutil.copytree(data_dir, into)
+    return into
 
 
 async def stock(spool: Spool, count: int, called: str = "PACS") -> list[Item]:

@@ -14,7 +14,7 @@ from relay.spool.items import Item, Selection, State
 from relay.spool.schema import DATABASE_FILE
 from relay.spool.spool import FOLDER, Spool
 from tests.spool.rows import a_batch
-from tests.spool.stock import become, content, keep, opened, stock
+from tests.spool.stock import accept, become, content, keep, opened, stock
 
 
 def nothing(done: int, total: int) -> None:
@@ -25,11 +25,16 @@ async def back_up(
     data_dir: Path, target: Path, progress: Callable[[int, int], None] = nothing
 ) -> BackedUp:
     target.mkdir()
-    await copy_rows(data_dir, target)
-    backed_up = await copy_objects(data_dir, target, progress)
+    before = await copy_rows(data_dir, target)
+    backed_up = await copy_objects(data_dir, target, progress, before=before)
     key = data_dir / "spool.key"
     (target / "spool.key").write_bytes(key.read_bytes())
     return backed_up
+
+
+async def ticked() -> None:
+    """A file that is written now is a later one: it has the time of the system's last tick."""
+    await trio.sleep(0.05)
 
 
 async def states(spool: Spool) -> dict[bytes, State]:
@@ -93,9 +98,10 @@ async def test_what_goes_meanwhile_is_over_in_the_copy_and_what_comes_is_not_in_
 
         # Between the rows and the objects.
         (tmp_path / "b").mkdir()
-        await copy_rows(tmp_path / "a", tmp_path / "b")
+        before = await copy_rows(tmp_path / "a", tmp_path / "b")
+        await ticked()
         await meanwhile()
-        done = await copy_objects(tmp_path / "a", tmp_path / "b", nothing)
+        done = await copy_objects(tmp_path / "a", tmp_path / "b", nothing, before=before)
         (tmp_path / "b" / "spool.key").write_bytes((tmp_path / "a" / "spool.key").read_bytes())
     assert (done.carried.objects, done.over, done.lost) == (3, 3, 0)
     found = await check(tmp_path / "b")
@@ -112,15 +118,55 @@ async def test_what_goes_meanwhile_is_over_in_the_copy_and_what_comes_is_not_in_
         }
 
 
+async def test_what_has_no_row_yet_is_in_the_copy_by_its_slip(tmp_path: Path) -> None:
+    async with opened(tmp_path / "a") as spool:
+        noted = await stock(spool, 3)
+        batch = a_batch()
+        taken = [await accept(spool, batch, b"object %d" % number) for number in (7, 8, 9)]
+        assert spool.custody.waits
+        done = await back_up(tmp_path / "a", tmp_path / "b")
+        assert spool.custody.waits  # it is not even asked
+    assert (done.carried.objects, done.carried.unnoted, done.over, done.lost) == (3, 3, 0, 0)
+    found = await check(tmp_path / "b")
+    assert found == {item.id: State.WAITING for item in noted + taken}
+
+
+async def test_what_is_accepted_after_its_rows_were_copied_is_not(tmp_path: Path) -> None:
+    async with opened(tmp_path / "a") as spool:
+        (tmp_path / "b").mkdir()
+        early = await accept(spool, a_batch(), b"object 1")
+        before = await copy_rows(tmp_path / "a", tmp_path / "b")
+        await ticked()
+        await accept(spool, a_batch(), b"object 2")
+        done = await copy_objects(tmp_path / "a", tmp_path / "b", nothing, before=before)
+        assert done.carried.unnoted == 1
+    async with opened(tmp_path / "b", key=tmp_path / "a" / "spool.key") as copy:
+        assert list(await states(copy)) == [early.id]
+
+
+async def test_what_gets_its_row_meanwhile_is_in_it_all_the_same(tmp_path: Path) -> None:
+    async with opened(tmp_path / "a") as spool:
+        (tmp_path / "b").mkdir()
+        taken = [await accept(spool, a_batch(), b"object %d" % number) for number in (1, 2)]
+        before = await copy_rows(tmp_path / "a", tmp_path / "b")
+        await spool.custody.flush()
+        (first, _) = await spool.items.select(Selection())
+        await become(spool, [first], State.DELIVERED)
+        done = await copy_objects(tmp_path / "a", tmp_path / "b", nothing, before=before)
+        assert done.carried.unnoted == 1
+    async with opened(tmp_path / "b", key=tmp_path / "a" / "spool.key") as copy:
+        assert list(await states(copy)) == [taken[1].id]
+
+
 async def test_what_was_forgotten_meanwhile_is_not_in_the_copy(tmp_path: Path) -> None:
     async with opened(tmp_path / "a") as spool:
         items = await stock(spool, 2)
         (tmp_path / "b").mkdir()
-        await copy_rows(tmp_path / "a", tmp_path / "b")
+        before = await copy_rows(tmp_path / "a", tmp_path / "b")
         await become(spool, items[:1], State.DELIVERED)
         await spool.items.forgotten([items[0].id])
         assert await spool.items.expire(1e10) == 1
-        done = await copy_objects(tmp_path / "a", tmp_path / "b", nothing)
+        done = await copy_objects(tmp_path / "a", tmp_path / "b", nothing, before=before)
     assert (done.over, done.lost) == (1, 0)
     async with opened(tmp_path / "b", key=tmp_path / "a" / "spool.key") as copy:
         assert list(await states(copy)) == [items[1].id]

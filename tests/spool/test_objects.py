@@ -1,6 +1,7 @@
 """All objects of one spool: folders, files made ahead, what is removed and what is missing."""
 
 import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,11 @@ from relay.spool import objects as module
 from relay.spool.files import Files
 from relay.spool.objects import NAMES, Objects
 from relay.spool.segments import StoredObject
+from relay.spool.slips import Locked, Slip, Unread
 from relay.spool.space import Space
 from relay.spool.vault import SpoolKey
 from tests.spool.disks import Disk
+from tests.spool.rows import a_batch, an_item
 
 
 @pytest.fixture
@@ -150,39 +153,107 @@ async def test_removing_is_not_cancelled(disk: Disk, objects: Objects) -> None:
     assert (disk.contents, objects.space.used) == ({}, 0)
 
 
-async def test_the_start_removes_what_no_row_knows_and_says_what_is_missing(
+# --- the start ------------------------------------------------------------------------------------
+
+
+async def test_the_start_tells_what_no_row_knows_and_what_is_missing(
     disk: Disk, objects: Objects
 ) -> None:
     known, unknown, lost = [await store(objects) for _ in range(3)]
     (disk.root / lost.name).unlink()
     (disk.root / "00000001" / "junk").write_bytes(b"x")
     again = opened(disk)
-    removed, missing = await again.reconcile(1, {known.item, lost.item})
-    # ... and of those made ahead, of the run that did not end well.
-    assert (removed, missing) == (1 + 1 + NAMES - 3, {lost.item})
+    names, missing = await again.compare(1, {known.item, lost.item})
+    # ... and those made ahead, of the run that did not end well.
+    assert len(names) == 1 + 1 + NAMES - 3
+    assert {unknown.name, "00000001/junk"} <= set(names)
+    assert known.name not in names
+    assert missing == {lost.item}
+    assert (disk.root / unknown.name).exists()  # that is for others to say
+    await again.clear(1, names)
     assert [path.name for path in disk.root.glob("*/*")] == [known.item.hex()]
-    assert not (disk.root / unknown.name).exists()
 
 
 async def test_a_folder_in_which_nothing_is_kept_goes(disk: Disk, objects: Objects) -> None:
     await store(objects)
-    removed, missing = await opened(disk).reconcile(1, set())
-    assert (removed, missing) == (NAMES, set())
+    again = opened(disk)
+    names, missing = await again.compare(1, set())
+    assert (len(names), missing) == (NAMES, set())
+    await again.clear(1, names[1:])
+    assert disk.folders() == ["00000001"]
+    await again.clear(1, names[:1])
     assert disk.folders() == []
 
 
-async def test_a_folder_that_is_missing_is_all_missing(disk: Disk, objects: Objects) -> None:
-    assert await objects.reconcile(9, {b"1" * 16}) == (0, {b"1" * 16})
+async def test_a_folder_that_is_missing_is_all_missing(objects: Objects) -> None:
+    assert await objects.compare(9, {b"1" * 16}) == ([], {b"1" * 16})
+    await objects.clear(9, [])
 
 
 @pytest.mark.parametrize("operation", ["names", "remove"])
 async def test_a_start_that_cannot_look_says_so(
     disk: Disk, objects: Objects, operation: str
 ) -> None:
-    await store(objects)
+    stored = await store(objects)
     disk.fail[operation] = errno.EIO
+
+    async def look() -> None:
+        await objects.compare(1, set())
+        await objects.clear(1, [stored.name])
+
     with pytest.raises(SpoolError, match="folder 00000001: Input/output error"):
-        await objects.reconcile(1, set())
+        await look()
+
+
+async def slipped(objects: Objects) -> Slip:
+    """An object whose slip is behind it."""
+    writer = await objects.begin()
+    await writer.write(b"content")
+
+    def make(stored: StoredObject) -> tuple[Slip, bytes]:
+        slip = Slip(1, 0, a_batch(), an_item(id=stored.item, folder=stored.folder))
+        return slip, slip.encode(objects.key)
+
+    return await writer.finish_with(make)
+
+
+async def test_what_a_slip_says_of_a_file(disk: Disk, objects: Objects) -> None:
+    slip = await slipped(objects)
+    found = await objects.slip(slip.item.stored.name)
+    assert isinstance(found, Slip)
+    assert found.item == slip.item
+    without = await store(objects)
+    assert await objects.slip(without.name) is None
+    (disk.root / "00000001" / "junk").write_bytes((disk.root / slip.item.stored.name).read_bytes())
+    assert await objects.slip("00000001/junk") is None
+    another = Objects(disk, SpoolKey(b"a" * 32), Space(disk, 2**40, 0))
+    assert await another.slip(slip.item.stored.name) == Locked(objects.key.name)
+
+
+@pytest.mark.parametrize(
+    ("operation", "number", "passing"),
+    [
+        ("open", errno.ENOENT, False),
+        ("read", errno.EIO, False),
+        ("open", errno.EMFILE, True),
+        ("read", errno.ENOMEM, True),
+    ],
+)
+async def test_a_slip_that_cannot_be_read(
+    disk: Disk, objects: Objects, operation: str, number: int, passing: bool
+) -> None:
+    name = (await slipped(objects)).item.stored.name
+    closed = disk.done["close"]
+    disk.fail[operation] = number
+    words = f"its file cannot be read: {os.strerror(number)}"
+    if passing:
+        with pytest.raises(SpoolError, match=words):
+            await objects.slip(name)
+    else:
+        assert await objects.slip(name) == Unread(words)
+    assert disk.done["close"] == closed + (operation == "read")  # no descriptor stays
+    disk.fail.clear()
+    assert isinstance(await objects.slip(name), Slip)
 
 
 async def test_a_spool_whose_folder_cannot_be_read_is_not_opened(disk: Disk) -> None:

@@ -8,7 +8,8 @@ from relay.spool.restore import RestoredSpool, restore_spool
 from relay.spool.schema import DATABASE_FILE
 from relay.spool.spool import FOLDER
 from relay.spool.vault import load_spool_key
-from tests.spool.stock import become, content, opened, stock
+from tests.spool.rows import a_batch
+from tests.spool.stock import accept, become, content, crash, opened, stock
 
 REASON = "from a backup"
 
@@ -21,8 +22,8 @@ async def moved(tmp_path: Path, *, key_name: bytes | None = None) -> RestoredSpo
     """What is in the spool of `tmp_path`/a, by a backup to `tmp_path`/c."""
     source, backup, target = tmp_path / "a", tmp_path / "b", tmp_path / "c"
     backup.mkdir()
-    await copy_rows(source, backup)
-    await copy_objects(source, backup, nothing)
+    before = await copy_rows(source, backup)
+    await copy_objects(source, backup, nothing, before=before)
     (target / FOLDER).mkdir(parents=True)
     rows = (backup / FOLDER / DATABASE_FILE).read_bytes()
     (target / FOLDER / DATABASE_FILE).write_bytes(rows)
@@ -62,6 +63,30 @@ async def test_what_was_kept_is_doubtful_and_waits_for_a_person(tmp_path: Path) 
         again = await spool.items.firsts(batch, 0, 10)
         assert [item.id for item in again] == [item.id for item in items[2:]]
         assert all(item.attempted for item in again)
+
+
+async def test_what_had_no_row_when_it_was_backed_up_is_doubtful_too(tmp_path: Path) -> None:
+    async with opened(tmp_path / "live") as spool:
+        noted = await stock(spool, 2)
+        batch = a_batch()
+        taken = [
+            await accept(spool, batch, b"object %d" % number, accepted=10.0 + number)
+            for number in (2, 3)
+        ]
+        crash(tmp_path / "live", tmp_path / "a")
+    restored = await moved(tmp_path)
+    assert (restored.carried.objects, restored.carried.unnoted) == (2, 2)
+    for _ in range(2):
+        async with opened(tmp_path / "c") as spool:
+            held = await spool.items.select(Selection())
+            assert [item.id for item in held] == [item.id for item in noted + taken]
+            assert {(item.state, item.hold, item.doubtful) for item in held} == {
+                (State.HELD, Hold.DOUBTFUL, True)
+            }
+            assert [await content(spool, item) for item in held] == [
+                b"object %d" % number for number in range(4)
+            ]
+            assert await spool.items.destinations() == []
 
 
 async def test_each_restore_is_another_epoch(tmp_path: Path) -> None:

@@ -83,7 +83,8 @@ async def test_one_sync_is_what_an_object_costs(objects: Objects, disk: Disk) ->
     await store(objects, b"first")
     before = disk.done.copy()
     await store(objects, CONTENT)
-    assert disk.done - before == {"write": 3, "sync": 1, "close": 1}
+    # Three segments, and what is said behind them.
+    assert disk.done - before == {"write": 3 + 1, "sync": 1, "close": 1}
 
 
 async def test_fragments_of_all_sizes_come_together(objects: Objects) -> None:
@@ -123,19 +124,48 @@ async def test_what_is_read_soon_is_left_whole_if_it_is_one_segment(objects: Obj
         assert await load(objects, stored) == CONTENT[:size]
 
 
-async def test_something_is_done_with_it_in_the_thread_that_wrote_it(
-    objects: Objects, disk: Disk
+@pytest.mark.parametrize("size", [0, 7, SEGMENT, SEGMENT + 1])
+async def test_what_is_said_of_it_is_behind_it_and_synced_with_it(
+    objects: Objects, disk: Disk, size: int
 ) -> None:
     writer = await objects.begin()
-    await writer.write(b"content")
+    await writer.write(CONTENT[:size])
 
-    def then(stored: StoredObject) -> int:
+    def make(stored: StoredObject) -> tuple[StoredObject, bytes]:
         assert threading.current_thread() is not threading.main_thread()
-        assert disk.done["sync"] > synced
-        return stored.length
+        assert disk.done["sync"] == synced
+        assert stored.sha256 == hashlib.sha256(CONTENT[:size]).digest()
+        return stored, b"what is said"
 
     synced = disk.done["sync"]
-    assert await writer.finish_with(then) == 7
+    stored = await writer.finish_with(make)
+    assert disk.done["sync"] == synced + 1
+    raw = (disk.root / stored.name).read_bytes()
+    assert raw[stored.size :] == b"what is said"
+    assert objects.space.used == stored.size  # as its row says it
+    assert await load(objects, stored) == CONTENT[:size]
+    await objects.remove([stored])
+    assert (disk.contents, objects.space.used) == ({}, 0)
+
+
+async def test_what_cannot_be_said_of_it_leaves_nothing(objects: Objects, disk: Disk) -> None:
+    def make(stored: StoredObject) -> tuple[None, bytes]:
+        disk.fail["write"] = errno.ENOSPC
+        return None, b"what is said"
+
+    def fails(stored: StoredObject) -> tuple[None, bytes]:
+        raise ZeroDivisionError("a fault")
+
+    for call, error in ((make, SpoolFull), (fails, ZeroDivisionError)):
+        writer = await objects.begin()
+        await writer.write(b"content")
+        synced = disk.done["sync"]
+        with pytest.raises(error):
+            await writer.finish_with(call)
+        assert disk.done["sync"] == synced
+        disk.fail.clear()
+        await writer.discard()
+        assert (disk.contents, objects.space.used) == ({}, 0)
 
 
 async def test_nothing_of_it_is_on_the_disk_as_it_was(objects: Objects, disk: Disk) -> None:

@@ -1,7 +1,9 @@
 """Whether an object more is accepted."""
 
 import errno
+from collections.abc import MutableMapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -80,6 +82,26 @@ def test_a_broken_spool_takes_nothing_and_says_the_first_cause(disk: Disk) -> No
         with pytest.raises(SpoolBroken, match="one"):
             refused()
     assert space.used == 0
+
+
+def test_a_spool_that_is_held_off_takes_nothing_until_it_goes_on(
+    disk: Disk, logs: list[MutableMapping[str, Any]]
+) -> None:
+    space = Space(disk, maximum=100, reserve=0)
+    for why in ("one", "two"):
+        space.hold_off(why)
+        for refused in (space.check, space.check_disk, lambda: space.take(1)):
+            with pytest.raises(SpoolFull, match=why):
+                refused()
+    assert [line["why"] for line in logs] == ["one"]  # said once
+    space.go_on()
+    space.take(1)
+    space.hold_off("again")
+    assert [line["why"] for line in logs] == ["one", "again"]
+    space.break_off("worse")
+    space.go_on()
+    with pytest.raises(SpoolBroken, match="worse"):
+        space.check()
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import errno
 import shutil
 from collections.abc import AsyncIterator, Callable, MutableMapping
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from relay.spool.items import Batch, Change, Hold, Item, Selection, State
 from relay.spool.objects import NAMES
 from relay.spool.spool import Spool, open_spool
 from tests.spool.disks import Disk
-from tests.spool.rows import a_batch, an_item
+from tests.spool.rows import a_batch
+from tests.spool.stock import accept, crash, item_of
 
 
 class Disks:
@@ -55,17 +57,9 @@ async def keep(spool: Spool, content: bytes = b"content", batch: Batch | None = 
     writer = await spool.objects.begin()
     try:
         await writer.write(content)
-        stored = await writer.finish()
-        item = an_item(
-            id=stored.item,
-            length=stored.length,
-            sha256=stored.sha256,
-            key=stored.key,
-            key_name=stored.key_name,
-            folder=stored.folder,
-            size=stored.size,
-        )
-        return await spool.custody.keep(batch or a_batch(), item)
+        batch = batch or a_batch()
+        make = spool.custody.slipped(batch, partial(item_of, batch))
+        return await spool.custody.keep(batch, await writer.finish_with(make))
     except SpoolError:
         await writer.discard()
         raise
@@ -97,22 +91,25 @@ async def test_what_was_kept_is_there_in_the_next_run(tmp_path: Path) -> None:
         assert spool.items.run == 2
 
 
-async def test_a_kept_object_costs_two_syncs(tmp_path: Path) -> None:
-    """One of its content, one of its row: its name was on the disk before."""
+async def test_an_object_in_custody_costs_one_sync(tmp_path: Path) -> None:
+    """Of its content and its slip: its name was on the disk before, and its row follows."""
     disks = Disks()
     async with running(tmp_path, files=disks) as spool:
-        await keep(spool)
+        await accept(spool, a_batch(), b"content")
         before = disks.spool.done.copy()
-        await keep(spool)
-        assert disks.spool.done - before == {"write": 1, "sync": 1, "close": 1}
-        assert spool.custody.groups == 2
+        await accept(spool, a_batch(), b"content")
+        assert disks.spool.done - before == {"write": 2, "sync": 1, "close": 1}
+        assert spool.custody.groups == 0
 
 
 async def test_concurrent_senders_share_commits(tmp_path: Path) -> None:
-    async with running(tmp_path) as spool:
+    async with running(tmp_path) as spool, trio.open_nursery() as rows:
+        rows.start_soon(spool.custody.run)
         async with trio.open_nursery() as nursery:
-            for _ in range(64):
-                nursery.start_soon(keep, spool)
+            for number in range(64):
+                nursery.start_soon(accept, spool, a_batch(), b"%d" % number)
+        await spool.custody.flush()
+        rows.cancel_scope.cancel()
         assert spool.custody.kept == 64
         assert spool.custody.groups < 64
         assert len(await items(spool)) == 64
@@ -142,13 +139,7 @@ async def test_a_spool_that_cannot_be_made_is_not_opened(tmp_path: Path) -> None
 # --- crashes --------------------------------------------------------------------------------------
 
 
-def crash(data_dir: Path, into: Path) -> Path:
-    """What is on the disk now: as after a crash, the power staying on."""
-    shutil.copytree(data_dir, into)
-    return into
-
-
-async def test_an_object_that_came_whole_and_was_not_committed_is_removed(
+async def test_an_object_that_came_whole_and_has_no_slip_is_removed(
     tmp_path: Path, logs: list[MutableMapping[str, Any]]
 ) -> None:
     async with running(tmp_path / "a") as spool:

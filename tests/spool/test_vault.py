@@ -30,6 +30,24 @@ def test_a_wrapped_key_that_is_cut_does_not_open(cut: int) -> None:
         spool_key.unwrap(spool_key.wrap(fresh_key(), ONE)[:cut], ONE)
 
 
+def test_a_slip_opens_as_that_of_its_item_alone_and_as_nothing_else() -> None:
+    spool_key, text = SpoolKey(os.urandom(32)), b"what is said of it"
+    sealed = spool_key.seal_slip(text, ONE)
+    assert spool_key.open_slip(sealed, ONE) == text
+    assert text not in sealed
+    assert spool_key.seal_slip(text, ONE) != sealed
+    for key, item in ((spool_key, TWO), (SpoolKey(os.urandom(32)), ONE)):
+        with pytest.raises(ObjectDamaged, match="slip is not as it was written"):
+            key.open_slip(sealed, item)
+    with pytest.raises(ObjectDamaged):
+        spool_key.unwrap(sealed, ONE)
+    with pytest.raises(ObjectDamaged):
+        spool_key.open_slip(spool_key.wrap(fresh_key(), ONE), ONE)
+    for cut in (0, 5, 12, 27, len(sealed) - 1):
+        with pytest.raises(ObjectDamaged):
+            spool_key.open_slip(sealed[:cut], ONE)
+
+
 def test_no_two_keys_or_wrappings_are_alike() -> None:
     spool_key, key = SpoolKey(os.urandom(32)), fresh_key()
     assert len(key) == KEY_SIZE

@@ -44,11 +44,6 @@ SHORTEST_PAUSE = 1.0
 # How long a wait for what is due goes on without a look at the clock, which may be set meanwhile.
 LONGEST_LOOK_AWAY = 60.0
 
-# A row is there from its commit on; who is told of it is told a few turns of the event loop later.
-# So long, and so often, is waited for that: a hundred times what it takes.
-TELLING = 0.005
-TELLINGS = 20
-
 OWN_FAULT = "a fault of Relay's own: the log has it"
 
 
@@ -256,11 +251,7 @@ class Lane:
         if batch is None:
             return None
         if self._is_untold(batch):
-            # Read before its association ended, or before its first object was told of.
-            for _ in range(TELLINGS):
-                if not (self._spool.custody.committing and self._is_untold(batch)):
-                    break
-                await trio.sleep(TELLING)
+            # Read before its association ended.
             batch = (await items.batches([batch.number])).get(batch.number, batch)
         accepted: frozenset[tuple[str, str]] = frozenset()
         if batch.number in self._open:

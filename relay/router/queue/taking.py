@@ -138,6 +138,7 @@ class Taking:
         if self._open is not None and self._open.writer is not None:
             await self._open.writer.discard()
         try:
+            await self._spool.custody.flush()  # it has its number then
             await self._spool.items.close_batch(self._batch, self._spool.clock())
         except DatabaseError as error:
             # The next start closes it; until then it is as good as closed.
@@ -291,25 +292,29 @@ class Taking:
         # Of those that wait, none is read before a session goes.
         soon = self._queue.couriers.sessions(self._batch.called) > 0
         make = partial(self._item, message, accepted=self._spool.clock())
-        then = partial(self._is_kept, message)
+        then = partial(self._is_kept, message, writer)
         try:
             if before is None:
                 await custody.finish(self._batch, writer, make, soon=soon, then=then)
             else:
                 try:
-                    item = await writer.finish_with(make, soon=soon)
+                    slipped = custody.slipped(self._batch, make)
+                    item = await writer.finish_with(slipped, soon=soon)
                 finally:
                     # In the order in which they came, not as their syncs end.
                     await before.wait()
                 handed = custody.hand_in(self._batch, item, then)
                 if handed_in is not None:
                     handed_in.set()
-                await custody.wait(handed)
+                await custody.settled(handed)
             message.writer = None  # its file is a kept object's, however this association ends
         except SpoolError as error:
             await writer.discard()
             self._no_room(message, error)
             return Status.OUT_OF_RESOURCES
+        if message.moves:
+            # Before the holder can say that it has sent everything.
+            await custody.flush()
         return Status.SUCCESS
 
     def _item(self, message: "_Message", stored: StoredObject, *, accepted: float) -> Item:
@@ -320,14 +325,13 @@ class Taking:
         self._spool.index.note(item.study, read)
         return item
 
-    def _is_kept(self, message: "_Message", item: Item) -> None:
-        content = message.writer.content if message.writer is not None else None
+    def _is_kept(self, message: "_Message", writer: ObjectWriter, item: Item) -> None:
         self._kept += 1
         self._traffic.count(item.length)
         self._traffic.objects += 1
         self.witness.over(item.study, item.sop_class, item.sop_instance)
         self._queue.waiting.kept(message.moves, item)
-        self._queue.accepted(self._batch, self._pairs, item, content)
+        self._queue.accepted(self._batch, self._pairs, item, writer.content)
 
     def _moves_of(self, command: CommandSet) -> Sequence[HeldMove]:
         """The moves whose requestors wait for this object, as the holder names them."""

@@ -8,7 +8,6 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from relay.spool.custody import Custody
 from relay.workers import Workers
 
 
@@ -35,5 +34,4 @@ def patient_clock(monkeypatch: pytest.MonkeyPatch) -> MockClock:
 
     monkeypatch.setattr(trio.to_thread, "run_sync", watching(trio.to_thread.run_sync))
     monkeypatch.setattr(Workers, "run", watching(Workers.run))
-    monkeypatch.setattr(Custody, "wait", watching(Custody.wait))
     return clock

@@ -311,6 +311,7 @@ async def sending(
             both.nursery.start_soon(serve_opening, both.b, opened, it.far)
 
         both.bridge.on_open = on_open
+        nursery.start_soon(spool.custody.run)
         if couriers:
             nursery.start_soon(queue.couriers.run)
         yield it

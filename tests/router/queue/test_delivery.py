@@ -500,8 +500,11 @@ async def test_a_file_that_is_damaged_behind_its_beginning(tmp_path: Path) -> No
     first, third = objects(2)
     async with sending(tmp_path, couriers=False) as it:
         await it.left(first, LARGE, third)
-        path = path_of(it, (await it.items())[1].id.hex())
-        path.write_bytes(path.read_bytes()[:-1] + b"?")
+        damaged = (await it.items())[1]
+        path = path_of(it, damaged.id.hex())
+        raw = bytearray(path.read_bytes())
+        raw[damaged.size - 1] ^= 1  # behind it is its slip
+        path.write_bytes(raw)
         it.nursery.start_soon(it.queue.couriers.run)
         await it.becomes(delivered=2, failed=1)
     assert it.archive.seen == [first, third]  # no part of it whole, and none twice

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import attrs
 import pytest
@@ -25,8 +25,8 @@ from relay.router.queue.acceptance import Acceptance
 from relay.router.queue.commitment import Commitments
 from relay.router.queue.held import Held
 from relay.router.queue.reporting import Told
-from relay.spool.custody import Custody, Handed
-from relay.spool.items import Item, Selection
+from relay.spool.items import Selection
+from relay.spool.segments import ObjectWriter
 from tests.router.fakes import (
     CT,
     IMPLICIT,
@@ -129,13 +129,13 @@ async def test_a_request_is_answered_and_waits_for_what_came_before_it(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also of an object that is on its way to the disk still (PS3.7 §D.3.3.3)."""
-    wait = Custody.wait
+    finish = ObjectWriter.finish_with
 
-    async def slowly(custody: Custody, handed: Handed) -> Item:
+    async def slowly(writer: ObjectWriter, *arguments: Any, **options: Any) -> Any:
         await trio.sleep(0.2)
-        return await wait(custody, handed)
+        return await finish(writer, *arguments, **options)
 
-    monkeypatch.setattr(Custody, "wait", slowly)
+    monkeypatch.setattr(ObjectWriter, "finish_with", slowly)
     async with taken_in(world) as (near, _):
         near.say(command(STORE, store_rq(6)), data(STORE), *asks(INSTANCE))
         stored, answer = map(read, await near.got(2))

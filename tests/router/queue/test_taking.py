@@ -3,6 +3,7 @@
 import os
 import random
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 import attrs
@@ -31,6 +32,7 @@ from relay.router.queue.admission import WINDOW
 from relay.router.queue.destinations import Destination
 from relay.router.queue.taking import Taking
 from relay.router.queue.warnings import Kind
+from relay.spool.custody import Custody
 from relay.spool.files import File
 from relay.spool.items import Priority, State
 from relay.spool.segments import SEGMENT
@@ -156,6 +158,52 @@ async def test_what_is_kept_stays_where_nobody_could_be_told(
         await sender.association.abort()
         await sender.over.wait()
         assert files(it) == len(await it.items()) == 1
+
+
+async def no_rows(custody: Custody) -> None:
+    """Rows are written in front of others' transactions only."""
+    await trio.sleep_forever()
+
+
+@pytest.mark.parametrize("moved", [True, False])
+async def test_only_what_somebody_waits_for_has_its_row_before_it_is_answered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moved: bool
+) -> None:
+    """Before its holder can say that it has sent all that was to be moved."""
+    monkeypatch.setattr(Custody, "run", no_rows)
+    async with taking(tmp_path, couriers=False) as it, calling(it) as (sender, _):
+        known: list[tuple[Sequence[str], int]] = []
+        moves = ["a move"] if moved else []
+        monkeypatch.setattr(it.both.a.moves, "stored_for", lambda *_: moves)
+        monkeypatch.setattr(
+            it.queue.waiting, "kept", lambda moves, item: known.append((moves, item.number))
+        )
+        custody = it.queue.spool.custody
+        for number in (1, 2):
+            await sender.store(number)
+            assert await sender.status() == (number, 0)
+            assert custody.waits is not moved
+            assert known == [(moves, n) for n in range(1, number + 1) if moved]
+        await sender.release()
+        await sender.over.wait()
+        assert known == [(moves, 1), (moves, 2)]
+        assert custody.groups == (2 if moved else 1)
+
+
+async def test_its_batch_is_closed_with_rows_that_come_late(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Custody, "run", no_rows)
+    async with taking(tmp_path, couriers=False) as it, calling(it) as (sender, _):
+        await sender.store(1)
+        assert await sender.status() == (1, 0)
+        assert it.queue.spool.custody.waits
+        await sender.association.abort()
+        await sender.over.wait()
+        assert not it.queue.spool.custody.waits
+        (item,) = await it.items()
+        batch = (await it.queue.spool.items.batches([item.batch]))[item.batch]
+        assert batch.closed is not None
 
 
 async def test_several_operations_share_a_sync_and_keep_their_order(tmp_path: Path) -> None:
