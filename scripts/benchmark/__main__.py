@@ -26,6 +26,7 @@ from scripts.benchmark.document import (
     write_section,
 )
 from scripts.benchmark.federation import federation_table, measure_federation
+from scripts.benchmark.installed import PROGRAM
 from scripts.benchmark.plot import PICTURE, draw
 from scripts.benchmark.profile import profiled
 from scripts.benchmark.queue import CELLS, measure_queue, queue_table
@@ -175,7 +176,7 @@ async def measure(options: argparse.Namespace, directory: Path) -> dict[str, Any
         peers.pynetdicom_scp(
             directory / "many", "--answers", str(ANSWERS), ae_title="MANY"
         ) as many,
-        network(directory / "net", "A", "B", tls=True) as net,
+        network(directory / "net", "A", "B", tls=True, program=PROGRAM) as net,
     ):
         await net.device("A", work.CALLING)
         for peer in (scp, one, many):

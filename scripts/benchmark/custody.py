@@ -13,9 +13,7 @@ it; the seconds that takes are printed.
 import hashlib
 import os
 import secrets
-import shutil
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -34,6 +32,7 @@ from relay.spool.objects import NAMES
 from relay.spool.segments import TAG_SIZE
 from relay.spool.spool import Spool, open_spool
 from relay.workers import share_interpreter
+from scripts.benchmark import leftovers
 from tests import images
 from tests.images import Image
 
@@ -128,6 +127,7 @@ async def relay(directory: Path, objects: list[Loaded], keepers: int) -> float:
         trio.open_nursery() as running,
     ):
         running.start_soon(spool.objects.run)
+        running.start_soon(spool.custody.run)
         began = time.perf_counter()
         async with trio.open_nursery() as nursery:
             for _ in range(keepers):
@@ -160,8 +160,7 @@ def main() -> None:
     way, where, keepers, folder = sys.argv[1:]
     found = [images.read(file) for file in sorted(Path(folder).iterdir())]
     objects = [(image, image.data_set()) for image in found] * int(keepers)
-    directory = Path(tempfile.mkdtemp(dir=where))
-    try:
+    with leftovers.fresh(Path(where), way) as directory:
         if way == "pattern":
             pattern = Pattern(directory, objects)
             began = time.perf_counter()
@@ -169,8 +168,6 @@ def main() -> None:
             elapsed = time.perf_counter() - began
         else:
             elapsed = trio.run(relay, directory, objects, int(keepers))
-    finally:
-        shutil.rmtree(directory)
     print(elapsed)
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import trio
 
-from scripts.benchmark import work
+from scripts.benchmark import leftovers, work
 from scripts.benchmark.hospitals import QueueSite
 from scripts.benchmark.ingest import in_turn
 from tests import images
@@ -110,8 +110,7 @@ def _arrived(peer: Peer) -> list[Path]:
 
 
 def _clear(peer: Peer) -> None:
-    for path in _arrived(peer):
-        path.unlink()
+    leftovers.set_aside(_arrived(peer), peer.directory)
 
 
 @asynccontextmanager

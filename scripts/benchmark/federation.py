@@ -30,6 +30,7 @@ from relay.dicom.dimse import CommandField, CommandReader, CommandSet, Tag, is_p
 from relay.dicom.negotiation import accepted_contexts, propose, request
 from relay.dicom.pdu import PDV
 from relay.dicom.uids import IMPLICIT_VR_LITTLE_ENDIAN, STUDY_ROOT_FIND
+from scripts.benchmark.installed import PROGRAM
 from scripts.benchmark.processor import forget_peak, peak_memory
 from tests.interop import archives, peers
 from tests.interop.archives import ARCHIVES, NORTH, Holdings
@@ -301,7 +302,7 @@ async def memory(directory: Path, way: str, runs: int) -> dict[str, Any]:
         peers.pynetdicom_archive(
             directory / "late", *("--bulky", "1x10", "--slow", str(LATE)), ae_title="LATE"
         ) as late,
-        network(directory / "net", "A", router=settings) as net,
+        network(directory / "net", "A", router=settings, program=PROGRAM) as net,
     ):
         router, target = net.routers["A"], net.address("A", FEDERATION)
         for peer in (bulky, late):

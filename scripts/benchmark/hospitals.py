@@ -9,6 +9,7 @@ import attrs
 import trio
 
 from scripts.benchmark import small, work
+from scripts.benchmark.installed import PROGRAM
 from tests.interop.peers import Address
 from tests.network import Network, Site, network
 
@@ -34,7 +35,7 @@ class QueueSite:
         cls, directory: Path, devices: Mapping[str, int]
     ) -> AsyncIterator["QueueSite"]:
         """Both, with `devices` of B by AE title and port."""
-        async with network(directory, "A", "B", tls=True) as net:
+        async with network(directory, "A", "B", tls=True, program=PROGRAM) as net:
             site = cls(net)
             await net.device("A", work.CALLING, "--maximum-associations", "64")
             for ae_title, port in devices.items():

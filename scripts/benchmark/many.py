@@ -8,7 +8,6 @@ measured once is so because it takes long, or because there is one crash in a ru
 
 import signal
 import statistics
-import sys
 import time
 from argparse import Namespace
 from collections.abc import Awaitable, Callable
@@ -25,6 +24,7 @@ from relay.dicom.uids import IMPLICIT_VR_LITTLE_ENDIAN
 from relay.errors import RelayError
 from scripts.benchmark import work
 from scripts.benchmark.hospitals import ASKING, QueueSite, resident_memory
+from scripts.benchmark.installed import PROGRAM
 from scripts.benchmark.small import CT_IMAGE, send, small, uid
 from tests.interop import peers
 
@@ -111,8 +111,7 @@ async def _answers(site: QueueSite) -> dict[str, float]:
 
         async def run(command: tuple[str, ...] = command) -> None:
             configuration = ("--config", str(site.near.configuration))
-            relay = (sys.executable, "-m", "relay", "queue", *command, *configuration)
-            (await peers.run(*relay)).check()
+            (await peers.run(*PROGRAM, "queue", *command, *configuration)).check()
 
         answers[f"relay queue {' '.join(command)}"] = await _timed(run)
     return answers

@@ -5,7 +5,6 @@ that no two are alike and a compressor meets what it meets in practice.
 """
 
 import random
-import tempfile
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from importlib import resources
@@ -16,6 +15,7 @@ import pydicom
 import zstandard
 from pydicom.uid import UID, generate_uid
 
+from scripts.benchmark import leftovers
 from scripts.benchmark.links import Place
 from scripts.benchmark.receiver import Receiver, digests_of, receiver
 from scripts.benchmark.sending import UNCOMPRESSED, storescu
@@ -177,7 +177,7 @@ async def _reckoned(syntaxes: dict[str, tuple[Path, ...]], directory: Path) -> S
 
 @asynccontextmanager
 async def _nearby(directory: Path) -> AsyncIterator[tuple[Receiver, peers.Address]]:
-    """A receiver on this machine's loopback; what it keeps goes at the end."""
-    with tempfile.TemporaryDirectory(dir=directory) as stored:
-        async with receiver(NEARBY, Path(stored), peers.free_port()) as device:
+    """A receiver on this machine's loopback."""
+    with leftovers.fresh(directory, "nearby") as stored:
+        async with receiver(NEARBY, stored, peers.free_port()) as device:
             yield device, peers.Address(device.port, "STORESCP")

@@ -12,6 +12,7 @@ from pathlib import Path
 import attrs
 import trustme
 
+from scripts.benchmark import leftovers
 from scripts.benchmark.links import Line
 from scripts.benchmark.objects import Series
 from scripts.benchmark.receiver import Receiver
@@ -75,14 +76,14 @@ def others(line: Line, directory: Path, series: Series) -> dict[str, Other]:
 async def _pynetdicom(
     line: Line, directory: Path, series: Series
 ) -> AsyncIterator[tuple[Way, Receiver]]:
-    stored = _anew(directory / "pynetdicom")
     port = free_port()
-    words = (sys.executable, "-m", "pynetdicom", "storescp", str(port), "-od", str(stored))
-    async with running(directory / "pynetdicom.log", None, *line.b.inside, *words) as service:
-        await service.listens(port)
-        target = Address(port, "ANY", line.b.address)
-        device = Receiver(stored, port, (service.process.pid,), exact=False)
-        yield partial(storescu, line.a, target, series.files), device
+    with leftovers.fresh(directory, "pynetdicom") as stored:
+        words = (sys.executable, "-m", "pynetdicom", "storescp", str(port), "-od", str(stored))
+        async with running(directory / "pynetdicom.log", None, *line.b.inside, *words) as service:
+            await service.listens(port)
+            target = Address(port, "ANY", line.b.address)
+            device = Receiver(stored, port, (service.process.pid,), exact=False)
+            yield partial(storescu, line.a, target, series.files), device
 
 
 @asynccontextmanager
@@ -133,13 +134,10 @@ async def _running_orthanc(
     line: Line, directory: Path, settings: dict[str, object]
 ) -> AsyncIterator[tuple[Receiver, int]]:
     """An Orthanc without objects, and the port of its REST. It writes what it has parsed."""
-    stored, index = _anew(directory / "orthanc"), _anew(directory / "orthanc-index")
     port, http = free_port(), free_port()
     configuration = directory / "orthanc.json"
-    values = {
+    values: dict[str, object] = {
         "Name": "ORTHANC",
-        "StorageDirectory": str(stored),
-        "IndexDirectory": str(index),
         "HttpPort": http,
         "RemoteAccessAllowed": True,
         "AuthenticationEnabled": False,
@@ -151,15 +149,12 @@ async def _running_orthanc(
         "KeepAlive": True,
         **settings,
     }
-    configuration.write_text(json.dumps(values))
     words = (*line.b.inside, "Orthanc", str(configuration))
-    async with running(directory / "orthanc.log", None, *words) as service:
-        await service.listens(port)
-        await service.listens(http)
-        yield Receiver(stored, port, (service.process.pid,), exact=False), http
-
-
-def _anew(directory: Path) -> Path:
-    shutil.rmtree(directory, ignore_errors=True)
-    directory.mkdir(parents=True)
-    return directory
+    with leftovers.fresh(directory, "orthanc") as kept:
+        stored, index = kept / "objects", kept / "index"
+        values |= {"StorageDirectory": str(stored), "IndexDirectory": str(index)}
+        configuration.write_text(json.dumps(values))
+        async with running(directory / "orthanc.log", None, *words) as service:
+            await service.listens(port)
+            await service.listens(http)
+            yield Receiver(stored, port, (service.process.pid,), exact=False), http

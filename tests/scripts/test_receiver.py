@@ -25,15 +25,16 @@ def test_of_one_object_the_steady_rate_is_the_rate() -> None:
 def test_what_is_missing_changed_or_too_much(tmp_path: Path) -> None:
     image = ct_image()
     digests = digests_of([image.path])
-    device = Receiver(tmp_path)
+    stored = make(tmp_path / "stored")
+    device = Receiver(stored)
     with pytest.raises(DifferentError, match="0 objects came of 1"):
         device.compare(digests)
-    (tmp_path / "one").write_bytes(image.path.read_bytes())
+    (stored / "one").write_bytes(image.path.read_bytes())
     device.compare(digests)
-    (tmp_path / "one").write_bytes(image.path.read_bytes()[:-2] + b"??")
+    (stored / "one").write_bytes(image.path.read_bytes()[:-2] + b"??")
     with pytest.raises(DifferentError, match="1 of 1 objects missing or changed"):
         device.compare(digests)
-    Receiver(tmp_path, exact=False).compare(digests)
+    Receiver(stored, exact=False).compare(digests)
     device.clear()
     assert device.files() == []
 
