@@ -10,13 +10,10 @@ import trio
 from relay import log as logging
 from relay import systemd
 from relay.audit.settings import AuditSettings
-from relay.bridge.app import run_bridge
 from relay.cli import configured
 from relay.config import BridgeConfig, Config, LogFormat, RouterConfig
-from relay.memory import share_memory
+from relay.memory import give_back, keep_loaded, seldom_look_for_circles, share_memory
 from relay.pages.settings import PagesSettings
-from relay.router import device_tls
-from relay.router.app import run_router
 from relay.router.dicomweb.settings import DicomwebSettings
 from relay.router.federation.settings import FederationSettings, Merging, OnIncomplete
 from relay.router.queue.settings import QueueSettings
@@ -48,6 +45,7 @@ async def until_signalled(serve: Callable[[trio.Event], Awaitable[None]]) -> Non
         await nursery.start(_watch, stopping)
         if (interval := systemd.watchdog_interval()) is not None:
             nursery.start_soon(systemd.keep_alive, interval)
+        nursery.start_soon(give_back)
         await serve(stopping)
         nursery.cancel_scope.cancel()
 
@@ -68,8 +66,14 @@ async def _watch(
 
 
 async def _serve(config: Config, stopping: trio.Event) -> None:
+    # Each loads its own program alone: the Router's is 20 MiB more in a Bridge, the Bridge's 6 MiB
+    # more in a Router.
     match config:
         case BridgeConfig():
+            from relay.bridge.app import run_bridge
+
+            keep_loaded()
+            seldom_look_for_circles()
             await run_bridge(
                 data_dir=config.data_dir,
                 listen=[(address.host, address.port) for address in config.listen],
@@ -86,6 +90,10 @@ async def _serve(config: Config, stopping: trio.Event) -> None:
                 task_status=systemd.Readiness(),
             )
         case RouterConfig():
+            from relay.router import device_tls
+            from relay.router.app import run_router
+
+            keep_loaded()
             await run_router(
                 data_dir=config.data_dir,
                 ae_title=config.ae_title,

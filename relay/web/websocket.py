@@ -88,6 +88,9 @@ class WebSocketEnd:
             log.exception("http server", message="Error in ASGI Framework")
             with suppress(PeerGone):
                 await self._end(CloseReason.INTERNAL_ERROR)
+        finally:
+            self._state = _State.OVER
+            self._part()
 
     # --- for the app ----------------------------------------------------------------------------
 
@@ -155,6 +158,14 @@ class WebSocketEnd:
             await self._websocket.close(code)
         elif state is not _State.OVER:
             await self._refuse(refusing)
+
+    def _part(self) -> None:
+        """Let go of the WebSocket, which knows us as who asks its peer whether it lives.
+
+        In a circle all that belongs to a connection, some 70 KiB, would stay until Python looks
+        through everything for such circles; with thousands of Routers it seldom does.
+        """
+        self.__dict__.pop("_websocket", None)
 
     async def _refuse(self, status: int) -> None:
         self._state = _State.OVER

@@ -47,6 +47,33 @@ SERVER = textwrap.dedent(
 )
 
 
+def test_a_mode_loads_nothing_of_the_other() -> None:
+    """It stays in memory for months."""
+    program = (
+        "import sys, relay.cli.run\n"
+        "apps = {'relay.bridge.app', 'relay.router.app'}\n"
+        "both = {*apps, 'pydicom', 'obstore'} & sys.modules.keys()\n"
+        "import relay.router.app\n"
+        "router = {'relay.bridge.app', 'obstore'} & sys.modules.keys()\n"
+        "print(both, router)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout.strip() == "set() set()", done.stderr
+
+
+def test_a_bridge_loads_nothing_of_the_router() -> None:
+    program = (
+        "import sys, relay.cli.run, relay.bridge.app\n"
+        "print({'relay.router.app', 'relay.router.devices', 'pydicom'} & sys.modules.keys())\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout.strip() == "set()", done.stderr
+
+
 @pytest.fixture
 def _signals() -> Iterator[None]:
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}

@@ -1,5 +1,8 @@
 """Who asks for a WebSocket; tests/web/test_connection.py has what is wrong with those that do."""
 
+import gc
+import weakref
+
 import pytest
 import trio
 
@@ -55,6 +58,34 @@ async def test_a_peer_that_is_gone_when_the_app_fails_is_no_fault_of_ours(logs) 
     head = request(*((name, value) for name, value in headers))
     await WebSocketEnd(GonePeer(), head, 9).run(fails, {})
     assert [line["message"] for line in logs] == ["Error in ASGI Framework"]
+
+
+class LeavingPeer(GonePeer):
+    """A connection that is upgraded, and whose peer then leaves."""
+
+    async def push(self, parts: object) -> None:
+        pass
+
+
+async def test_a_connection_that_is_over_is_in_no_circle() -> None:
+    """What it held is free at once, and not when Python next looks through everything."""
+
+    async def accepts(scope: object, receive, send) -> None:
+        assert (await receive())["type"] == "websocket.connect"
+        await send({"type": "websocket.accept"})
+        assert (await receive())["type"] == "websocket.disconnect"
+
+    headers = [line.split(": ") for line in UPGRADE.decode().split("\r\n")[2:-2]]
+    peer = LeavingPeer()
+    end = WebSocketEnd(peer, request(*((name, value) for name, value in headers)), 9)
+    gc.disable()
+    try:
+        await end.run(accepts, {})
+        end_of_it, end_of_peer = weakref.ref(end), weakref.ref(peer)
+        del end, peer
+        assert end_of_it() is end_of_peer() is None
+    finally:
+        gc.enable()
 
 
 @both
