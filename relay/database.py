@@ -87,15 +87,23 @@ class Database:
         """As `run`, in the caller's own thread, which waits for it."""
         try:
             with self._lock:
-                return self._in_transaction(fn)
+                preceding = self._preceding
+                carries = preceding is not None and preceding.waits
+                try:
+                    return self._in_transaction(fn, preceding)
+                except apsw.FullError:
+                    # All of it is undone. Alone it may have room; and what it frees, others need.
+                    if not carries:
+                        raise
+                    return self._in_transaction(fn, None)
         except apsw.Error as error:
             raise DatabaseError(f"{self.path}: {error}") from error
 
     async def read(self, fn: Callable[[apsw.Connection], T]) -> T:
         """As `run`, for what only reads and may take its time: nobody who writes waits for it.
 
-        Over a connection of its own, which sees what was committed before. A cancelled caller does
-        not wait for it either.
+        Over a connection of its own, which sees what was committed before, and what waits to be.
+        A cancelled caller does not wait for it either.
         """
         if self._preceding is not None and self._preceding.waits:
             with suppress(DatabaseError):  # whose it is has heard of it: who only reads, reads
@@ -115,8 +123,8 @@ class Database:
         except apsw.Error as error:
             raise DatabaseError(f"{self.path}: {error}") from error
 
-    def _in_transaction(self, fn: Callable[[apsw.Connection], T]) -> T:
-        connection, preceding = self._connection, self._preceding
+    def _in_transaction(self, fn: Callable[[apsw.Connection], T], preceding: Preceding | None) -> T:
+        connection = self._connection
         connection.execute("BEGIN IMMEDIATE")
         behind = False  # what is raised is `fn`'s own
         try:
@@ -127,11 +135,13 @@ class Database:
             behind = False
             connection.execute("COMMIT")
         except BaseException as error:
-            # SQLite may have rolled back by itself, on a full disk for one.
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            if preceding is not None:
-                preceding.undone(None if behind else error)
+            try:
+                # SQLite may have rolled back by itself, on a full disk for one.
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+            finally:
+                if preceding is not None:
+                    preceding.undone(None if behind else error)
             raise
         if preceding is not None:
             preceding.committed()

@@ -14,6 +14,7 @@ import trio
 
 from relay.database import Database, copy_database, open_database
 from relay.errors import DatabaseError
+from tests.statements import Statements
 
 FIRST = "CREATE TABLE device (ae_title TEXT PRIMARY KEY, port INTEGER NOT NULL) STRICT"
 SECOND = "ALTER TABLE device ADD COLUMN host TEXT NOT NULL DEFAULT ''"
@@ -412,14 +413,75 @@ async def test_a_failure_of_what_comes_behind_it_is_not_its_own(
 
 async def test_its_own_failure_is_the_transactions_end(preceded: Preceded) -> None:
     database, waiting = preceded
-    waiting.fail = apsw.FullError("no room")
+    waiting.fail = apsw.IOError("disk I/O error")
     called: list[bool] = []
-    with pytest.raises(DatabaseError, match=r"relay\.db: no room"):
+    with pytest.raises(DatabaseError, match=r"relay\.db: disk I/O error"):
         await database.run(lambda connection: called.append(True))
     assert not called
     assert waiting.told == [waiting.fail]
     waiting.fail, waiting.titles = None, []
     assert await database.run(titles) == []  # nothing of it is there
+
+
+@pytest.mark.parametrize("here", [True, False])
+async def test_but_where_it_has_no_room_what_comes_behind_it_is_tried_alone(
+    preceded: Preceded, here: bool
+) -> None:
+    """Which may be what frees some."""
+    database, waiting = preceded
+    waiting.fail = apsw.FullError("no room")
+    if here:
+        database.run_here(insert("PACS"))
+    else:
+        await database.run(insert("PACS"))
+    assert waiting.told == [waiting.fail]
+    assert waiting.titles == ["CT", "MR"]
+    waiting.fail, waiting.titles = None, []
+    assert await database.run(titles) == ["PACS"]
+
+
+async def test_also_where_there_is_no_more_for_what_comes_behind_it(preceded: Preceded) -> None:
+    """Its own part is undone with it, and has found no fault."""
+    database, waiting = preceded
+    found: list[list[str]] = []
+
+    def behind(connection: apsw.Connection) -> None:
+        found.append(titles(connection))
+        if len(found) == 1:
+            raise apsw.FullError("no room")
+
+    await database.run(behind)
+    assert found == [["CT", "MR"], []]
+    assert waiting.told == [None]
+
+
+async def test_what_has_no_room_alone_fails(preceded: Preceded) -> None:
+    database, waiting = preceded
+    called: list[list[str]] = []
+
+    def behind(connection: apsw.Connection) -> None:
+        called.append(titles(connection))
+        raise apsw.FullError("no room")
+
+    with pytest.raises(DatabaseError, match=r"relay\.db: no room"):
+        await database.run(behind)
+    assert called == [["CT", "MR"], []]
+    waiting.titles = []
+    with pytest.raises(DatabaseError, match=r"relay\.db: no room"):
+        await database.run(behind)
+    assert len(called) == 3  # it was alone
+
+
+async def test_it_is_told_that_it_is_undone_also_where_undoing_fails(preceded: Preceded) -> None:
+    database, waiting = preceded
+    statements = Statements(database._connection)
+    database._connection = statements  # type: ignore[assignment]
+    statements.fail["ROLLBACK"] = apsw.IOError("disk I/O error")
+    with pytest.raises(DatabaseError, match="disk I/O error"):
+        await database.run(lambda connection: 1 // 0)
+    assert waiting.told == [None]
+    statements.fail.clear()
+    assert await database.run(titles) == ["CT", "MR"]
 
 
 async def test_a_commit_that_fails_is_told_to_it(preceded: Preceded) -> None:

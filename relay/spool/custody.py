@@ -23,7 +23,7 @@ import trio
 from relay.database import Database
 from relay.errors import DatabaseError
 from relay.spool.items import Batch, Item
-from relay.spool.rows import insert_batch, insert_item
+from relay.spool.rows import insert_batch, insert_item, known_batch, mark_batches
 from relay.spool.segments import ObjectWriter, StoredObject
 from relay.spool.slips import Slip
 from relay.spool.space import Space
@@ -80,7 +80,8 @@ class Custody:
         self._group: list[Handed] = []
         self._rows: list[tuple[int, int]] = []
         self._stopped = False  # rows could not be written: no transaction of others is to fail so
-        self._lost = False  # nor will they be, in this run
+        self._lost = False  # nor will they be, in this run; a file that was not synced stops none
+        self._ended = False  # `run` is over: nobody is to wait for it
         self.groups = 0
         self.kept = 0
         database.precede(self)
@@ -130,7 +131,7 @@ class Custody:
         with self._guard:
             self._waiting.append(handed)
             waiting = len(self._waiting)
-        if self._stopped:
+        if self._stopped or self._ended:
             handed.settled.set()
         if waiting in (1, MAXIMUM_WAITING):  # a turn of the event loop for each object is dear
             self._changed.unpark_all()
@@ -145,17 +146,32 @@ class Custody:
         """Hand in `item` and give it with its number. Raises SpoolFull or SpoolBroken where its row
         is not written; it is in custody all the same."""
         handed = self.hand_in(batch, item)
-        await self.flush()
-        if not handed.item.number:
-            self._space.check_disk()
+        await self.noted()
         return handed.item
+
+    async def noted(self) -> None:
+        """Return once all that is in custody by now has its row. Raises SpoolFull or SpoolBroken
+        where that cannot be: who asks the rows then would miss some."""
+        handed = self._handed
+        await self.flush()
+        if self.kept < handed:
+            self._space.check_disk()
 
     # --- rows -------------------------------------------------------------------------------------
 
     async def run(self) -> None:
         """Write rows, for ever."""
+        try:
+            await self._run()
+        finally:
+            # Who waits for a row does so shielded. It is in custody; others write it, or its slip.
+            self._ended = True
+            self._let_go()
+
+    async def _run(self) -> None:
         due = -inf
         while True:
+            await trio.lowlevel.checkpoint_if_cancelled()  # `flush` is not cancelled
             pause = due - trio.current_time()
             if not self._waiting or self._lost:
                 await self._changed.park()
@@ -176,8 +192,12 @@ class Custody:
         while self.kept < handed and not self._stopped:
             try:
                 await self._database.run(_nothing)  # behind what has taken some along
-            except DatabaseError:
-                return  # said, and noted, where it was found
+            except DatabaseError as error:
+                if not self._stopped:  # it was not even begun: `undone` has heard nothing of it
+                    self._stopped = True
+                    self._space.hold_off(f"the spool cannot be written: {error}")
+                    self._let_go()
+                return
 
     @property
     def waits(self) -> bool:
@@ -186,7 +206,7 @@ class Custody:
 
     def write(self, connection: apsw.Connection) -> None:
         """Write the rows of what waits. Raises apsw.Error, DatabaseError."""
-        if self._stopped:
+        if self._stopped or self._lost:
             return
         with self._guard:
             size = min(len(self._waiting), MAXIMUM_GROUP)
@@ -220,14 +240,12 @@ class Custody:
         if error is None:
             self._token.run_sync_soon(self._changed.unpark_all)
             return
+        # Its pages could not be written: nothing was to be synced, nothing is unknown.
+        full = isinstance(error, apsw.FullError)
+        self._lost = self._lost or not full  # first: `flush` looks at it
         self._stopped = True
-        if isinstance(error, apsw.FullError):
-            # Its pages could not be written: nothing was to be synced, nothing is unknown.
-            self._space.hold_off(f"the spool cannot be written: {error}")
-        else:
-            self._lost = True
-            self._space.break_off(f"the spool cannot be written: {error}")
-        self._token.run_sync_soon(self._let_go)
+        # Behind what an earlier group has told, or that would undo this.
+        self._token.run_sync_soon(self._held_off, full, f"the spool cannot be written: {error}")
 
     # --- in the event loop's thread ---------------------------------------------------------------
 
@@ -240,6 +258,13 @@ class Custody:
             handed.settled.set()
         for handed in group:
             _then(handed)
+
+    def _held_off(self, full: bool, why: str) -> None:
+        if full:
+            self._space.hold_off(why)
+        else:
+            self._space.break_off(why)
+        self._let_go()
 
     def _let_go(self) -> None:
         """Nobody is to wait for a row of which nobody can say when it is written."""
@@ -261,10 +286,13 @@ def _write(connection: apsw.Connection, group: list[Handed]) -> list[tuple[int, 
     rows = []
     for handed in group:
         batch = handed.batch
-        number = batch.number or batches.get(batch, 0)
+        number = batches.get(batch) or known_batch(connection, batch)
         if not number:
-            number = batches[batch] = insert_batch(connection, batch)
+            number = insert_batch(connection, batch)
+        batches[batch] = number
         rows.append((number, insert_item(connection, handed.item, number)))
+    # Rows that could not be written as their association ended: it was done without them.
+    mark_batches(connection, {n for h, (n, _) in zip(group, rows, strict=True) if h.batch.closed})
     return rows
 
 

@@ -20,6 +20,9 @@ from relay.spool.table import ItemTable
 
 log = structlog.get_logger()
 
+# Items that get their rows at once: a start that is cut off has got on all the same.
+PAGE = 64
+
 _LOST = "its file is not there: the disk has lost it"
 _DAMAGED = "the Router was cut off as it came to the disk, which has only a part: send it again"
 _DOUBTFUL = "it is from before a restore: it may have been delivered already"
@@ -45,9 +48,10 @@ async def reconcile(items: ItemTable, objects: Objects, now: float) -> None:
     for folder in sorted({*await objects.folders(), *await items.kept_folders()}):
         unknown, missing = await objects.compare(folder, await items.kept_in(folder))
         over, slips = await _look(unknown, items, objects, done)
-        if slips:
-            slips.sort(key=lambda slip: slip.item.accepted)
-            await items.recover([await _recovered(s, items, objects, now) for s in slips], now)
+        slips.sort(key=lambda slip: slip.item.accepted)
+        for at in range(0, len(slips), PAGE):
+            page = slips[at : at + PAGE]
+            await items.recover([await _recovered(s, items, objects, now) for s in page], now)
         await objects.clear(folder, over)
         if missing:
             done.lost += await items.lost(missing, _LOST, now)
@@ -72,7 +76,7 @@ async def _look(
             log.error("object damaged", name=name, why=str(error))
             slip = None
         match slip:
-            case Unread(why):
+            case Unread(why) if not await items.known(bytes.fromhex(name.rpartition("/")[2])):
                 log.error("object damaged", name=name, why=why)
                 done.left += 1
             case Locked() if not await items.known(bytes.fromhex(name.rpartition("/")[2])):
@@ -93,7 +97,8 @@ async def _recovered(
     item = slip.item
     if not await _is_whole(item, objects):
         item = attrs.evolve(item, state=State.FAILED, reason=_DAMAGED, ended=now)
-    elif slip.epoch != items.epoch:
+    elif slip.epoch != items.epoch or slip.run >= items.run:
+        # The same run, or a later one, has written it: these rows are not those that it had.
         item = attrs.evolve(
             item, state=State.HELD, hold=Hold.DOUBTFUL, doubtful=True, reason=_DOUBTFUL
         )

@@ -42,6 +42,16 @@ def insert_batch(connection: apsw.Connection, batch: Batch) -> int:
     return connection.last_insert_rowid()
 
 
+def known_batch(connection: apsw.Connection, batch: Batch) -> int:
+    """The number of a batch that has a row, else 0. One that is over may be forgotten by now.
+
+    For use inside a transaction.
+    """
+    if batch.closed is None:
+        return batch.number
+    return connection.execute("SELECT number FROM batch WHERE number = ?", (batch.number,)).get or 0
+
+
 def insert_item(connection: apsw.Connection, item: Item, batch: int) -> int:
     """A new item's row, in the batch of this number; the item's own number.
 

@@ -118,12 +118,6 @@ class ObjectWriter:
         self._prefix = b""
         self._soon = False
         self._alone = False
-        self._finished = False
-
-    @property
-    def whole(self) -> bool:
-        """All that has come is in memory: `finish` has one segment to write, and no more."""
-        return not self._segments
 
     async def write(self, fragment: Buffer) -> None:
         """Take more of the data set, which must not change from now on.
@@ -166,13 +160,7 @@ class ObjectWriter:
         return await self._workers.run(partial(self._write_last, make, self._cut()))
 
     async def discard(self) -> None:
-        """The object is not to be kept: remove what there is of it. Harmless the second time.
-
-        A whole one stays where the spool broke: its row may be on the disk, which the next start
-        will see.
-        """
-        if self._finished and self._space.broken:
-            return
+        """The object is not to be kept: remove what there is of it. Harmless the second time."""
         with trio.CancelScope(shield=True):
             removed = await self._workers.run(self._discard)
         if removed:
@@ -220,7 +208,6 @@ class ObjectWriter:
             self._made.file.close()
         except OSError as error:
             raise self._space.unsynced("an object cannot be synced to the disk", error) from error
-        self._finished = True
         return made
 
     def _write_segment(self, parts: list[Buffer]) -> None:

@@ -16,7 +16,7 @@ import attrs
 import msgpack
 
 from relay.dicom.pdu import Buffer
-from relay.errors import ObjectDamaged
+from relay.errors import SpoolFull
 from relay.spool.files import File
 from relay.spool.items import Batch, Item, State
 from relay.spool.vault import SpoolKey
@@ -57,6 +57,8 @@ class Slip:
             }
         )
         slip = key.seal_slip(text, item.id)
+        if len(slip) > MAXIMUM_SLIP:
+            raise SpoolFull(f"what there is to say of an object takes {len(slip)} bytes")
         return slip + _END.pack(key.name, len(slip), MARK)
 
 
@@ -69,12 +71,13 @@ class Locked:
 
 @attrs.frozen(slots=True)
 class Unread:
-    """There may be a slip, which the disk does not give back; `why` in words."""
+    """There may be a slip, which the disk does not give back, or which this program does not
+    understand; `why` in words."""
 
     why: str
 
 
-def read_slip(file: File, item: bytes, key: SpoolKey) -> Slip | Locked | None:
+def read_slip(file: File, item: bytes, key: SpoolKey) -> Slip | Locked | Unread | None:
     """What is behind the content of `item` in its file; None where no whole slip is.
 
     Blocking. Raises OSError; ObjectDamaged where what is there is not what was written.
@@ -96,7 +99,7 @@ def has_slip(file: File) -> bool:
     return size >= _END.size and file.read(len(MARK), size - len(MARK)) == MARK
 
 
-def _decode(text: Buffer) -> Slip:
+def _decode(text: Buffer) -> Slip | Unread:
     try:
         said: dict[str, Any] = msgpack.unpackb(text)
         # A newer program may say more, which its own rows would hold.
@@ -109,4 +112,5 @@ def _decode(text: Buffer) -> Slip:
             Item(number=0, batch=0, state=State.WAITING, **item),
         )
     except (ValueError, KeyError, TypeError) as error:
-        raise ObjectDamaged(f"its slip cannot be read: {error}") from error
+        # It was written so, by another release: whole, answered for, not ours to throw away.
+        return Unread(f"its slip cannot be read: {error}")

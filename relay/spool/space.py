@@ -81,7 +81,7 @@ class Space:
     def hold_off(self, why: str) -> None:
         """What was accepted is not noted as it should be: nothing more is, until `go_on`."""
         if not self.held_off:
-            log.error("spool full: nothing is accepted until there is room", why=why)
+            log.error("spool held off: nothing is accepted until rows can be written", why=why)
         self.held_off = why
 
     def go_on(self) -> None:

@@ -3,11 +3,12 @@
     python -m scripts.benchmark.custody pattern|relay DIRECTORY KEEPERS FOLDER
 
 `pattern` does with the disk what custody does and nothing else: files made 32 at a time, their
-folder synced once for all of them; for each object SHA-256, AES-256-GCM, write, fsync; then one
-commit (WAL, FULL) of the rows of all that wait by then. `relay` is Relay's own code for that, from
-a data set in memory to the row that is durable. Both keep the Part 10 files of FOLDER KEEPERS
-times, so many at once and each keeper one at a time, as a sender without an asynchronous window has
-it; the seconds that takes are printed.
+folder synced once for all of them; for each object SHA-256, AES-256-GCM, write, what its row will
+say behind it, fsync; and every GATHERING one commit (WAL, FULL) of the rows that wait by then.
+`relay` is Relay's own code for that, from a data set in memory to the object in custody, and in the
+end its row. Both keep the Part 10 files of FOLDER KEEPERS times, so many at once and each keeper
+one at a time, as a sender without an asynchronous window has it; the seconds that takes are
+printed.
 """
 
 import hashlib
@@ -27,6 +28,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from relay.dicom.dimse import CommandField, request
 from relay.dicom.negotiation import AcceptedContext
 from relay.router.queue.keeping import item_of
+from relay.spool.custody import GATHERING
 from relay.spool.items import Batch
 from relay.spool.objects import NAMES
 from relay.spool.segments import TAG_SIZE
@@ -57,17 +59,21 @@ class Pattern:
         self._connection.execute("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL")
         self._connection.execute("CREATE TABLE row (id BLOB UNIQUE, digest BLOB, rest BLOB)")
         self._folder = os.open(directory, os.O_RDONLY)
-        self._taking, self._making, self._committing = (threading.Lock() for _ in range(3))
+        self._taking, self._making = threading.Lock(), threading.Lock()
+        self._over = threading.Event()
         self._made: list[tuple[bytes, int]] = []
         self._pending: list[tuple[bytes, bytes, bytes]] = []
 
     def run(self, keepers: int) -> None:
         """Keep everything."""
         threads = [threading.Thread(target=self._keep) for _ in range(keepers)]
-        for thread in threads:
+        committing = threading.Thread(target=self._commit)
+        for thread in (*threads, committing):
             thread.start()
         for thread in threads:
             thread.join()
+        self._over.set()
+        committing.join()
         for _, descriptor in self._made:
             os.close(descriptor)
         os.close(self._folder)
@@ -88,11 +94,11 @@ class Pattern:
             digest = hashlib.sha256(data).digest()
             while rest:
                 rest = rest[os.write(file, rest) :]
+            os.write(file, ROW)
             os.fsync(file)
             os.close(file)
             with self._taking:
                 self._pending.append((name, digest, ROW))
-            self._commit()
 
     def _file(self) -> tuple[bytes, int]:
         with self._making:
@@ -106,11 +112,13 @@ class Pattern:
             return self._made.pop()
 
     def _commit(self) -> None:
-        """Whoever comes first commits for all that wait."""
-        with self._committing:
+        """Commit what waits, from time to time, and once more at the end."""
+        over = False
+        while not over:
+            over = self._over.wait(GATHERING)
             with self._taking:
                 rows, self._pending = self._pending, []
-            if rows:  # else somebody has taken them along
+            if rows:
                 self._connection.execute("BEGIN IMMEDIATE")
                 self._connection.executemany("INSERT INTO row VALUES (?, ?, ?)", rows)
                 self._connection.execute("COMMIT")
@@ -132,6 +140,7 @@ async def relay(directory: Path, objects: list[Loaded], keepers: int) -> float:
         async with trio.open_nursery() as nursery:
             for _ in range(keepers):
                 nursery.start_soon(_keep, spool, todo)
+        await spool.custody.flush()
         elapsed = time.perf_counter() - began
         running.cancel_scope.cancel()
     return elapsed

@@ -3,6 +3,7 @@
 import errno
 import threading
 from collections.abc import AsyncIterator, Callable, MutableMapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +16,19 @@ from trio.testing import wait_all_tasks_blocked
 from relay.database import Database
 from relay.errors import DatabaseError, SpoolBroken, SpoolError, SpoolFull
 from relay.spool import custody as module
+from relay.spool import table
 from relay.spool.custody import MAXIMUM_WAITING, Custody, Handed
 from relay.spool.files import File, Files
-from relay.spool.items import Batch, Item
+from relay.spool.items import Batch, Change, Item, State
 from relay.spool.objects import Objects
 from relay.spool.rows import insert_item
 from relay.spool.segments import StoredObject
-from relay.spool.slips import Slip
+from relay.spool.slips import MAXIMUM_SLIP, Slip
 from relay.spool.space import Space
 from relay.spool.vault import SpoolKey
 from tests.spool.rows import Rows, a_batch, an_item
 from tests.spool.stock import item_of
+from tests.statements import Statements
 from tests.waiting import until
 
 KEY = SpoolKey(bytes(32))
@@ -372,7 +375,7 @@ async def test_a_database_without_room_holds_the_next_objects_off(
     assert numbers(handed) == [1, 2, 3]
     assert await rows.item(handed[0].item) == handed[0].item
     space.check()
-    assert len([line for line in logs if "spool full" in line["event"]]) == 1
+    assert len([line for line in logs if "spool held off" in line["event"]]) == 1
 
 
 async def test_whose_row_is_to_be_written_is_told_that_it_is_not(
@@ -436,28 +439,152 @@ async def test_and_where_it_was_found_by_somebody_else(
     rowing.open.clear()
     rowing.fail = apsw.FullError("full")
     (one,) = hand_in(custody)
-    failures: list[BaseException] = []
-
-    def other() -> None:
-        try:
-            rows.database.run_here(lambda connection: None)
-        except DatabaseError as error:
-            failures.append(error)
-
-    other_one = threading.Thread(target=other)
+    done: list[str] = []
+    other_one = threading.Thread(
+        target=rows.database.run_here, args=(lambda connection: done.append("by somebody else"),)
+    )
     other_one.start()
     while not rowing.begun:  # in the event loop's thread: nobody else has a turn
         pass
     await wait_all_tasks_blocked()
     rowing.open.set()
-    await until(lambda: failures)
+    await until(lambda: done)
     other_one.join()
-    assert space.held_off
+    await until(lambda: space.held_off)
     rowing.fail = None
     with trio.move_on_after(3):
         await until(lambda: one.item.number == 1)
     assert one.item.number == 1
     assert not space.held_off
+
+
+async def test_what_an_earlier_group_tells_does_not_undo_that(
+    custody: Custody, rows: Rows, space: Space, rowing: Rowing
+) -> None:
+    """Both were written before the event loop has heard of either."""
+    (one,) = hand_in(custody)
+    rows.database.run_here(lambda connection: None)
+    (two,) = hand_in(custody)
+    rowing.fail = apsw.FullError("full")
+    rows.database.run_here(lambda connection: None)
+    await wait_all_tasks_blocked()
+    assert numbers([one, two]) == [1, 0]
+    assert "full" in space.held_off
+    assert not custody.waits
+
+
+async def test_nobody_else_fails_for_it_however_often_it_is_tried(
+    custody: Custody, rows: Rows, rowing: Rowing
+) -> None:
+    """Their transactions are carried out alone: what they free may be what is wanted."""
+    hand_in(custody)
+    rowing.fail = apsw.FullError("full")
+    for _ in range(5):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(rows.batch, "ONE")
+            nursery.start_soon(rows.batch, "TWO")
+            nursery.start_soon(custody.flush)
+    assert rowing.begun >= 5
+    assert await rows.value("SELECT count(*) FROM batch") == 10
+    assert await rows.value("SELECT count(*) FROM item") == 0
+
+
+async def test_who_must_not_miss_any_is_told_that_there_are_more(
+    custody: Custody, rows: Rows, rowing: Rowing
+) -> None:
+    await custody.noted()
+    (one,) = hand_in(custody)
+    rowing.fail = apsw.FullError("full")
+    for _ in range(2):
+        with pytest.raises(SpoolFull, match="full"):
+            await custody.noted()
+    rowing.fail = None
+    await custody.noted()
+    assert one.item.number == 1
+
+
+async def delivered(rows: Rows, handed: Handed) -> None:
+    """A courier has done so."""
+    change = Change(number=handed.item.number, state=State.DELIVERED, attempts=1, ended=4.0)
+    assert await rows.table.settle([change])
+
+
+async def test_rows_written_after_their_association_has_ended_are_delivered(
+    custody: Custody, rows: Rows, rowing: Rowing
+) -> None:
+    """All of it was delivered, as far as its rows could say: it was done."""
+    batch = a_batch()
+    (first,) = hand_in(custody, 1, batch)
+    await custody.flush()
+    await delivered(rows, first)
+    (late,) = hand_in(custody, 1, batch)
+    rowing.fail = apsw.FullError("full")
+    await custody.flush()
+    await rows.table.close_batch(batch, 3.0)
+    assert await rows.done(batch)
+    rowing.fail = None
+    await custody.flush()
+    found = await rows.table.next_batch("PACS", ())
+    assert found is not None
+    assert found.number == batch.number
+    assert await rows.table.firsts(found, 0, 9) == [late.item]
+    await delivered(rows, late)
+    assert await rows.done(batch)
+
+
+async def test_so_are_those_of_one_that_has_ended_before_its_first_row(
+    custody: Custody, rows: Rows, rowing: Rowing
+) -> None:
+    batch = a_batch()
+    (late,) = hand_in(custody, 1, batch)
+    rowing.fail = apsw.FullError("full")
+    await custody.flush()
+    await rows.table.close_batch(batch, 3.0)
+    rowing.fail = None
+    await custody.flush()
+    found = await rows.table.next_batch("PACS", ())
+    assert found is not None
+    assert found.closed == 3.0
+    await delivered(rows, late)
+    assert await rows.done(batch)
+
+
+async def test_those_that_are_done_stay_so(custody: Custody, rows: Rows) -> None:
+    """Only what is written anew is looked at, and what is open is not marked."""
+    batch, other = a_batch("A"), a_batch("B")
+    one, two = *hand_in(custody, 1, batch), *hand_in(custody, 1, other)
+    await custody.flush()
+    await rows.table.close_batch(batch, 3.0)
+    await delivered(rows, one)
+    await delivered(rows, two)
+    hand_in(custody, 1, other)
+    await custody.flush()
+    assert [await rows.done(batch), await rows.done(other)] == [True, False]
+    assert await rows.table.next_batch("A", ()) is None
+
+
+async def test_so_are_those_for_which_there_was_no_room_also_after_the_next_start(
+    custody: Custody, rows: Rows, space: Space
+) -> None:
+    batch = a_batch()
+    (first,) = hand_in(custody, 1, batch)
+    await custody.flush()
+    await delivered(rows, first)
+    pages = await rows.value("PRAGMA page_count")
+    late = [custody.hand_in(batch, an_item(command=bytes(4000))) for _ in range(40)]
+    rows.database._connection.execute(f"PRAGMA max_page_count = {pages + 4}")
+    await custody.flush()
+    assert space.held_off
+    assert numbers(late) == [0] * 40
+    await rows.table.close_batch(batch, 3.0)  # which there is room for
+    rows.database._connection.execute("PRAGMA max_page_count = 100000")
+    await custody.flush()
+    assert numbers(late) == list(range(2, 42))
+    assert await rows.table.next_batch("PACS", ()) is not None
+    again = await rows.again()
+    found = await again.table.next_batch("PACS", ())
+    assert found is not None
+    assert await again.table.firsts(found, 0, 99) == [one.item for one in late]
 
 
 async def test_a_full_database_is_what_sqlite_says_of_it(
@@ -536,16 +663,88 @@ async def test_whoever_finds_it_is_told_and_nobody_after_that(
 
 
 async def test_a_database_that_is_closed_ends_the_wait(
-    custody: Custody, rows: Rows, monkeypatch: pytest.MonkeyPatch
+    custody: Custody, rows: Rows, space: Space, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def closed(self: Database, fn: Callable[[apsw.Connection], object]) -> None:
         raise DatabaseError("the connection is closed")
 
-    hand_in(custody)
-    monkeypatch.setattr(Database, "run", closed)
+    handed = hand_in(custody, MAXIMUM_WAITING + 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(Database, "run", closed)
+        with trio.fail_after(5):
+            await custody.flush()
+            await custody.settled(handed[-1])
+    assert "the connection is closed" in space.held_off
+    assert not custody.waits
+    await custody.flush()  # it was not
+    assert numbers(handed) == list(range(1, MAXIMUM_WAITING + 2))
+    space.check()
+
+
+@pytest.fixture
+async def statements(rows: Rows) -> Statements:
+    """Those of the database."""
+    found = Statements(rows.database._connection)
+    rows.database._connection = found  # type: ignore[assignment]
+    return found
+
+
+@pytest.mark.parametrize("count", [3, MAXIMUM_WAITING + 1])
+async def test_a_transaction_that_does_not_begin_is_not_tried_all_the_time(
+    custody: Custody,
+    space: Space,
+    statements: Statements,
+    nursery: trio.Nursery,
+    monkeypatch: pytest.MonkeyPatch,
+    count: int,
+) -> None:
+    """Nothing is unknown then: it is as where there is no room."""
+    monkeypatch.setattr(module, "AGAIN", 0.2)
+    statements.fail["BEGIN"] = apsw.IOError("disk I/O error")
+    nursery.start_soon(custody.run)
+    handed = hand_in(custody, count)
+    with trio.fail_after(5):
+        await custody.settled(handed[-1])
+    await until(lambda: space.held_off)
+    assert "disk I/O error" in space.held_off
+    assert not space.broken
+    await trio.sleep(0.3)
+    assert statements.done.count("BEGIN") < 5
+    statements.fail.clear()
+    await until(lambda: custody.kept == count)
+    assert numbers(handed) == list(range(1, count + 1))
+    space.check()
+
+
+async def test_a_database_that_somebody_else_holds_locked_keeps_no_sender_waiting(
+    custody: Custody, rows: Rows, space: Space, nursery: trio.Nursery
+) -> None:
+    """For longer than anybody may: the next object is refused."""
+    with closing(apsw.Connection(str(rows.database.path))) as other:
+        other.execute("BEGIN IMMEDIATE")
+        rows.database._connection.set_busy_timeout(50)
+        nursery.start_soon(custody.run)
+        handed = hand_in(custody, MAXIMUM_WAITING + 1)
+        with trio.fail_after(5):
+            await custody.settled(handed[-1])
+        with pytest.raises(SpoolFull, match="locked"):
+            space.check()
+        other.execute("ROLLBACK")
+    await until(lambda: custody.kept == MAXIMUM_WAITING + 1)
+    space.check()
+
+
+async def test_what_is_undone_is_written_later_also_where_the_undoing_fails(
+    custody: Custody, rows: Rows, statements: Statements
+) -> None:
+    handed = hand_in(custody, 2)
+    statements.fail["ROLLBACK"] = apsw.IOError("disk I/O error")
+    with pytest.raises(DatabaseError, match="disk I/O error"):
+        await rows.database.run(fail)
+    statements.fail.clear()
     with trio.fail_after(5):
         await custody.flush()
-    assert custody.waits
+    assert numbers(handed) == [1, 2]
 
 
 # --- who is told ----------------------------------------------------------------------------------
@@ -648,6 +847,57 @@ async def test_and_are_let_go_where_nobody_knows_when_they_are_written(
     assert all(sender.answered for sender in found)
     (late,) = await senders(custody, nursery, 1)
     assert late.answered
+
+
+async def test_and_where_nobody_writes_them_any_more(
+    custody: Custody, rows: Rows, nursery: trio.Nursery
+) -> None:
+    """The Router ends, with its last senders: their objects are in custody."""
+    async with trio.open_nursery() as running:
+        running.start_soon(custody.run)
+        hand_in(custody)
+        await custody.flush()
+        running.cancel_scope.cancel()
+    found = await senders(custody, nursery, MAXIMUM_WAITING + 1)
+    assert all(sender.answered for sender in found)
+    await custody.flush()  # whoever ends it
+    assert custody.kept == MAXIMUM_WAITING + 2
+
+
+async def test_and_who_waits_as_that_ends(
+    custody: Custody, rowing: Rowing, nursery: trio.Nursery
+) -> None:
+    rowing.open.clear()
+    async with trio.open_nursery() as running:
+        running.start_soon(custody.run)
+        hand_in(custody)
+        await until(lambda: rowing.begun == 1)  # it writes that one
+        found = await senders(custody, nursery, MAXIMUM_WAITING + 3)
+        assert not found[-1].answered
+        running.cancel_scope.cancel()
+        rowing.open.set()
+    await until(lambda: all(sender.answered for sender in found))
+    assert custody.kept == 1
+
+
+async def test_it_ends_however_many_come_all_the_time(custody: Custody, rows: Rows) -> None:
+    most = 200 * MAXIMUM_WAITING
+
+    def as_many(item: Item) -> None:
+        if item.number % MAXIMUM_WAITING == 0 and item.number < most:
+            more()
+
+    def more() -> None:
+        batch = a_batch()
+        for _ in range(MAXIMUM_WAITING):
+            custody.hand_in(batch, an_item(), as_many)
+
+    more()
+    async with trio.open_nursery() as running:
+        running.start_soon(custody.run)
+        await until(lambda: custody.groups >= 3)
+        running.cancel_scope.cancel()
+    assert custody.kept < most
 
 
 # --- objects --------------------------------------------------------------------------------------
@@ -795,6 +1045,21 @@ async def test_a_row_that_cannot_be_made_is_a_fault_of_its_sender_alone(
     assert [item.number for item in taker.told] == [1]
 
 
+async def test_one_of_which_there_is_more_to_say_than_is_read_again_is_refused(
+    taker: Taker, rows: Rows
+) -> None:
+    """Before it is answered, and its sender alone."""
+    command = bytes(MAXIMUM_SLIP)
+    taker.made = lambda batch, stored: item_of(batch, stored, command=command)
+    with pytest.raises(SpoolFull, match="what there is to say of an object takes"):
+        await taker.finish(a_batch())
+    assert not taker.custody.waits
+    taker.made = item_of
+    await taker.finish(a_batch())
+    await taker.custody.flush()
+    assert [item.number for item in taker.told] == [1]
+
+
 async def test_what_cannot_have_a_row_is_answered_and_the_next_one_refused(
     taker: Taker, rows: Rows, rowing: Rowing
 ) -> None:
@@ -830,3 +1095,25 @@ async def test_many_senders_at_once(taker: Taker, rows: Rows, nursery: trio.Nurs
     assert await rows.value("SELECT count(*) FROM batch") == 6
     assert await rows.value("SELECT count(DISTINCT number) FROM item") == 120
     assert taker.custody.groups < 120
+
+
+async def test_a_row_whose_batch_is_forgotten_meanwhile_has_another(
+    custody: Custody,
+    rows: Rows,
+    rowing: AsyncIterator,
+    space: Space,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(table, "MAXIMUM_HISTORY", 0)
+    batch = a_batch()
+    (first,) = hand_in(custody, 1, batch)
+    await custody.flush()
+    await delivered(rows, first)
+    (late,) = hand_in(custody, 1, batch)
+    rowing.fail = apsw.FullError("full")
+    await custody.flush()
+    await rows.table.close_batch(batch, 3.0)
+    assert await rows.table.expire(10.0) == 1
+    rowing.fail = None
+    await custody.flush()
+    assert late.item.number, space.broken

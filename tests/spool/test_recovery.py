@@ -2,8 +2,8 @@
 
 import errno
 import shutil
-from collections.abc import AsyncIterator, Callable, MutableMapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, MutableMapping, Sequence
+from contextlib import asynccontextmanager, closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,14 +12,15 @@ import apsw
 import attrs
 import pytest
 
-from relay.errors import SpoolError
+from relay.errors import DatabaseError, SpoolError
 from relay.spool import objects as objects_module
+from relay.spool import recovery, slips
 from relay.spool.files import Files
 from relay.spool.items import Batch, Change, Hold, Item, Priority, Selection, State
 from relay.spool.objects import NAMES, Objects
 from relay.spool.schema import DATABASE_FILE
 from relay.spool.spool import FOLDER, Spool, open_spool
-from relay.spool.table import begin_epoch
+from relay.spool.table import ItemTable, begin_epoch
 from tests.spool.disks import Disk
 from tests.spool.rows import a_batch
 from tests.spool.stock import accept, become, content, crash, stock
@@ -194,7 +195,41 @@ async def test_what_is_handed_in_as_it_ends_has_its_row(tmp_path: Path, logs: Lo
     assert not lines(logs, "taken over")
 
 
+async def test_a_start_that_fails_in_a_later_page_has_the_earlier_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logs: Logs
+) -> None:
+    monkeypatch.setattr(recovery, "PAGE", 2)
+    async with running(tmp_path / "a") as spool:
+        taken = await accepted(spool, 7, a_batch())
+        crashed = crash(tmp_path / "a", tmp_path / "b")
+    recover, pages = ItemTable.recover, []
+
+    async def cut_off(self: ItemTable, items: Sequence[tuple[Batch, Item]], now: float) -> None:
+        pages.append(len(items))
+        if len(pages) == 3:
+            raise DatabaseError("the power went")
+        await recover(self, items, now)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ItemTable, "recover", cut_off)
+        with pytest.raises(DatabaseError, match="the power went"):
+            async with running(crashed):
+                pass
+    assert pages == [2, 2, 2]
+    with closing(apsw.Connection(str(crashed / FOLDER / DATABASE_FILE))) as connection:
+        found = connection.execute("SELECT id FROM item ORDER BY number").fetchall()
+        assert found == [(item.id,) for item in taken[:4]]
+    async with running(crashed) as spool:
+        rows = await items(spool)
+        assert same(rows) == taken
+        assert len({item.batch for item in rows}) == 1
+        assert spool.objects.space.used == sum(item.size for item in taken)
+    (line,) = lines(logs, "taken over from the last run")
+    assert line["objects"] == 3
+
+
 async def test_where_the_database_is_lost_all_that_waited_comes_back(tmp_path: Path) -> None:
+    """To be sent by a person: what was sent already is not known any more."""
     async with running(tmp_path) as spool:
         old = await stock(spool, 3)
         await become(spool, old[:1], State.DELIVERED)
@@ -208,10 +243,17 @@ async def test_where_the_database_is_lost_all_that_waited_comes_back(tmp_path: P
     for _ in range(2):
         async with running(tmp_path) as spool:
             found = await items(spool)
-            assert same(found) == same(taken)
+            assert [item.id for item in found] == [item.id for item in taken]
+            assert {(item.state, item.hold, item.doubtful) for item in found} == {
+                (State.HELD, Hold.DOUBTFUL, True)
+            }
             assert len({item.batch for item in found}) == 2
             assert {await content(spool, item) for item in found} >= {b"object 2", b"object 10"}
             assert spool.objects.space.used == sum(item.size for item in taken)
+    async with running(tmp_path) as spool:
+        assert await spool.items.next_batch("OTHER", ()) is None
+        assert await spool.items.retry(Selection(called="OTHER")) == 3
+        assert await spool.items.next_batch("OTHER", ()) is not None
 
 
 # --- what is not in custody, or not any more ------------------------------------------------------
@@ -339,6 +381,49 @@ async def test_what_is_over_goes_whatever_its_key(
         assert files_of(crashed) == {left.id.hex()}
         assert spool.items.settled == 2
     assert not lines(logs, "objects without rows locked")
+
+
+# --- another release ------------------------------------------------------------------------------
+
+
+async def test_what_another_release_has_said_waits_for_one_that_understands_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logs: Logs
+) -> None:
+    async with running(tmp_path / "a") as spool:
+        taken = await accepted(spool, 2, a_batch())
+        crashed = crash(tmp_path / "a", tmp_path / "b")
+    with monkeypatch.context() as patch:
+        # It has one column more in its rows.
+        patch.setattr(slips, "_ITEM", (*slips._ITEM, "doubtful"))
+        for _ in range(2):
+            async with running(crashed) as spool:
+                assert await items(spool) == []
+                assert {item.id.hex() for item in taken} <= files_of(crashed)
+                assert spool.items.settled == 1
+    found = [line for line in logs if line["event"] == "object damaged"]
+    assert {line["why"] for line in found} == {"its slip cannot be read: 'doubtful'"}
+    assert len(found) == 4
+    async with running(crashed) as spool:
+        assert same(await items(spool)) == taken
+        assert spool.items.settled == 4
+        assert spool.objects.space.used == sum(item.size for item in taken)
+
+
+async def test_what_is_over_goes_whatever_was_said_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logs: Logs
+) -> None:
+    async with running(tmp_path / "a") as spool:
+        await stock(spool, 2)
+        over, left = await items(spool)
+        await spool.items.settle(
+            [Change(number=over.number, state=State.DELIVERED, attempts=1, ended=5.0)]
+        )
+        crashed = crash(tmp_path / "a", tmp_path / "b")
+    monkeypatch.setattr(slips, "_ITEM", (*slips._ITEM, "doubtful"))
+    async with running(crashed) as spool:
+        assert files_of(crashed) == {left.id.hex()}
+        assert spool.items.settled == 2
+    assert not lines(logs, "object damaged")
 
 
 # --- damage ---------------------------------------------------------------------------------------

@@ -45,16 +45,6 @@ async def store(objects: Objects, content: bytes, fragment: int = 16382) -> Stor
     return await writer.finish()
 
 
-async def test_whole_is_what_is_in_memory_still(objects: Objects) -> None:
-    writer = await objects.begin()
-    assert writer.whole
-    await writer.write(bytes(SEGMENT))
-    assert writer.whole
-    await writer.write(bytes(1))
-    assert not writer.whole
-    await writer.discard()
-
-
 async def load(objects: Objects, stored: StoredObject) -> bytes:
     async with objects.reading(stored) as reader:
         return b"".join([segment async for segment in reader.segments()])
@@ -318,18 +308,6 @@ async def test_discard_leaves_nothing_at_any_stage(objects: Objects, disk: Disk)
         assert (disk.contents, objects.space.used) == ({}, 0), stage.__name__
     await objects.close()
     assert list(disk.root.glob("*/*")) == []
-
-
-async def test_a_whole_object_stays_where_its_rows_outcome_is_not_known(
-    objects: Objects, disk: Disk
-) -> None:
-    writer = await objects.begin()
-    await writer.write(b"content")
-    stored = await writer.finish()
-    objects.space.break_off("a commit failed")
-    await writer.discard()
-    assert disk.contents == {stored.item.hex(): stored.size}
-    assert await load(objects, stored) == b"content"
 
 
 async def test_what_cannot_be_removed_keeps_its_space(objects: Objects, disk: Disk) -> None:

@@ -26,6 +26,7 @@ from relay.errors import (
     ObjectDamaged,
     RelayError,
     RemoteProtocolError,
+    SpoolError,
     SpoolFull,
     leaves,
 )
@@ -117,9 +118,10 @@ class Commitments:
                 command=asked.command.encode(),
                 accepted=self._now,
             )
+            await self._queue.spool.custody.noted()  # or it would not wait for what has no row
             instances = [reference.sop_instance for reference in wanted.references]
             kept = await self._table.keep(transaction, asked.data_set, instances)
-        except (RemoteProtocolError, SpoolFull, DatabaseError) as error:
+        except (RemoteProtocolError, SpoolError, DatabaseError) as error:
             log.warning("commitment refused", device=batch.device, why=str(error))
             full = isinstance(error, SpoolFull)
             return Status.RESOURCE_LIMITATION if full else Status.PROCESSING_FAILURE, None

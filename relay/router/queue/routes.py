@@ -14,7 +14,7 @@ import trio
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from relay.errors import Refused
+from relay.errors import Refused, SpoolError
 from relay.identity import fingerprint
 from relay.router.entries import Entry
 from relay.router.queue import selecting, snapshot
@@ -170,6 +170,10 @@ class QueueRoutes:
         """Page by page: one page's rows and files go together, whatever becomes of the asker."""
         spool = self.queue.spool
         selected = await self._chosen(request)
+        try:
+            await spool.custody.noted()  # what cannot be seen now is not to be sent later
+        except SpoolError as error:
+            raise Refused(503, f"nothing can be discarded now: {error}") from error
         if selected.until is None:  # what comes meanwhile is not meant
             selected = attrs.evolve(selected, until=await spool.items.last())
         count = 0

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import apsw
 import attrs
 import pytest
 import trio
@@ -21,7 +22,7 @@ from relay.router.queue.commitment import DEADLINE, REPORTING, Asked, Commitment
 from relay.router.queue.pauses import CAP, Pauses
 from relay.router.queue.reporting import Told
 from relay.router.queue.warnings import Kind
-from relay.spool import transactions
+from relay.spool import custody, transactions
 from relay.spool.items import Batch, Selection, State
 from relay.spool.transactions import Stage, Transaction
 from tests.router.fakes import IMPLICIT
@@ -34,6 +35,7 @@ from tests.router.queue.committing import (
     request_for,
 )
 from tests.router.queue.queues import NOW, batch_of, becomes, keep
+from tests.spool import stock
 from tests.spool.requests import open_of, requests_of
 from tests.waiting import until
 
@@ -154,6 +156,36 @@ async def test_what_the_disk_does_not_take_is_refused(
 
     monkeypatch.setattr(transactions.TransactionTable, "keep", keep)
     assert await accept(world, asked(world, ONE)) == Status.PROCESSING_FAILURE
+
+
+@pytest.mark.parametrize(
+    ("fault", "status"),
+    [
+        (apsw.FullError("full"), Status.RESOURCE_LIMITATION),
+        (apsw.IOError("disk I/O error"), Status.PROCESSING_FAILURE),
+    ],
+)
+async def test_while_an_object_that_it_names_may_be_missed_it_is_refused(
+    world: World, monkeypatch: pytest.MonkeyPatch, fault: Exception, status: int
+) -> None:
+    """One that was answered for and has no row yet: it would go on without waiting for that."""
+
+    def failing(*_: object) -> int:
+        raise fault
+
+    with monkeypatch.context() as patch:
+        patch.setattr(custody, "insert_item", failing)
+        await stock.accept(world.queue.spool, batch(world), b"content", sop_instance=ONE)
+        assert await accept(world, asked(world, ONE)) == status
+        assert await requests_of(world.queue.spool.transactions) == []
+    again = await accept(world, asked(world, ONE))
+    if isinstance(fault, apsw.IOError):  # until the next start
+        assert again == status
+        return
+    assert again == Status.SUCCESS
+    async with running(world):
+        await trio.sleep(0.2)
+        assert (await the(world)).stage is Stage.OBJECTS
 
 
 # --- forwarded ------------------------------------------------------------------------------------

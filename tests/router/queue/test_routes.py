@@ -5,6 +5,7 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
+import apsw
 import pytest
 import structlog
 import trio
@@ -15,13 +16,14 @@ from relay.router.devices import Device
 from relay.router.queue import routes
 from relay.router.queue.destinations import Destination, Mode
 from relay.router.queue.warnings import Kind
-from relay.spool import people
+from relay.spool import custody, people
 from relay.spool.index import Study
 from relay.spool.items import Hold, Item, Pause, State
 from relay.spool.segments import SEGMENT
 from tests.router.fakes import hospital, listing, publication
 from tests.router.queue.queues import NOW, FakeCouriers, batch_of, becomes, couriers_of, keep
 from tests.router.rest import Client, client
+from tests.spool import stock
 
 STUDY, INSTANCE = "1.2.840.77", "1.2.840.99"
 
@@ -336,6 +338,35 @@ async def test_what_came_after_the_question_is_not_meant(tmp_path: Path) -> None
         body = {"called": "PACS", "until": last}
         assert await call("POST", "/queue/discard", body) == {"items": 1}
         assert numbers(await call("GET", "/queue/items?state=waiting")) == [2]
+
+
+@pytest.mark.parametrize("fault", [apsw.FullError("is full"), apsw.IOError("does not answer")])
+async def test_nothing_is_discarded_while_there_may_be_more_than_is_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: Exception
+) -> None:
+    """It was answered for, has no row yet, and would be sent later."""
+
+    def failing(*_: object) -> int:
+        raise fault
+
+    async with client(tmp_path) as call:
+        batch = batch_of("PACS")
+        await keep(call.queue, batch)
+        with monkeypatch.context() as patch:
+            patch.setattr(custody, "insert_item", failing)
+            await stock.accept(call.queue.spool, batch, b"a data set")
+            await call.queue.spool.custody.flush()
+            answer = await call("POST", "/queue/discard", {"called": "PACS"}, status=503)
+            why = f"the spool cannot be written: {fault}"
+            assert answer["error"] == f"nothing can be discarded now: {why}"
+            assert files(tmp_path) == 2
+            assert numbers(await call("GET", "/queue/items?state=waiting")) == [1]
+        if isinstance(fault, apsw.FullError):
+            assert await call("POST", "/queue/discard", {"called": "PACS"}) == {"items": 2}
+            assert files(tmp_path) == 0
+        else:  # until the next start
+            await call("POST", "/queue/discard", {"called": "PACS"}, status=503)
+            assert files(tmp_path) == 2
 
 
 async def test_an_object_under_way_is_delivered_all_the_same_and_counted_once(
