@@ -72,6 +72,10 @@ class Database:
         assert self._preceding is None
         self._preceding = preceding
 
+    async def write_preceding(self) -> None:
+        """Have that written now, some of it at least. Raises DatabaseError."""
+        await self.run(_nothing)
+
     async def run(self, fn: Callable[[apsw.Connection], T]) -> T:
         """Return `fn(connection)`, run in the worker thread as one transaction.
 
@@ -107,7 +111,7 @@ class Database:
         """
         if self._preceding is not None and self._preceding.waits:
             with suppress(DatabaseError):  # whose it is has heard of it: who only reads, reads
-                await self.run(_nothing)
+                await self.write_preceding()
         return await trio.to_thread.run_sync(
             self._read_here, fn, limiter=self._readers, abandon_on_cancel=True
         )

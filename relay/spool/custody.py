@@ -191,7 +191,7 @@ class Custody:
         handed = self._handed  # others may come all the time
         while self.kept < handed and not self._stopped:
             try:
-                await self._database.run(_nothing)  # behind what has taken some along
+                await self._database.write_preceding()  # behind what has taken some along
             except DatabaseError as error:
                 if not self._stopped:  # it was not even begun: `undone` has heard nothing of it
                     self._stopped = True
@@ -271,10 +271,6 @@ class Custody:
         for handed in list(self._waiting):
             handed.settled.set()
         self._changed.unpark_all()  # as nothing seemed to wait when it was looked for
-
-
-def _nothing(connection: apsw.Connection) -> None:
-    """What precedes it is all that is wanted."""
 
 
 def _write(connection: apsw.Connection, group: list[Handed]) -> list[tuple[int, int]]:

@@ -480,6 +480,17 @@ async def test_one_in_the_place_of_another_is_not_taken_for_it(tmp_path: Path) -
         assert same(await items(spool)) == [two]
 
 
+def failing(operation: str, number: int) -> Callable[[Path], Disk]:
+    """A disk on which this fails."""
+
+    def made(root: Path) -> Disk:
+        disk = Disk(root)
+        disk.fail[operation] = number
+        return disk
+
+    return made
+
+
 @pytest.mark.parametrize("operation", ["open", "read"])
 async def test_a_disk_that_does_not_read_now_ends_the_start_and_nothing_else(
     tmp_path: Path, operation: str
@@ -488,13 +499,8 @@ async def test_a_disk_that_does_not_read_now_ends_the_start_and_nothing_else(
         taken = await accepted(spool, 2, a_batch())
         crashed = crash(tmp_path / "a", tmp_path / "b")
 
-    def failing(root: Path) -> Disk:
-        disk = Disk(root)
-        disk.fail[operation] = errno.ENFILE
-        return disk
-
     with pytest.raises(SpoolError, match="cannot be read: Too many open files"):
-        async with running(crashed, files=failing):
+        async with running(crashed, files=failing(operation, errno.ENFILE)):
             pass
     async with running(crashed) as spool:
         assert same(await items(spool)) == taken
@@ -508,12 +514,7 @@ async def test_what_the_disk_does_not_give_back_stays_for_a_start_that_can_read_
         taken = await accepted(spool, 2, a_batch())
         crashed = crash(tmp_path / "a", tmp_path / "b")
 
-    def failing(root: Path) -> Disk:
-        disk = Disk(root)
-        disk.fail[operation] = errno.EIO
-        return disk
-
-    async with running(crashed, files=failing) as spool:
+    async with running(crashed, files=failing(operation, errno.EIO)) as spool:
         assert await items(spool) == []
     said = [line for line in logs if line["event"] == "object damaged"]
     assert {line["why"] for line in said} == {"its file cannot be read: Input/output error"}

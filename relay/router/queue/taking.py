@@ -307,14 +307,18 @@ class Taking:
                 if handed_in is not None:
                     handed_in.set()
                 await custody.settled(handed)
-            message.writer = None  # its file is a kept object's, however this association ends
         except SpoolError as error:
             await writer.discard()
             self._no_room(message, error)
             return Status.OUT_OF_RESOURCES
+        message.writer = None  # its file is a kept object's, however this association ends
         if message.moves:
-            # Before the holder can say that it has sent everything.
-            await custody.flush()
+            try:
+                await custody.noted()  # before the holder can say that it has sent everything
+            except SpoolError as error:
+                # It is kept; but who moves it would be told so without waiting for its delivery.
+                self._no_room(message, error)
+                return Status.OUT_OF_RESOURCES
         return Status.SUCCESS
 
     def _item(self, message: "_Message", stored: StoredObject, *, accepted: float) -> Item:

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
+import apsw
 import attrs
 import pytest
 import trio
@@ -188,6 +189,29 @@ async def test_only_what_somebody_waits_for_has_its_row_before_it_is_answered(
         await sender.over.wait()
         assert known == [(moves, 1), (moves, 2)]
         assert custody.groups == (2 if moved else 1)
+
+
+async def test_what_is_moved_is_not_answered_for_without_its_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who moves it would not wait for its delivery. It is kept, and delivered, all the same."""
+    monkeypatch.setattr(Custody, "run", no_rows)
+    async with taking(tmp_path, couriers=False) as it, calling(it) as (sender, _):
+        monkeypatch.setattr(it.both.a.moves, "stored_for", lambda *_: ["a move"])
+        monkeypatch.setattr(it.queue.waiting, "kept", lambda *_: None)
+        custody = it.queue.spool.custody
+        with monkeypatch.context() as full:
+            full.setattr("relay.spool.custody.insert_item", _full)
+            await sender.store(1)
+            assert await sender.status() == (1, dimse.Status.OUT_OF_RESOURCES)
+        await custody.flush()
+        assert custody.kept == 1
+        await sender.release()
+        await sender.over.wait()
+
+
+def _full(*_: object) -> int:
+    raise apsw.FullError("database or disk is full")
 
 
 async def test_its_batch_is_closed_with_rows_that_come_late(
