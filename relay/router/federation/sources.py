@@ -25,8 +25,10 @@ log = structlog.get_logger()
 
 # Seconds for which a device's description holds: issuers and character sets change with a PACS.
 DESCRIPTION_LIFE = 6 * 3600.0
-# ... and that there was none to be had: a Router that was away is back within minutes.
-FAILURE_LIFE = 60.0
+# ... and, that there was none to be had, for so many times the seconds that it took to learn this:
+# nobody waits for much of his time, and a Router that was away for a moment is asked with the next
+# query, which without a description is asked in the wrong characters or not at all.
+FAILURE_FACTOR = 12.0
 # Seconds for a description: a person waits for the query behind it.
 DESCRIPTION_WAIT = 5.0
 # Titles of other hospitals, each for some callers.
@@ -78,6 +80,11 @@ class _Described:
     until: float = 0.0
     asking: trio.Lock = attrs.field(factory=trio.Lock)
 
+    def failed(self, took: float) -> None:
+        """There was none to be had, which is known after so many seconds."""
+        self.description = Description()
+        self.until = trio.current_time() + FAILURE_FACTOR * took
+
 
 class Sources:
     """The devices that there are, and what is known of them."""
@@ -118,19 +125,21 @@ class Sources:
             self._described.popitem(last=False)
         if trio.current_time() < known.until:
             return known.description
-        with trio.move_on_after(DESCRIPTION_WAIT):
+        with trio.move_on_after(DESCRIPTION_WAIT) as patience:
             async with known.asking:
                 if trio.current_time() >= known.until:  # still, after a wait
                     await self._ask(known, *key)
+        if patience.cancelled_caught:
+            known.failed(DESCRIPTION_WAIT)
         return known.description
 
     async def _ask(self, known: _Described, calling: str, title: str) -> None:
-        # Also where this is given up: who waits for the same is not to wait as long again.
-        known.description, known.until = Description(), trio.current_time() + FAILURE_LIFE
+        began = trio.current_time()
         try:
             said = await asking.describe(self._node, title, calling, DESCRIPTION_WAIT)
         except RelayError as error:
             log.info("device not described", called=title, why=str(error))
+            known.failed(trio.current_time() - began)
             return
         known.description = Description(said.issuer, said.character_set)
         known.until = trio.current_time() + DESCRIPTION_LIFE

@@ -232,25 +232,54 @@ async def test_another_hospital_is_asked_in_the_callers_name_and_then_remembered
         assert len(asked.calls) == 3
 
 
-@pytest.mark.parametrize("slow", [True, False])
-async def test_no_description_is_none_and_is_asked_for_again_soon(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    autojump_clock: trio.testing.MockClock,
-    slow: bool,
+async def test_a_device_that_says_nothing_in_time_is_not_waited_for_again_for_a_minute(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
 ) -> None:
     asked = Asked(monkeypatch)
-    if slow:
-        asked.takes = 1000
-    else:
-        asked.error = AssociationAborted(2, 0, "no connection")
+    asked.takes = 1000
     async with hospital(tmp_path / "me") as me:
         sources = Sources(me, FederationSettings())
         start = trio.current_time()
         assert await sources.describe(SOUTH, WS) == Description()
-        assert trio.current_time() - start == pytest.approx(5 if slow else 0)
+        assert trio.current_time() - start == pytest.approx(module.DESCRIPTION_WAIT)
+        asked.takes = 0
+        await trio.sleep(55)
         assert await sources.describe(SOUTH, WS) == Description()
         assert len(asked.calls) == 1
-        await trio.sleep(module.FAILURE_LIFE)
-        asked.takes, asked.error = 0, None
+        await trio.sleep(5)
         assert await sources.describe(SOUTH, WS) == Description("SOUTH", "ISO_IR 100")
+
+
+async def test_a_router_that_was_away_for_a_moment_is_asked_with_the_next_query(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    asked = Asked(monkeypatch)
+    asked.takes = 0.005
+    asked.error = AssociationAborted(2, 0, "no connection")
+    async with hospital(tmp_path / "me") as me:
+        sources = Sources(me, FederationSettings())
+        for _ in range(2):  # the second without asking
+            assert await sources.describe(SOUTH, WS) == Description()
+        assert len(asked.calls) == 1
+        asked.error = None
+        await trio.sleep(0.1)
+        assert await sources.describe(SOUTH, WS) == Description("SOUTH", "ISO_IR 100")
+
+
+async def test_who_gives_up_a_query_says_nothing_of_the_device(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    asked = Asked(monkeypatch)
+    asked.takes = 2
+    async with hospital(tmp_path / "me") as me:
+        sources = Sources(me, FederationSettings())
+        async with trio.open_nursery() as nursery:
+
+            async def patient() -> None:
+                await trio.sleep(0.5)
+                assert await sources.describe(SOUTH, WS) == Description("SOUTH", "ISO_IR 100")
+
+            nursery.start_soon(patient)
+            with trio.move_on_after(1):
+                await sources.describe(SOUTH, WS)
+        assert len(asked.calls) == 2
