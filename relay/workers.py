@@ -5,6 +5,7 @@ asked, the caller's context, a name for the thread at each call. Where each obje
 thread, these here make a Router take 6% more objects a second (scripts/bench --queue).
 """
 
+import os
 import sys
 import threading
 from collections.abc import Callable
@@ -23,6 +24,14 @@ SWITCHING = 0.0005
 
 # What a thread is asked to do, and the task that waits for it.
 _Work = tuple[Callable[[], Any], trio.lowlevel.Task]
+
+
+def calculate_alone() -> None:
+    """Have numpy begin no threads of its own; before it is loaded.
+
+    Its library for linear algebra begins one for each processor, and nothing here asks it anything.
+    """
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
 def share_interpreter() -> None:

@@ -11,6 +11,7 @@ prints a line for each vector and a total, and exits with 1 if it disagrees with
 import base64
 import hashlib
 import hmac
+import itertools
 import re
 import struct
 import sys
@@ -652,6 +653,10 @@ def unshuffle(data: bytes) -> bytes:
     return bytes(plain)
 
 
+def sums(data: bytes) -> bytes:
+    return bytes(total % 256 for total in itertools.accumulate(data))
+
+
 def decompress(payload: bytes, length: int) -> bytes:
     """One zstd frame that states length: libzstd's output is a buffer of just that size."""
     require(payload[:4] == bytes.fromhex("28b52ffd"), "zstd: not a frame")
@@ -682,11 +687,11 @@ class FlowReader:
         length = len(sealed)
         require(40 <= length <= CHUNK + 40, "chunk: its length")
         fields = struct.unpack_from(">BBBBIIIQ", sealed)
-        version, compression, shuffled, flags, head_length, body_length, reserved, number = fields
+        version, compression, filtered, flags, head_length, body_length, reserved, number = fields
 
         require(version == 1, "chunk: unknown version")
         require(compression <= 1, "chunk: unknown compression")
-        require(shuffled <= compression, "chunk: unknown filter, or one without compression")
+        require(filtered <= 2 * compression, "chunk: unknown filter, or one without compression")
         require(flags <= 1, "chunk: unknown flag")
         require(reserved == 0, "chunk: reserved is not zero")
         require(head_length + body_length <= CHUNK, "chunk: longer than 4 MiB in plain")
@@ -707,7 +712,9 @@ class FlowReader:
         head, body = plain[:head_length], plain[head_length:]
         if compression:
             body = decompress(body, body_length)
-        if shuffled:
+        if filtered == 2:
+            body = sums(body)
+        if filtered:
             body = unshuffle(body)
         check_chunk(head, body, flags == 1)
 

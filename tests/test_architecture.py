@@ -92,7 +92,7 @@ ROOMS = {
             "relay.tunnel.notes",
         ),
         ("relay.dicom.pdu", "relay.identity", "relay.packed"),
-        ("msgpack", "cryptography", "zstandard"),
+        ("msgpack", "cryptography", "numpy", "zstandard"),
     ),
     "tunnel, the other half": Room(
         ("relay.tunnel.*",),

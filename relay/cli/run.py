@@ -17,7 +17,7 @@ from relay.pages.settings import PagesSettings
 from relay.router.dicomweb.settings import DicomwebSettings
 from relay.router.federation.settings import FederationSettings, Merging, OnIncomplete
 from relay.router.queue.settings import QueueSettings
-from relay.workers import share_interpreter
+from relay.workers import calculate_alone, share_interpreter
 
 log = structlog.get_logger()
 
@@ -90,6 +90,7 @@ async def _serve(config: Config, stopping: trio.Event) -> None:
                 task_status=systemd.Readiness(),
             )
         case RouterConfig():
+            calculate_alone()
             from relay.router import device_tls
             from relay.router.app import run_router
 

@@ -22,7 +22,9 @@ from collections.abc import Callable
 from enum import IntEnum
 
 import attrs
+import numpy as np
 import zstandard
+from numpy.typing import NDArray
 
 from relay.dicom.pdu import Buffer
 from relay.errors import ChunkError
@@ -62,38 +64,56 @@ class Compression(IntEnum):
 class Filter(IntEnum):
     NONE = 0
     SHUFFLE = 1  # bytes at even offsets, then those at odd ones: high bytes of 16-bit samples
+    DELTA = 2  # the same, and of each byte how far it is from the one before, modulo 256
 
 
-def shuffle(data: Buffer, into: bytearray | None = None) -> memoryview:
-    """The bytes at even offsets, then those at odd offsets: in `into`, where it is long enough."""
-    # Slicing bytes with a step is far faster than slicing a view; no copy of what is bytes already.
-    data = bytes(data)
-    half = (len(data) + 1) // 2
-    shuffled = bytearray(len(data)) if into is None else into
-    shuffled[:half] = data[0::2]
-    shuffled[half : len(data)] = data[1::2]
-    return memoryview(shuffled)[: len(data)]
+Bytes = NDArray[np.uint8]
 
 
-def unshuffle(data: Buffer) -> memoryview:
+def shuffle(data: Buffer, into: Bytes) -> None:
+    """Fill `into`, which is as long, with the bytes at even offsets, then those at odd ones."""
+    size = len(data)
+    # As 16-bit numbers: four to six times as fast as every second byte of bytes.
+    pairs = np.frombuffer(data, "<u2", size // 2)
+    into[: size // 2] = pairs
+    np.right_shift(pairs, 8, out=into[size - size // 2 :], casting="unsafe")
+    if size % 2:
+        into[size // 2] = data[-1]
+
+
+def unshuffle(shuffled: Bytes) -> Bytes:
     """The inverse of `shuffle`."""
-    view = memoryview(data)
-    half = (len(view) + 1) // 2
-    plain = bytearray(len(view))
-    plain[0::2] = view[:half]
-    plain[1::2] = view[half:]
-    return memoryview(plain)
+    size = len(shuffled)
+    plain = np.empty(size, np.uint8)
+    pairs = plain[: size // 2 * 2].view("<u2")
+    pairs[:] = shuffled[size - size // 2 :]
+    pairs <<= 8
+    pairs |= shuffled[: size // 2]
+    if size % 2:
+        plain[-1] = shuffled[size // 2]
+    return plain
+
+
+def differences(data: Bytes, into: Bytes) -> None:
+    """Fill `into`, which is as long, with each byte less the one before it, modulo 256."""
+    into[:1] = data[:1]
+    np.subtract(data[1:], data[:-1], out=into[1:])
+
+
+def sums(differences: Bytes) -> Bytes:
+    """The inverse of `differences`."""
+    return np.add.accumulate(differences, dtype=np.uint8)
 
 
 class _Contexts(threading.local):
     """One zstd context for each level and thread: sessions are many, and each takes 1.3 MiB.
 
-    And what is shuffled before it is packed, in memory that is kept: a third of the time of packing
+    And what is filtered before it is packed, in memory that is kept: a third of the time of packing
     a CT image was for new pages.
     """
 
     def __init__(self) -> None:
-        self._shuffled = bytearray()
+        self._shuffled = self._differences = np.empty(0, np.uint8)
         self._compressors: dict[int, zstandard.ZstdCompressor] = {}
         self.decompressor = zstandard.ZstdDecompressor()
 
@@ -102,11 +122,29 @@ class _Contexts(threading.local):
             self._compressors[level] = zstandard.ZstdCompressor(level=level)
         return self._compressors[level]
 
-    def shuffle(self, body: Buffer) -> memoryview:
-        """`body` shuffled, until the next call in this thread."""
-        if len(self._shuffled) < len(body):
-            self._shuffled = bytearray(len(body))
-        return shuffle(body, self._shuffled)
+    def filter(self, how: Filter, body: Buffer) -> Buffer:
+        """What this filter makes of `body`, until the next call in this thread."""
+        if how == Filter.NONE:
+            return body
+        size = len(body)
+        if len(self._shuffled) < size:
+            self._shuffled = np.empty(size, np.uint8)
+        shuffled = self._shuffled[:size]
+        shuffle(body, shuffled)
+        if how == Filter.SHUFFLE:
+            return shuffled.data
+        if len(self._differences) < size:
+            self._differences = np.empty(size, np.uint8)
+        differences(shuffled, self._differences[:size])
+        return self._differences[:size].data
+
+
+def _unfilter(how: Filter, filtered: bytes) -> Buffer:
+    """The inverse of `_Contexts.filter`."""
+    if how == Filter.NONE:
+        return filtered
+    shuffled = np.frombuffer(filtered, np.uint8)
+    return unshuffle(sums(shuffled) if how == Filter.DELTA else shuffled).data
 
 
 _contexts = _Contexts()
@@ -121,8 +159,7 @@ class Way:
 
     def pack(self, body: Buffer) -> bytes:
         """The frame. No state outlives it."""
-        filtered = _contexts.shuffle(body) if self.filter == Filter.SHUFFLE else body
-        return _contexts.compressor(self.level).compress(filtered)
+        return _contexts.compressor(self.level).compress(_contexts.filter(self.filter, body))
 
 
 @attrs.frozen(slots=True)
@@ -277,4 +314,4 @@ class Decompressor:
             raise ChunkError(f"zstd: {error}") from None
         if len(plain) != length:
             raise ChunkError(f"body of {len(plain)} bytes, not {length}")
-        return unshuffle(plain) if filter_ == Filter.SHUFFLE else plain
+        return _unfilter(filter_, plain)

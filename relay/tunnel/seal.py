@@ -79,7 +79,7 @@ class ChunkHeader:
             raise ChunkError(f"chunk of version {version}; this Router knows {VERSION}")
         if compression > Compression.ZSTD:
             raise ChunkError(f"chunk with unknown compression {compression}")
-        if filter_ > (Filter.SHUFFLE if compression else Filter.NONE):
+        if filter_ > (max(Filter) if compression else Filter.NONE):
             raise ChunkError(f"chunk with filter {filter_} where there can be none such")
         if flags & ~_FINAL or reserved:
             raise ChunkError("chunk with flags or reserved bytes set")

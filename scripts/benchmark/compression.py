@@ -119,7 +119,7 @@ def measure_choice(body: bytes, rate: float | None) -> str:
 
 
 def main() -> None:
-    console = Console(width=200)
+    console = Console(width=260)
     ways = Table(title="ratio, ms/MB to pack, ms/MB to unpack, by filter and level")
     choices = Table(title="chosen at what rate: how, ratio, ms/MB to pack")
     ways.add_column("image")

@@ -1,14 +1,15 @@
 """The disk's share of custody, without any network: a program of its own, measured from memory.
 
-    python -m scripts.benchmark.custody pattern|relay DIRECTORY KEEPERS FOLDER
+    python -m scripts.benchmark.custody two-syncs|one-sync|relay DIRECTORY KEEPERS FOLDER
 
-`pattern` does with the disk what custody does and nothing else: files made 32 at a time, their
-folder synced once for all of them; for each object SHA-256, AES-256-GCM, write, what its row will
-say behind it, fsync; and every GATHERING one commit (WAL, FULL) of the rows that wait by then.
-`relay` is Relay's own code for that, from a data set in memory to the object in custody, and in the
-end its row. Both keep the Part 10 files of FOLDER KEEPERS times, so many at once and each keeper
-one at a time, as a sender without an asynchronous window has it; the seconds that takes are
-printed.
+`two-syncs` and `one-sync` do with the disk what custody needs and nothing else: files made 32 at a
+time, their folder synced once for all of them; for each object SHA-256, AES-256-GCM, write, fsync.
+With `two-syncs`, the usual pattern, its row is then committed (WAL, FULL), with those of all that
+wait by then. With `one-sync`, which is custody's, what the row will say is written behind the
+object, and one commit each GATHERING follows, for which nobody waits. `relay` is Relay's own code
+for that, from a data set in memory to the object in custody, and in the end its row. All keep the
+Part 10 files of FOLDER KEEPERS times, so many at once and each keeper one at a time, as a sender
+without an asynchronous window has it; the seconds that takes are printed.
 """
 
 import hashlib
@@ -49,9 +50,13 @@ Loaded = tuple[Image, bytes]
 
 
 class Pattern:
-    """One folder and one database, and threads that write to them."""
+    """One folder and one database, and threads that write to them.
 
-    def __init__(self, directory: Path, objects: list[Loaded]) -> None:
+    `waits`: each for its row.
+    """
+
+    def __init__(self, directory: Path, objects: list[Loaded], *, waits: bool) -> None:
+        self._waits = waits
         self._directory = directory
         self._todo = iter(objects)
         self._largest = max(len(data) for _, data in objects)
@@ -59,7 +64,7 @@ class Pattern:
         self._connection.execute("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL")
         self._connection.execute("CREATE TABLE row (id BLOB UNIQUE, digest BLOB, rest BLOB)")
         self._folder = os.open(directory, os.O_RDONLY)
-        self._taking, self._making = threading.Lock(), threading.Lock()
+        self._taking, self._making, self._committing = (threading.Lock() for _ in range(3))
         self._over = threading.Event()
         self._made: list[tuple[bytes, int]] = []
         self._pending: list[tuple[bytes, bytes, bytes]] = []
@@ -67,7 +72,7 @@ class Pattern:
     def run(self, keepers: int) -> None:
         """Keep everything."""
         threads = [threading.Thread(target=self._keep) for _ in range(keepers)]
-        committing = threading.Thread(target=self._commit)
+        committing = threading.Thread(target=self._commit_from_time_to_time)
         for thread in (*threads, committing):
             thread.start()
         for thread in threads:
@@ -94,11 +99,14 @@ class Pattern:
             digest = hashlib.sha256(data).digest()
             while rest:
                 rest = rest[os.write(file, rest) :]
-            os.write(file, ROW)
+            if not self._waits:
+                os.write(file, ROW)
             os.fsync(file)
             os.close(file)
             with self._taking:
                 self._pending.append((name, digest, ROW))
+            if self._waits:
+                self._commit()
 
     def _file(self) -> tuple[bytes, int]:
         with self._making:
@@ -111,14 +119,18 @@ class Pattern:
                 os.fsync(self._folder)
             return self._made.pop()
 
+    def _commit_from_time_to_time(self) -> None:
+        """What nobody waits for, and once more at the end."""
+        while not self._over.wait(GATHERING):
+            self._commit()
+        self._commit()
+
     def _commit(self) -> None:
-        """Commit what waits, from time to time, and once more at the end."""
-        over = False
-        while not over:
-            over = self._over.wait(GATHERING)
+        """Whoever comes first commits for all that wait."""
+        with self._committing:
             with self._taking:
                 rows, self._pending = self._pending, []
-            if rows:
+            if rows:  # else somebody has taken them along
                 self._connection.execute("BEGIN IMMEDIATE")
                 self._connection.executemany("INSERT INTO row VALUES (?, ?, ?)", rows)
                 self._connection.execute("COMMIT")
@@ -170,8 +182,8 @@ def main() -> None:
     found = [images.read(file) for file in sorted(Path(folder).iterdir())]
     objects = [(image, image.data_set()) for image in found] * int(keepers)
     with leftovers.fresh(Path(where), way) as directory:
-        if way == "pattern":
-            pattern = Pattern(directory, objects)
+        if way != "relay":
+            pattern = Pattern(directory, objects, waits=way == "two-syncs")
             began = time.perf_counter()
             pattern.run(int(keepers))
             elapsed = time.perf_counter() - began

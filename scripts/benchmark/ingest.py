@@ -1,8 +1,8 @@
 """What queued delivery costs the sender: the rate at which objects are taken into custody.
 
-Beside it, in the same run: the same bytes written and synced in the same pattern by a program that
-does nothing else, Relay's own custody fed from memory (scripts.benchmark.custody has both), and
-DCMTK's storescp, which syncs nothing.
+Beside it, in the same run: the same bytes written and synced by a program that does nothing else,
+in the usual pattern and in custody's own, Relay's own custody fed from memory
+(scripts.benchmark.custody has all three), and DCMTK's storescp, which syncs nothing.
 """
 
 import statistics
@@ -26,8 +26,9 @@ SENDERS = (1, 4)
 
 # What each ratio is of: Relay's own part beside the disk's, and all of it beside the whole of each.
 RATIOS = {
-    "custody_of_pattern": ("custody", "pattern"),
-    "relay_of_pattern": ("relay", "pattern"),
+    "custody_of_two_syncs": ("custody", "two_syncs"),
+    "custody_of_one_sync": ("custody", "one_sync"),
+    "relay_of_two_syncs": ("relay", "two_syncs"),
     "relay_of_storescp": ("relay", "storescp"),
 }
 
@@ -50,7 +51,8 @@ async def ingest(options: Namespace, directory: Path) -> dict[str, Any]:
         await site.near.relay("queue", "pause", "STORESCP")  # nothing is delivered meanwhile
         for count in SENDERS:
             ways: dict[str, Callable[[], Awaitable[float]]] = {
-                "pattern": partial(from_memory, "pattern", directory, count, folders[0]),
+                "two_syncs": partial(from_memory, "two-syncs", directory, count, folders[0]),
+                "one_sync": partial(from_memory, "one-sync", directory, count, folders[0]),
                 "custody": partial(from_memory, "relay", directory, count, folders[0]),
                 "storescp": partial(to_storescp, scp, folders[:count]),
                 "relay": partial(senders, queued, folders[:count]),

@@ -2,16 +2,16 @@
 
     python -m scripts.benchmark.installed --mode router …
 
-A benchmark has numpy and Pillow beside it, for its images and its plot, and requests and greenlet
-for what tests use. pydicom and structlog load these into each process where they find them: 20 MiB
-of memory that whoever has installed Relay does not have.
+A benchmark has Pillow beside it, for its plot, and requests and greenlet for what tests use.
+pydicom and structlog load these into each process where they find them: memory that whoever has
+installed Relay does not have.
 """
 
 import sys
 
 PROGRAM = (sys.executable, "-m", "scripts.benchmark.installed")
 
-_NOT_RELAYS = ("numpy", "PIL", "requests", "greenlet")
+_NOT_RELAYS = ("PIL", "requests", "greenlet")
 
 
 def leave_out() -> None:

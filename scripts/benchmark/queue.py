@@ -58,7 +58,8 @@ def _ingest(cell: dict[str, Any]) -> list[str]:
         "|---|" + "---|" * len(SENDERS),
     ]
     for name, words in (
-        ("pattern", "the write-and-sync pattern alone, from memory"),
+        ("two_syncs", "each object synced, and its row: alone, from memory"),
+        ("one_sync", "one sync for both, as Relay does it: alone, from memory"),
         ("custody", "Relay's custody alone, from memory"),
         ("storescp", "DCMTK storescp, which syncs nothing"),
         ("relay", "Relay"),
@@ -66,8 +67,9 @@ def _ingest(cell: dict[str, Any]) -> list[str]:
         rates = " | ".join(f"{cell[str(count)][name]['per_second']:.0f}" for count in SENDERS)
         lines.append(f"| {words} | {rates} |")
     for name, words in (
-        ("custody_of_pattern", "Relay's custody, of the pattern"),
-        ("relay_of_pattern", "Relay with its senders, of the pattern from memory"),
+        ("custody_of_two_syncs", "Relay's custody, of two syncs"),
+        ("custody_of_one_sync", "Relay's custody, of one sync"),
+        ("relay_of_two_syncs", "Relay with its senders, of two syncs from memory"),
         ("relay_of_storescp", "Relay, of storescp"),
     ):
         ratios = " | ".join(f"{cell[str(count)][name]:.2f}" for count in SENDERS)

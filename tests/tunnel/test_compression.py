@@ -7,6 +7,7 @@ import struct
 import threading
 from collections.abc import Iterable
 
+import numpy as np
 import pytest
 import zstandard
 from hypothesis import given
@@ -27,7 +28,9 @@ from relay.tunnel.compression import (
     Filter,
     Trial,
     Way,
+    differences,
     shuffle,
+    sums,
     unshuffle,
 )
 from tests import images
@@ -79,17 +82,46 @@ def ready(*costs: float) -> tuple[Compressor, Clock]:
 
 
 SHUFFLED = (Compression.ZSTD, Filter.SHUFFLE)
+DELTAS = (Compression.ZSTD, Filter.DELTA)
 PLAIN = (Compression.ZSTD, Filter.NONE)
 AS_IT_IS = (Compression.NONE, Filter.NONE)
 
 
+def shuffled(plain: bytes) -> bytes:
+    into = np.empty(len(plain), np.uint8)
+    shuffle(plain, into)
+    return into.tobytes()
+
+
+def deltas(plain: bytes) -> bytes:
+    into = np.empty(len(plain), np.uint8)
+    differences(np.frombuffer(plain, np.uint8), into)
+    return into.tobytes()
+
+
 @given(st.binary(max_size=1000))
-def test_shuffle_round_trip(plain: bytes) -> None:
-    assert bytes(unshuffle(shuffle(plain))) == plain
+def test_what_the_filters_do_is_undone(plain: bytes) -> None:
+    assert unshuffle(np.frombuffer(shuffled(plain), np.uint8)).tobytes() == plain
+    assert sums(np.frombuffer(deltas(plain), np.uint8)).tobytes() == plain
 
 
-def test_shuffle_by_example() -> None:
-    assert shuffle(b"AaBbCcD") == b"ABCDabc"
+def test_the_filters_by_example() -> None:
+    assert shuffled(b"AaBbCcD") == b"ABCDabc"
+    assert deltas(b"\x05\x07\x07\x01\xff\x00") == b"\x05\x02\x00\xfa\xfe\x01"
+
+
+def test_a_body_at_an_odd_address_is_filtered_as_any_other() -> None:
+    for filter_ in Filter:
+        packed = Way(filter_, LEVEL).pack(memoryview(b"x" + IMAGE)[1:])
+        assert packed == Way(filter_, LEVEL).pack(IMAGE)
+
+
+def test_smooth_pixels_are_told_by_their_differences() -> None:
+    noise, value, pixels = random.Random(3), 1000, []
+    for _ in range(100_000):
+        value = min(max(value + int(noise.gauss(0, 3)), 0), 4095)
+        pixels.append(value)
+    assert choices(Compressor(), [struct.pack("<100000H", *pixels)]) == [DELTAS]
 
 
 def test_images_are_shuffled_and_text_is_not() -> None:

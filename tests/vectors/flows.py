@@ -16,7 +16,7 @@ from relay.dicom.pdu import (
 )
 from relay.tunnel import notes, records
 from relay.tunnel.chunks import Chunk
-from relay.tunnel.compression import MAXIMUM_CHUNK, shuffle
+from relay.tunnel.compression import MAXIMUM_CHUNK
 from relay.tunnel.keys import SessionKeys
 from relay.tunnel.records import Record
 from relay.tunnel.seal import ChunkSealer
@@ -129,6 +129,11 @@ UNPARSABLE = {
     "two-ends": Chunk(LAST.head + LAST.head, final=True),
     "body-behind-the-end": Chunk(LAST.head, STORE.body, True),
 }
+
+
+def differences(data: bytes) -> bytes:
+    """Each byte less the one before it."""
+    return bytes((byte - before) % 256 for before, byte in zip(b"\0" + data, data, strict=False))
 
 
 def forged(
@@ -298,19 +303,29 @@ def flows() -> None:
 
     # Sealed with the right key: what a writer that breaks the protocol could send.
     refused("-unknown-version", [forged(0, ECHO, version=2)], 0)
-    shuffled = zstd.compress(bytes(shuffle(body)))
+    shuffled = body[0::2] + body[1::2]
+    packed = zstd.compress(shuffled)
+    deltas = zstd.compress(differences(shuffled))
     for name, compression, filter_, payload, remark in [
         ("unknown-compression", 2, 0, body, "The body is there as it is."),
         ("unknown-compression-of-zstd", 2, 0, plain, "The body is a zstd frame."),
-        ("unknown-filter", 1, 2, plain, "It would be valid with filter 0."),
-        ("unknown-filter-of-shuffle", 1, 2, shuffled, "It would be valid with filter 1."),
+        ("unknown-filter", 1, 3, plain, "It would be valid with filter 0."),
+        ("unknown-filter-of-shuffle", 1, 3, packed, "It would be valid with filter 1."),
+        ("unknown-filter-of-delta", 1, 3, deltas, "It would be valid with filter 2."),
         ("filter-without-compression", 0, 1, body, "It would be valid with filter 0."),
         (
             "filter-without-compression-shuffled",
             0,
             1,
-            bytes(shuffle(body)),
+            shuffled,
             "Shuffled, not compressed.",
+        ),
+        (
+            "filter-without-compression-delta",
+            0,
+            2,
+            differences(shuffled),
+            "Shuffled, and differences, not compressed.",
         ),
     ]:
         one = forged(1, STORE, compression=compression, filter_=filter_, payload=payload)
@@ -372,7 +387,8 @@ def flows() -> None:
     refused("-zstd-nothing", store(b""), 1)
     refused("-zstd-junk", store(b"junk" * 9), 1)
     refused("-zstd-of-no-bytes", [forged(0, ECHO, compression=1, payload=zstd.compress(b""))], 0)
-    assert shuffle(body) != body
+    assert shuffled != body
+    flow("-delta", "success", [*store(deltas, filter_=2), sealed[2]], chunks)
 
 
 def note_flows() -> None:
