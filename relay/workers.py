@@ -26,10 +26,10 @@ SWITCHING = 0.0005
 _Work = tuple[Callable[[], Any], trio.lowlevel.Task]
 
 
-def calculate_alone() -> None:
-    """Have numpy begin no threads of its own; before it is loaded.
+def limit_numpy() -> None:
+    """Have numpy begin no threads; before it is loaded.
 
-    Its library for linear algebra begins one for each processor, and nothing here asks it anything.
+    Its library for linear algebra, which nothing here uses, begins one for each processor.
     """
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 

@@ -112,16 +112,3 @@ def test_threads_take_turns_as_often_as_it_says() -> None:
     command = (sys.executable, "-c", script)
     result = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
     assert float(result.stdout) == pytest.approx(SWITCHING)
-
-
-def test_numpy_begins_no_threads() -> None:
-    program = (
-        "from relay.workers import calculate_alone\n"
-        "calculate_alone()\n"
-        "import numpy\n"
-        "print(open('/proc/self/status').read().split('Threads:')[1].split()[0])\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60
-    )
-    assert done.stdout.strip() == "1", done.stderr

@@ -34,7 +34,8 @@ from relay.tunnel.store import ObjectClient
 
 # Bytes that are opened and not consumed: more is opened only when the device has taken some.
 OPENED_AHEAD = 2 * 1024 * 1024
-# Opening more than this is worth a thread; see writer.SEAL_IN_THREAD.
+# Opening more than this, in plain, is worth a thread; see writer.SEAL_IN_THREAD. Not sealed: 200
+# bytes may be 4 MiB of black, which takes 10 ms to unpack.
 OPEN_IN_THREAD = 64 * 1024
 # Chunks of one bundle that are opened in one hop to a thread: bytes in plain. What is first in them
 # waits no longer for that than for a chunk of the usual size.
@@ -289,8 +290,8 @@ class CloudReader:
     async def _open(self, opener: ChunkOpener, incoming: Incoming) -> None:
         """Open what is next, which is of this bundle: a chunk, or several small ones."""
         assert incoming.chunks is not None
-        sealed = _opened_together(incoming.chunks)
-        if sum(map(len, sealed)) < OPEN_IN_THREAD:
+        sealed, size = _opened_together(incoming.chunks)
+        if size < OPEN_IN_THREAD:
             opened = _open_all(opener, self._opened, sealed)
         else:
             opened = await self._workers.run(partial(_open_all, opener, self._opened, sealed))
@@ -321,22 +322,26 @@ class CloudReader:
         self._tell()
 
 
-def _opened_together(chunks: deque[Buffer]) -> list[Buffer]:
-    """The first of these, and those behind it that are worth no hop of their own."""
+def _opened_together(chunks: deque[Buffer]) -> tuple[list[Buffer], int]:
+    """The first of these, and those behind it that are worth no hop of their own; their size in
+    plain."""
     together: list[Buffer] = []
     size = 0
     for sealed in chunks:
-        if len(chunks) > 1:
-            try:
-                header = ChunkHeader.decode(sealed)
-            except ChunkError:
-                size = OPENED_TOGETHER + 1  # it is said when it is opened, in its turn
-            else:
-                size += header.head_length + header.body_length
-        if together and size > OPENED_TOGETHER:
+        more = _plain_size(sealed)
+        if together and size + more > OPENED_TOGETHER:
             break
         together.append(sealed)
-    return together
+        size += more
+    return together, size
+
+
+def _plain_size(sealed: Buffer) -> int:
+    try:
+        header = ChunkHeader.decode(sealed)
+    except ChunkError:
+        return 0  # it is said when it is opened, in its turn
+    return header.head_length + header.body_length
 
 
 def _open_all(

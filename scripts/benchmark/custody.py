@@ -52,7 +52,7 @@ Loaded = tuple[Image, bytes]
 class Pattern:
     """One folder and one database, and threads that write to them.
 
-    `waits`: each for its row.
+    `waits`: no thread goes on to its next object before the row of this one is committed.
     """
 
     def __init__(self, directory: Path, objects: list[Loaded], *, waits: bool) -> None:
@@ -85,9 +85,8 @@ class Pattern:
         self._connection.close()
 
     def _keep(self) -> None:
-        memory = memoryview(
-            bytearray(self._largest + TAG_SIZE)
-        )  # fresh memory each time costs more
+        # Once: fresh memory for each object costs more.
+        memory = memoryview(bytearray(self._largest + TAG_SIZE))
         while True:
             with self._taking:
                 image, data = next(self._todo, (None, b""))

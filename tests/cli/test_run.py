@@ -52,7 +52,7 @@ def test_a_mode_loads_nothing_of_the_other() -> None:
     program = (
         "import sys, relay.cli.run\n"
         "apps = {'relay.bridge.app', 'relay.router.app'}\n"
-        "both = {*apps, 'pydicom', 'obstore'} & sys.modules.keys()\n"
+        "both = {*apps, 'pydicom', 'obstore', 'numpy'} & sys.modules.keys()\n"
         "import relay.router.app\n"
         "router = {'relay.bridge.app', 'obstore'} & sys.modules.keys()\n"
         "print(both, router)\n"
@@ -72,6 +72,33 @@ def test_a_bridge_loads_nothing_of_the_router() -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=60
     )
     assert done.stdout.strip() == "set()", done.stderr
+
+
+def test_numpy_begins_no_threads_in_a_router(tmp_path: Path) -> None:
+    """It does as it is loaded, one for each processor, unless it has been told before."""
+    program = (
+        "import builtins, os, sys, pathlib, trio\n"
+        "from relay.cli import run\n"
+        "from relay import config_file\n"
+        "load = builtins.__import__\n"
+        "def watched(name, *rest):\n"
+        "    if name == 'numpy':\n"
+        "        print(os.environ.get('OPENBLAS_NUM_THREADS'), flush=True)\n"
+        "        os._exit(0)\n"
+        "    return load(name, *rest)\n"
+        "builtins.__import__ = watched\n"
+        "config = config_file.read(b'[router]', pathlib.Path(sys.argv[1]))\n"
+        "trio.run(run._serve, config, trio.Event())\n"
+    )
+    environment = {name: value for name, value in os.environ.items() if "NUM_THREADS" not in name}
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path / "relay.toml")],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=environment,
+    )
+    assert done.stdout.strip() == "1", done.stderr
 
 
 @pytest.fixture

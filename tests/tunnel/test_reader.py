@@ -20,7 +20,8 @@ from relay.tunnel.chunks import TARGET_SIZE, Chunk
 from relay.tunnel.inbox import MAXIMUM_DELETES, MOST_FETCHES
 from relay.tunnel.reader import CREDIT, OPENED_AHEAD, OPENED_TOGETHER, CloudReader
 from relay.tunnel.records import MAXIMUM_NOTE, Note, Record
-from relay.tunnel.seal import ChunkOpener, ChunkSealer
+from relay.tunnel.seal import MAXIMUM_ABORT, ChunkOpener, ChunkSealer
+from relay.workers import Workers
 from tests.tunnel.fakes import BLOCK, Network, Store, plain
 
 SESSION = bytes(16)
@@ -301,6 +302,27 @@ async def test_small_chunks_of_a_bundle_are_opened_together(
         for expected in (block, block, block, block, large, block):
             assert plain(await b.reader.receive()) == expected
         assert hops == [3, 1, 1, 1]  # each takes some bytes more than its fragment
+
+
+async def test_what_is_small_when_sealed_and_large_when_open_goes_to_a_thread(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hops: list[int] = []
+
+    async def run(workers: Workers, call: Callable[[], Any]) -> Any:
+        hops.append(1)
+        return call()
+
+    monkeypatch.setattr(reader_module, "OPEN_IN_THREAD", 64 * 1024)
+    monkeypatch.setattr(Workers, "run", run)
+    black = PDV(1, False, True, bytes(1024 * 1024))
+    async with bench() as b:
+        sealed = b.sealer.seal(Chunk(b"", records.encode(black)))
+        assert len(sealed) < MAXIMUM_ABORT
+        b.reader.announced(InLine(SESSION, 0, sealed))
+        b.reader.announced(b.in_line(pdv(1)))
+        assert [plain(await b.reader.receive()) for _ in range(2)] == [black, pdv(1)]
+    assert hops == [1]
 
 
 async def test_what_is_before_a_chunk_that_does_not_open_is_given(

@@ -6,11 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.dicom.pdu import PDV, AReleaseRP
+from relay.dicom.pdu import PDV, AAbort, AReleaseRP
 from relay.errors import ChunkError, LocalProtocolError
 from relay.tunnel import records
 from relay.tunnel.chunks import MAXIMUM_CHUNK, Chunk
+from relay.tunnel.compression import Decompressor
 from relay.tunnel.seal import (
+    MAXIMUM_ABORT,
     MAXIMUM_CHUNKS,
     MAXIMUM_SEALED,
     OVERHEAD,
@@ -77,6 +79,20 @@ CHUNKS = st.builds(
         st.binary(max_size=2000), st.binary(min_size=1, max_size=99).map(lambda b: b * 50)
     ),
 )
+
+
+def test_an_abort_is_not_looked_for_in_what_has_to_be_unpacked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    abort = sealer().seal(Chunk(records.encode(AAbort(0, 0)), final=True))
+    black = records.encode(PDV(1, False, True, bytes(1024 * 1024)))
+    behind = sealer().seal(Chunk(records.encode(AAbort(0, 0)), black, final=True))
+    assert len(behind) < MAXIMUM_ABORT
+    unpacked: list[object] = []
+    monkeypatch.setattr(Decompressor, "decompress", lambda *packed: unpacked.append(packed))
+    assert opener().abort_in(abort, 0) == AAbort(0, 0)
+    assert opener().abort_in(behind, 0) is None
+    assert not unpacked
 
 
 @given(st.lists(CHUNKS.filter(lambda chunk: chunk.head or chunk.body), max_size=8))

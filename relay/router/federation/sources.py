@@ -7,6 +7,7 @@ What a peer's Router grants to some callers only is found out by asking, and rem
 
 from collections import OrderedDict
 from collections.abc import Iterator
+from math import inf
 from typing import Final
 
 import attrs
@@ -25,9 +26,10 @@ log = structlog.get_logger()
 
 # Seconds for which a device's description holds: issuers and character sets change with a PACS.
 DESCRIPTION_LIFE = 6 * 3600.0
-# ... and, that there was none to be had, for so many times the seconds that it took to learn this:
-# nobody waits for much of his time, and a Router that was away for a moment is asked with the next
-# query, which without a description is asked in the wrong characters or not at all.
+# That there was none to be had holds for so many times the seconds that it took to learn this: who
+# asks again and again waits a thirteenth of the time at most, and a Router that was away for a
+# moment is asked again at once. Without a description a device is asked in the wrong characters, or
+# not at all.
 FAILURE_FACTOR = 12.0
 # Seconds for a description: a person waits for the query behind it.
 DESCRIPTION_WAIT = 5.0
@@ -74,16 +76,19 @@ class Description:
 
 @attrs.define(slots=True, eq=False)
 class _Described:
-    """What is remembered of one title for one caller."""
+    """What is remembered of one title for one caller, and since when and until when, by trio's
+    clock."""
 
     description: Description = Description()
-    until: float = 0.0
+    since: float = -inf
+    until: float = -inf
     asking: trio.Lock = attrs.field(factory=trio.Lock)
 
-    def failed(self, took: float) -> None:
-        """There was none to be had, which is known after so many seconds."""
-        self.description = Description()
-        self.until = trio.current_time() + FAILURE_FACTOR * took
+    def learn(self, description: Description, life: float) -> None:
+        """This is so for `life` seconds from now on."""
+        self.description = description
+        self.since = trio.current_time()
+        self.until = self.since + life
 
 
 class Sources:
@@ -123,26 +128,35 @@ class Sources:
         self._described.move_to_end(key)
         if len(self._described) > MAXIMUM_DESCRIPTIONS:
             self._described.popitem(last=False)
-        if trio.current_time() < known.until:
+        came = trio.current_time()
+        if came < known.until:
             return known.description
         with trio.move_on_after(DESCRIPTION_WAIT) as patience:
             async with known.asking:
-                if trio.current_time() >= known.until:  # still, after a wait
-                    await self._ask(known, *key)
-        if patience.cancelled_caught:
-            known.failed(DESCRIPTION_WAIT)
+                if known.since < came:  # nobody has learned it meanwhile
+                    await self._ask(known, key, patience)
         return known.description
 
-    async def _ask(self, known: _Described, calling: str, title: str) -> None:
+    async def _ask(
+        self, known: _Described, key: tuple[str, str], patience: trio.CancelScope
+    ) -> None:
+        calling, title = key
         began = trio.current_time()
         try:
             said = await asking.describe(self._node, title, calling, DESCRIPTION_WAIT)
         except RelayError as error:
             log.info("device not described", called=title, why=str(error))
-            known.failed(trio.current_time() - began)
-            return
-        known.description = Description(said.issuer, said.character_set)
-        known.until = trio.current_time() + DESCRIPTION_LIFE
+            self._failed(known, began)
+        except trio.Cancelled:
+            if patience.cancel_called:  # else it is the caller who does not want it any more
+                self._failed(known, began)
+            raise
+        else:
+            known.learn(Description(said.issuer, said.character_set), DESCRIPTION_LIFE)
+
+    @staticmethod
+    def _failed(known: _Described, began: float) -> None:
+        known.learn(Description(), FAILURE_FACTOR * (trio.current_time() - began))
 
     # --- who there is -----------------------------------------------------------------------------
 

@@ -283,3 +283,41 @@ async def test_who_gives_up_a_query_says_nothing_of_the_device(
             with trio.move_on_after(1):
                 await sources.describe(SOUTH, WS)
         assert len(asked.calls) == 2
+
+
+async def test_a_failure_is_learned_by_all_who_wait_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    asked = Asked(monkeypatch)
+    asked.takes = 0.001
+    asked.error = AssociationAborted(2, 0, "no connection")
+    async with hospital(tmp_path / "me") as me:
+        sources = Sources(me, FederationSettings())
+        async with trio.open_nursery() as nursery:
+            for _ in range(20):
+                nursery.start_soon(sources.describe, SOUTH, WS)
+        assert len(asked.calls) == 1
+
+
+async def test_what_is_remembered_of_a_failure_is_how_long_it_was_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    asked = Asked(monkeypatch)
+    asked.takes = 1000
+    async with hospital(tmp_path / "me") as me:
+        sources = Sources(me, FederationSettings())
+        async with trio.open_nursery() as nursery:
+
+            async def patient() -> None:
+                await trio.sleep(1)
+                assert await sources.describe(SOUTH, WS) == Description()
+
+            nursery.start_soon(patient)
+            with trio.move_on_after(4):
+                await sources.describe(SOUTH, WS)
+        # It was asked from 4 to 6 seconds after the beginning.
+        asked.takes = 0
+        await trio.sleep(2 * module.FAILURE_FACTOR - 1)
+        assert await sources.describe(SOUTH, WS) == Description()
+        await trio.sleep(1)
+        assert await sources.describe(SOUTH, WS) == Description("SOUTH", "ISO_IR 100")
