@@ -188,7 +188,12 @@ class Compressor:
     cost of compression.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.thread_time) -> None:
+    def __init__(self, clock: Callable[[], float] = time.thread_time, *, bulk: bool = True) -> None:
+        """`bulk`: many bodies are on their way at once, so that the rate is the link's. Where each
+        waits for the one before, it is mostly the distance's, and says nothing of how slow a link
+        is; what waits for DELTA's sums at the far end would be late: by 1 ms for a CT image.
+        """
+        self._filters = [one for one in Filter if bulk or one != Filter.DELTA]
         self._clock = clock
         self._decompressor = Decompressor()
         self._bodies = 0
@@ -252,7 +257,7 @@ class Compressor:
             self._chosen = None  # costs had no say in it
         # The time of less than a sample is mostly that of the calls.
         self._timed = rate is not None and len(sample) == SAMPLE_SIZE
-        self._trials = self._measure([Way(filter_, LEVEL) for filter_ in Filter], sample)
+        self._trials = self._measure([Way(filter_, LEVEL) for filter_ in self._filters], sample)
         if self._trials and self._timed and rate is not None:
             best = min(self._trials, key=lambda trial: trial.time(rate))
             assert best.way is not None

@@ -107,7 +107,9 @@ class Flows:
         }
         writes, reads = self._writes, self._writes.other
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self.writer.run, ChunkSealer(key[writes], keys.transcript, writes))
+            bulk = self._writes_bulk
+            sealer = ChunkSealer(key[writes], keys.transcript, writes, bulk=bulk)
+            nursery.start_soon(self.writer.run, sealer)
             await self.reader.run(ChunkOpener(key[reads], keys.transcript, reads))
             nursery.cancel_scope.cancel()
 

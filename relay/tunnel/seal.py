@@ -106,10 +106,13 @@ class ChunkSealer:
     One thread at a time: a second call while one runs would race for the number.
     """
 
-    def __init__(self, key: bytes, transcript: bytes, direction: int) -> None:
+    def __init__(
+        self, key: bytes, transcript: bytes, direction: int, *, bulk: bool = False
+    ) -> None:
+        """`bulk`: many chunks are on their way at once."""
         self._aead = AESGCM(key)
         self._associated = _associated(transcript, direction)
-        self._compressor = Compressor()
+        self._compressor = Compressor(bulk=bulk)
         self._number = 0
         self._dead = False
 

@@ -10,7 +10,7 @@ from relay.dicom.pdu import PDV, AAbort, AReleaseRP
 from relay.errors import ChunkError, LocalProtocolError
 from relay.tunnel import records
 from relay.tunnel.chunks import MAXIMUM_CHUNK, Chunk
-from relay.tunnel.compression import Decompressor
+from relay.tunnel.compression import Decompressor, Filter
 from relay.tunnel.seal import (
     MAXIMUM_ABORT,
     MAXIMUM_CHUNKS,
@@ -41,6 +41,15 @@ def same(one: Chunk, other: Chunk) -> bool:
         bytes(other.body),
         other.final,
     ]
+
+
+def test_differences_are_for_what_goes_in_bulk() -> None:
+    ramp = b"".join(number.to_bytes(2, "little") for number in range(1000, 31000, 3))
+    chunk = Chunk(b"", records.encode(PDV(1, False, True, ramp)))
+    for bulk, filter_ in ((True, Filter.DELTA), (False, Filter.SHUFFLE)):
+        sealed = ChunkSealer(KEY, TRANSCRIPT, 0, bulk=bulk).seal(chunk)
+        assert ChunkHeader.decode(sealed).filter == filter_
+        assert same(opener().open(sealed, 0), chunk)
 
 
 @pytest.mark.parametrize("vector", vectors("flow"), ids=str)
