@@ -5,12 +5,13 @@ is sent in the way that takes the least time for each of its bytes,
 
     time = share / rate + cost
 
-where `share` is what is left of a byte, `rate` the bytes that the link takes in a second, and
-`cost` the processor time that packing a byte here and unpacking it there takes. For a body as it is
-that is 1 / rate. So compression pays where the link needs longer for what is saved than the
-processors for saving it: rate < (1 - share) / cost, 200 to 400 MB/s for CT images; and a way that
-packs better pays the more the slower the link is. The two are added although a body is packed while
-the one before it is under way: the processors have other work to do meanwhile.
+where `share` is what is left of a byte, `rate` the bytes that the link takes in a second (of all
+flows that share it), and `cost` the processor time that packing a byte here and unpacking it there
+takes. For a body as it is that is 1 / rate. So compression pays where the link needs longer for
+what is saved than the processors for saving it: rate < (1 - share) / cost, 200 to 400 MB/s for CT
+images; and a way that packs better pays the more the slower the link is. The two are added although
+a body is packed while the one before it is under way: the processors have other work to do
+meanwhile.
 
 Share and cost are measured on a sample of the very body, and hold for those behind it until they
 pack otherwise: the data knows better than its transfer syntax what it holds.

@@ -63,10 +63,24 @@ ABOUT = 1.1
 
 
 class Budget:
-    """Bytes that flows share."""
+    """Bytes that flows share, as they share the line."""
 
     def __init__(self, total: int = BUDGET) -> None:
         self._left = total
+        self._rates: dict[Window, float] = {}
+
+    @property
+    def rate(self) -> float:
+        """Bytes a second that arrive of all flows together; 0 where nothing has yet."""
+        return sum(self._rates.values())
+
+    def arrives(self, flow: "Window", rate: float) -> None:
+        """So many bytes a second arrive of this flow, until it is forgotten."""
+        self._rates[flow] = rate
+
+    def forget(self, flow: "Window") -> None:
+        """Nothing more is sent of it."""
+        self._rates.pop(flow, None)
 
     @property
     def left(self) -> int:
@@ -165,6 +179,12 @@ class Window:
         return max(self._rates)
 
     @property
+    def line_rate(self) -> float:
+        """Bytes a second that the line carries, as far as is known: what arrives of all flows that
+        share it. 0 where nothing has arrived."""
+        return self._budget.rate
+
+    @property
     def time(self) -> float:
         """The shortest time in seconds that anything took; infinite where nothing has arrived."""
         return self._time
@@ -194,6 +214,7 @@ class Window:
         if took <= 0:
             return  # no clock is that fine
         self._rates[1] = max(self._rates[1], (self._arrived - departure.arrived) / took)
+        self._budget.arrives(self, self.rate)
         self._see_time(now, departure, took)
         gain = 2 if self._probe is None else 1
         wanted = min(MAXIMUM_WINDOW, gain * Path(self.rate, self._time).in_flight)
@@ -225,4 +246,5 @@ class Window:
     def close(self) -> None:
         """Give everything back: nothing more is sent."""
         self._budget.give_back(self._extra + self._own)
+        self._budget.forget(self)
         self._extra = self._own = 0

@@ -354,7 +354,7 @@ class CloudWriter:
                 sealed = sealer.seal(chunk)
             else:
                 # Not abandoned when cancelled: number and sealing are one step.
-                rate = self._outbox.window.rate or None
+                rate = self._outbox.window.line_rate or None
                 sealed = await self._workers.run(partial(sealer.seal, chunk, rate))
             # No checkpoint from here on: a chunk that is sealed is also kept.
             in_line = self._goes_in_line(len(sealed), chunk.final)

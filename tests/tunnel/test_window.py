@@ -98,6 +98,19 @@ async def test_all_windows_share_a_budget(autojump_clock: MockClock) -> None:
     assert budget.left == BUDGET
 
 
+async def test_the_line_carries_what_all_that_share_it_bring(autojump_clock: MockClock) -> None:
+    budget = Budget()
+    windows = [Window(budget) for _ in range(3)]
+    assert windows[0].line_rate == 0
+    async with trio.open_nursery() as nursery:
+        for window in windows[1:]:
+            nursery.start_soon(drive, window, 20e6, 0.1, 5)
+    assert windows[0].rate == 0
+    assert windows[0].line_rate == sum(window.rate for window in windows)
+    windows[2].close()
+    assert windows[0].line_rate == windows[1].rate == pytest.approx(20e6, rel=0.1)
+
+
 async def test_a_senders_own_pauses_say_nothing_of_the_path(autojump_clock: MockClock) -> None:
     window = Window(Budget())
     await drive(window, 50e6, 0.2, 2)
