@@ -20,7 +20,7 @@ import attrs
 import trio
 from trio.lowlevel import ParkingLot
 
-from relay.dicom.pdu import AAbort, Atom, Buffer
+from relay.dicom.pdu import PDV, AAbort, Atom, Buffer
 from relay.errors import ChunkError, LocalProtocolError
 from relay.signalling.messages import Announce, FlowProgress, InLine
 from relay.tunnel.allowance import IN_LINE_WINDOW, Allowance
@@ -49,6 +49,7 @@ class _Opened:
     records: deque[Record]
     size: int
     in_line: int
+    answered: bool  # the device responds, and that is what the peer waits for
 
 
 @attrs.frozen(slots=True)
@@ -65,8 +66,8 @@ class CloudReader:
     """One direction's reading end.
 
     `announced` and `heard` feed it; `run` does the work, in the session's nursery, once there is a
-    key; `receive` gives what came. `changed` is called when the peer should be told of progress.
-    One task at a time may `receive`.
+    key; `receive` gives what came. `changed` is called when the peer should be told of progress,
+    with True where that is not urgent. One task at a time may `receive`.
     """
 
     def __init__(
@@ -77,12 +78,13 @@ class CloudReader:
         objects: ObjectClient,
         allowance: Allowance,
         resume_window: float,
-        changed: Callable[[], None],
+        changed: Callable[[bool], None],
         bulk: bool = False,
     ) -> None:
         self._allowance = allowance.in_line
         self._workers = allowance.workers
         self._tell = changed
+        self._bulk = bulk
 
         # Counts of chunks from 0: what the writer says, and how far they have come here.
         self._announced = 0
@@ -128,7 +130,7 @@ class CloudReader:
             return
         if message.chunk != self._inbox.received:
             # A duplicate or what follows a gap: either way the writer does not know where we are.
-            self._tell()
+            self._tell(False)
             return
         if self.finished:
             raise ChunkError("chunk after the final one")
@@ -249,7 +251,7 @@ class CloudReader:
         self._in_line_consumed += chunk.in_line
         self._plain -= chunk.size
         self._changed.unpark_all()
-        self._tell()
+        self._tell(chunk.answered)
 
     # --- the work --------------------------------------------------------------------------------
 
@@ -284,7 +286,7 @@ class CloudReader:
             return False
         self._opened, self.finished = self._inbox.received, True
         self.end(atom)
-        self._tell()
+        self._tell(False)
         return True
 
     async def _open(self, opener: ChunkOpener, incoming: Incoming) -> None:
@@ -310,6 +312,7 @@ class CloudReader:
         self._inbox.opened(incoming, len(sealed))
         self._sealed_bytes += len(sealed)
         self.finished = chunk.final
+        answered = not self._bulk and _ends_message(found[-1])
         if chunk.final and isinstance(found[-1], AAbort):
             # Acted on at once (DESIGN §3): the device gets nothing of what went before.
             self.end(found[-1])
@@ -317,9 +320,13 @@ class CloudReader:
             in_line = incoming.size if incoming.stored is None else 0
             size = len(chunk.head) + len(chunk.body)
             self._plain += size
-            self._waiting.append(_Opened(deque(found), size, in_line))
+            self._waiting.append(_Opened(deque(found), size, in_line, answered))
         self._changed.unpark_all()
-        self._tell()
+        self._tell(answered)
+
+
+def _ends_message(record: Record) -> bool:
+    return isinstance(record, PDV) and record.is_last
 
 
 def _opened_together(chunks: deque[Buffer]) -> tuple[list[Buffer], int]:

@@ -71,10 +71,10 @@ def choices(
     return [compressor.compress(body, rate)[:2] for body in bodies]
 
 
-def ready(*costs: float) -> tuple[Compressor, Clock]:
+def ready(*costs: float, bulk: bool = True) -> tuple[Compressor, Clock]:
     """A compressor past the bodies for which nothing is timed."""
     clock = Clock(*costs)
-    compressor = Compressor(clock)
+    compressor = Compressor(clock, bulk=bulk)
     for _ in range(UNTIMED_BODIES):
         compressor.compress(LONE, 1.0)
     assert clock.runs == 0
@@ -211,6 +211,18 @@ def test_the_level_follows_the_link(
     body = struct.pack("<16384H", *(int(noise.gauss(1000, 5)) for _ in range(16384)))
     packed = compressor.compress(body, rate)[2]
     assert [way.level for way in WAYS if way.pack(body) == packed] == [level]
+
+
+def test_what_is_sent_one_by_one_is_never_packed_slowly() -> None:
+    # Its rate is the distance's: there it would be, and be late, for next to nothing.
+    levels = {}
+    for bulk in (True, False):
+        compressor, _ = ready(*[2e-9] * len(Filter), bulk=bulk)
+        noise = random.Random(2)
+        body = struct.pack("<16384H", *(int(noise.gauss(1000, 5)) for _ in range(16384)))
+        packed = compressor.compress(body, 1e6)[2]
+        levels[bulk] = [way.level for way in WAYS if way.pack(body) == packed]
+    assert levels == {True: [SLOW_LEVEL], False: [LEVEL]}
 
 
 def test_a_filter_that_costs_more_than_it_saves_is_left_out() -> None:

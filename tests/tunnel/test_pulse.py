@@ -9,7 +9,15 @@ import trio
 from trio.testing import MockClock
 
 from relay.errors import SessionEnded
-from relay.tunnel.pulse import IDLE_INTERVAL, IDLE_LIMIT, RESUME_INTERVAL, Pulse, Stall
+from relay.tunnel.pulse import (
+    IDLE_INTERVAL,
+    IDLE_LIMIT,
+    PROGRESS_DELAY,
+    RESUME_INTERVAL,
+    UNHURRIED_DELAY,
+    Pulse,
+    Stall,
+)
 
 
 @attrs.define
@@ -70,6 +78,27 @@ async def test_it_speaks_at_once_and_when_wanted(autojump_clock: MockClock) -> N
             b.pulse.want()
         await trio.sleep(0.1)
         assert len(b.said) == 2
+
+
+async def test_what_nothing_waits_for_is_said_later(autojump_clock: MockClock) -> None:
+    async with bench() as b:
+        await trio.sleep(0.1)
+        wanted = trio.current_time()
+        b.pulse.want(True)
+        await trio.sleep(0.1)
+        assert b.said[1:] == pytest.approx([wanted + UNHURRIED_DELAY])
+
+
+async def test_what_something_waits_for_takes_that_along(autojump_clock: MockClock) -> None:
+    async with bench() as b:
+        await trio.sleep(0.1)
+        b.pulse.want(True)
+        await trio.sleep(0.001)
+        wanted = trio.current_time()
+        b.pulse.want()
+        b.pulse.want(True)
+        await trio.sleep(0.1)
+        assert b.said[1:] == pytest.approx([wanted + PROGRESS_DELAY])
 
 
 async def test_it_speaks_now_and_then_when_idle_and_often_when_not(

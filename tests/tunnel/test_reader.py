@@ -40,7 +40,7 @@ class Bench:
     store: Store
     network: Network
     allowance: Allowance
-    told: list[None]
+    told: list[bool]
     sealer: ChunkSealer = attrs.field(factory=lambda: ChunkSealer(*KEYS))
     slots: int = 0
 
@@ -72,9 +72,9 @@ def chunk(atoms: tuple[Record, ...], final: bool) -> Chunk:
 
 @asynccontextmanager
 async def bench(
-    allowance: Allowance | None = None, *, opening: bool = True
+    allowance: Allowance | None = None, *, opening: bool = True, bulk: bool = False
 ) -> AsyncIterator[Bench]:
-    store, network, told = Store(), Network(), list[None]()
+    store, network, told = Store(), Network(), list[bool]()
     allowance = allowance or Allowance()
     reader = CloudReader(
         session=SESSION,
@@ -82,7 +82,8 @@ async def bench(
         objects=store,
         allowance=allowance,
         resume_window=20,
-        changed=lambda: told.append(None),
+        changed=told.append,
+        bulk=bulk,
     )
     reader.progress()
     async with trio.open_nursery() as nursery:
@@ -225,6 +226,20 @@ async def test_credit_grows_as_chunks_are_consumed(autojump_clock: MockClock) ->
             await b.reader.receive()
         size = len(message.sealed)
         assert b.reader.progress() == FlowProgress(0, 1, 1, CREDIT + 1, IN_LINE_WINDOW + size)
+
+
+@pytest.mark.parametrize("bulk", [False, True])
+@pytest.mark.parametrize("last", [False, True])
+async def test_what_a_response_follows_is_told_in_no_hurry(
+    autojump_clock: MockClock, last: bool, bulk: bool
+) -> None:
+    async with bench(bulk=bulk) as b:
+        b.reader.announced(b.in_line(PDV(1, False, last, bytes(2))))
+        await b.reader.receive()
+        assert b.told == [last and not bulk]  # it is opened
+        with trio.move_on_after(1):
+            await b.reader.receive()
+        assert b.told == 2 * [last and not bulk]  # and consumed
 
 
 async def test_all_readers_share_one_allowance(autojump_clock: MockClock) -> None:
