@@ -5,11 +5,11 @@
 Only the Bridge's own store does that. What comes so is opened in its turn, by the number in its
 first chunk, without waiting for its announcement: an object costs one round trip and not two. It
 begins with the first bundle that is announced, since a conversation of small messages needs no
-store, and stops when nothing comes, until the next one is. Where many objects go one way (`bulk`),
-it begins with the session, with as many GETs as the writer has PUTs. There what is announced before
-it was asked for is asked for in its turn all the same, by the connections that are there: a GET of
-its own would take a new one, which over 200 ms brought a bundle of 0.8 MB after 0.85 s, and all
-behind it waited for that.
+store, and stops when nothing comes, until the next one is. Where many bundles follow one another
+(`stream`), as many GETs wait as the writer has PUTs; where many objects go one way, from the
+session's beginning. There what is announced before it was asked for is asked for in its turn all
+the same, by the connections that are there: a GET of its own would take a new one, which over 200
+ms brought a bundle of 0.8 MB after 0.85 s, and all behind it waited for that.
 """
 
 import math
@@ -32,9 +32,10 @@ from relay.tunnel.store import ObjectClient
 # GETs of one flow that wait. One is there again before the next object can have begun, and its
 # connection is not idle for so long that it begins slowly anew (RFC 5681 §4.1), as two in turn are.
 AT_ONCE = 1
-# ... and of one that brings many objects: as many as there can be PUTs (outbox.MOST_PUTS). What is
+# ... and of one that brings many bundles: as many as there can be PUTs (outbox.MOST_PUTS). What is
 # stored then is here a way later, and not three ways, and as many connections grow faster together.
-BULK_AT_ONCE = 8
+# A confirmed object of 256 MiB takes 3.2 s so over 100 ms, and 5.4 s with one.
+STREAM_AT_ONCE = 8
 # So few signed GETs are left when the next are asked for, at least: none waits for its signature.
 FEWEST_SIGNED = 2
 # Seconds for a GET to begin to bring what has been announced: some round trips. The store holds
@@ -72,7 +73,7 @@ class ReadAhead:
 
     `came` is called with each bundle, `missed` with each slot that was asked for and did not come.
     `may` says whether there is room for more; `changed` is unparked when that may have changed.
-    `bulk`: many objects come, one behind the other.
+    `streams`: many bundles come from the beginning, one behind the other.
     """
 
     def __init__(
@@ -85,7 +86,7 @@ class ReadAhead:
         missed: Callable[[int], None],
         may: Callable[[], bool],
         changed: ParkingLot,
-        bulk: bool = False,
+        streams: bool = False,
     ) -> None:
         self._request = request
         self._session = session
@@ -94,11 +95,10 @@ class ReadAhead:
         self._missed = missed
         self._may = may
         self._changed = changed
-        self._bulk = bulk
-        self._at_once = BULK_AT_ONCE if bulk else AT_ONCE
+        self._streams = streams
         self._next = 0  # the slot to ask for
         self._behind = 0  # the slot behind all that have come
-        self._going_on = bulk
+        self._going_on = streams
         self._pending: dict[int, _Pending] = {}
         self._promised: set[int] = set()  # announced, and to be asked for in their turn
         self._signed: deque[StoredBundle] = deque()  # from the next one on
@@ -106,9 +106,20 @@ class ReadAhead:
         self._cannot = False  # the store does not read ahead
         self._paused_until = -math.inf  # by trio's clock
 
+    @property
+    def streams(self) -> bool:
+        """Whether many bundles follow one another, or some did and are to be asked for still."""
+        return self._streams or bool(self._promised)
+
+    def stream(self, streams: bool) -> None:
+        """Say whether many bundles follow one another from now on."""
+        if streams != self._streams:
+            self._streams = streams
+            self._changed.unpark_all()
+
     def announced(self, slot: int) -> None:
         """The peer has announced what is in `slot`."""
-        if self._bulk and slot >= self._next and self._asking:
+        if self.streams and slot >= self._next and self._asking:
             self._promised.add(slot)
             return
         # Back to what was asked for in vain: else each pause would leave so many slots more behind.
@@ -122,6 +133,10 @@ class ReadAhead:
     def expects(self, slot: int) -> bool:
         """Whether this slot has been or will be asked for, and given to `came` or `missed`."""
         return slot in self._pending or slot in self._promised
+
+    @property
+    def _at_once(self) -> int:
+        return STREAM_AT_ONCE if self.streams else AT_ONCE
 
     @property
     def _asking(self) -> bool:

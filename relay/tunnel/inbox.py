@@ -95,9 +95,9 @@ class Inbox:
             objects=objects,
             came=self._came,
             missed=self._missed,
-            may=self._may_read_ahead_in_bulk if bulk else self._may_read_ahead,
+            may=self._may_read_ahead,
             changed=changed,
-            bulk=bulk,
+            streams=bulk,
         )
         self._expected: dict[int, Incoming] = {}  # by slot: announced, and read ahead already
         self._early: dict[int, Incoming] = {}  # by first chunk: read ahead, and not its turn
@@ -254,13 +254,16 @@ class Inbox:
 
     # --- what is read ahead ----------------------------------------------------------------------
 
-    def _may_read_ahead(self) -> bool:
-        """Only who waits for the next bundle asks for it: a reader that is behind has enough."""
-        return not self._held and not self._early and self._wanted()
+    def stream(self, streams: bool) -> None:
+        """Say whether many bundles follow one another from now on."""
+        self._ahead.stream(streams)
 
-    def _may_read_ahead_in_bulk(self) -> bool:
-        """What is on its way to here is bounded by the writer's window."""
-        return not self._to_fetch and self._held < self._window.size and self._wanted()
+    def _may_read_ahead(self) -> bool:
+        if self._ahead.streams:
+            # What is on its way to here is bounded by the writer's window.
+            return not self._to_fetch and self._held < self._window.size and self._wanted()
+        # Only who waits for the next bundle asks for it: a reader that is behind has enough.
+        return not self._held and not self._early and self._wanted()
 
     def _came(self, stored: StoredBundle, data: Buffer) -> None:
         """A bundle has come that was asked for before it was announced.

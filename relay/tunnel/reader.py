@@ -40,6 +40,9 @@ OPEN_IN_THREAD = 64 * 1024
 # Chunks of one bundle that are opened in one hop to a thread: bytes in plain. What is first in them
 # waits no longer for that than for a chunk of the usual size.
 OPENED_TOGETHER = 1024 * 1024
+# Behind so many chunks of one message, some MiB, more of it is expected (relay.tunnel.ahead). With
+# fewer, an object of some MiB leaves GETs behind on connections that begin slowly, for the next.
+MANY_CHUNKS = 4
 
 
 @attrs.define(slots=True, eq=False)
@@ -101,6 +104,7 @@ class CloudReader:
         self._chunk_credit = 0
         self._in_line_credit = 0
         self.finished = False  # the peer's final chunk is opened
+        self._within = 0  # so many were opened since a message ended
         self._looked_at = 0  # so many were received when an A-ABORT was looked for
         self._ending: Atom | None = None
         self._over = False
@@ -312,7 +316,10 @@ class CloudReader:
         self._inbox.opened(incoming, len(sealed))
         self._sealed_bytes += len(sealed)
         self.finished = chunk.final
-        answered = not self._bulk and _ends_message(found[-1])
+        ends = _ends_message(found[-1])
+        self._within = 0 if ends else self._within + 1
+        self._inbox.stream(self._bulk or self._within >= MANY_CHUNKS)
+        answered = ends and not self._bulk
         if chunk.final and isinstance(found[-1], AAbort):
             # Acted on at once (DESIGN §3): the device gets nothing of what went before.
             self.end(found[-1])

@@ -16,6 +16,8 @@ from tests.interop.peers import Address
 DIRECT_4, DIRECT_8 = "direct-4", "direct-8"
 SENDERS = 8
 MANY_SENDERS = 16
+# Bytes and number of objects of many frames, as of mammography.
+FRAMES_SIZE, FRAMES_COUNT = 30_000_000, 20
 
 
 async def queued_ct(setting: Setting) -> dict[str, Any]:
@@ -61,6 +63,14 @@ async def frames(setting: Setting) -> dict[str, Any]:
     """One large multi-frame object."""
     series = await setting.series("frames", objects.multi_frame, setting.sizes.large)
     ways = {RELAY: queued(setting, series), DIRECT: direct(setting, series)}
+    return await setting.stored(series, ways, setting.device)
+
+
+async def confirmed_frames(setting: Setting) -> dict[str, Any]:
+    """Objects of many frames, each answered by the far device itself."""
+    make = partial(objects.multi_frame, count=FRAMES_COUNT)
+    series = await setting.series("mammography", make, FRAMES_SIZE)
+    ways = {RELAY: confirmed(setting, series), DIRECT: direct(setting, series)}
     return await setting.stored(series, ways, setting.device)
 
 

@@ -27,6 +27,7 @@ WORKS: dict[str, Work] = {
     "senders": stores.senders,
     "compressed": stores.compressed,
     "frames": stores.frames,
+    "confirmed-frames": stores.confirmed_frames,
     "large-16": stores.large_16,
     "echo": retrieves.echo,
     "find-1": retrieves.find_1,

@@ -12,7 +12,7 @@ from trio.testing import MockClock
 
 from relay.errors import ProviderError
 from relay.signalling.messages import MAXIMUM_SLOTS, Direction, Message
-from relay.tunnel.ahead import BULK_AT_ONCE, OVERDUE, REFUSED_PAUSE, ReadAhead
+from relay.tunnel.ahead import OVERDUE, REFUSED_PAUSE, STREAM_AT_ONCE, ReadAhead
 from relay.tunnel.slots import GET_FRESH, StoredBundle
 from tests.tunnel.fakes import Network, Store
 
@@ -49,7 +49,7 @@ class Bench:
 
 
 @asynccontextmanager
-async def bench(seed: int = 1, *, bulk: bool = False) -> AsyncIterator[Bench]:
+async def bench(seed: int = 1, *, streams: bool = False) -> AsyncIterator[Bench]:
     b = Bench(Store(), Network(seed))
     b.ahead = ReadAhead(
         request=b.network.callee.request,
@@ -59,7 +59,7 @@ async def bench(seed: int = 1, *, bulk: bool = False) -> AsyncIterator[Bench]:
         missed=b._missed,
         may=lambda: b.may,
         changed=b.changed,
-        bulk=bulk,
+        streams=streams,
     )
     async with trio.open_nursery() as nursery:
         nursery.start_soon(b.ahead.run)
@@ -71,7 +71,7 @@ async def come_unannounced(b: Bench) -> None:
     """All that is asked for at once comes in bulk before it is announced, and no more may be."""
     await trio.sleep(1)
     b.may = False
-    for slot in range(BULK_AT_ONCE):
+    for slot in range(STREAM_AT_ONCE):
         b.put(slot, b"%d" % slot)
     await trio.sleep(1)
 
@@ -110,28 +110,74 @@ async def test_no_get_waits_for_its_signature(autojump_clock: MockClock) -> None
 
 
 async def test_in_bulk_several_are_asked_for_from_the_beginning(autojump_clock: MockClock) -> None:
-    async with bench(bulk=True) as b:
+    async with bench(streams=True) as b:
         await trio.sleep(1)
-        assert [slot for slot in range(20) if b.ahead.expects(slot)] == list(range(BULK_AT_ONCE))
+        assert [slot for slot in range(20) if b.ahead.expects(slot)] == list(range(STREAM_AT_ONCE))
         b.put(2, b"2")
         await trio.sleep(1)
         assert b.came == [(2, b"2")]
-        assert b.ahead.expects(BULK_AT_ONCE)
+        assert b.ahead.expects(STREAM_AT_ONCE)
         b.may = False
         b.put(0, b"0")
         await trio.sleep(1)
-        assert not b.ahead.expects(BULK_AT_ONCE + 1)
+        assert not b.ahead.expects(STREAM_AT_ONCE + 1)
         await trio.sleep(30)
-        assert sorted(b.missed) == [1, *range(3, BULK_AT_ONCE + 1)]
+        assert sorted(b.missed) == [1, *range(3, STREAM_AT_ONCE + 1)]
         b.may = True
         b.changed.unpark_all()
         await trio.sleep(1)
-        assert b.store.gets_ahead == BULK_AT_ONCE + 1  # nothing comes: no more is asked for
-        for slot in (BULK_AT_ONCE + 3, BULK_AT_ONCE + 4):
+        assert b.store.gets_ahead == STREAM_AT_ONCE + 1  # nothing comes: no more is asked for
+        for slot in (STREAM_AT_ONCE + 3, STREAM_AT_ONCE + 4):
             b.announced(slot)
             await trio.sleep(1)
             assert b.ahead.expects(slot + 1)
             await trio.sleep(30)
+
+
+async def test_several_are_asked_for_while_many_follow_one_another(
+    autojump_clock: MockClock,
+) -> None:
+    async with bench() as b:
+        b.announced(0)
+        await trio.sleep(1)
+        asked = [slot for slot in range(30) if b.ahead.expects(slot)]
+        assert asked == [1]
+        b.ahead.stream(True)
+        await trio.sleep(1)
+        asked = [slot for slot in range(30) if b.ahead.expects(slot)]
+        assert asked == list(range(1, 1 + STREAM_AT_ONCE))
+        b.ahead.stream(False)
+        for slot in asked:
+            b.put(slot, b"x")
+        await trio.sleep(1)
+        assert sorted(slot for slot, _ in b.came) == asked
+        assert [slot for slot in range(30) if b.ahead.expects(slot)] == [1 + STREAM_AT_ONCE]
+        assert b.missed == []
+
+
+async def test_what_was_promised_while_they_did_is_had_all_the_same(
+    autojump_clock: MockClock,
+) -> None:
+    async with bench() as b:
+        b.announced(0)
+        b.ahead.stream(True)
+        await trio.sleep(1)
+        b.may = False
+        last = STREAM_AT_ONCE + 5
+        for slot in range(1, last):
+            b.put(slot, b"x")
+            b.announced(slot)
+        await trio.sleep(1)
+        b.ahead.stream(False)
+        b.announced(last)  # behind those, and in its turn
+        b.put(last, b"x")
+        await trio.sleep(1)
+        b.may = True
+        b.changed.unpark_all()
+        await trio.sleep(1)
+        assert sorted(slot for slot, _ in b.came) == list(range(1, last + 1))
+        assert b.missed == []
+        assert not b.ahead.streams
 
 
 async def test_what_has_begun_to_come_may_take_its_time(
@@ -312,42 +358,42 @@ async def test_requests_that_are_too_old_are_signed_again(autojump_clock: MockCl
 async def test_in_bulk_what_is_announced_early_is_asked_for_in_its_turn(
     autojump_clock: MockClock,
 ) -> None:
-    async with bench(bulk=True) as b:
+    async with bench(streams=True) as b:
         await trio.sleep(1)
         b.may = False
-        for slot in range(BULK_AT_ONCE + 5):
+        for slot in range(STREAM_AT_ONCE + 5):
             b.put(slot, b"%d" % slot)
             b.announced(slot)
             assert b.ahead.expects(slot)
         await trio.sleep(10)
-        assert len(b.came) == b.store.gets_ahead == BULK_AT_ONCE
+        assert len(b.came) == b.store.gets_ahead == STREAM_AT_ONCE
         b.may = True
         b.changed.unpark_all()
         await trio.sleep(1)
-        assert sorted(slot for slot, _ in b.came) == list(range(BULK_AT_ONCE + 5))
-        assert b.store.gets_ahead >= BULK_AT_ONCE + 5
+        assert sorted(slot for slot, _ in b.came) == list(range(STREAM_AT_ONCE + 5))
+        assert b.store.gets_ahead >= STREAM_AT_ONCE + 5
         assert b.missed == []
 
 
 async def test_in_bulk_what_came_before_it_was_announced_is_not_asked_for_again(
     autojump_clock: MockClock,
 ) -> None:
-    async with bench(bulk=True) as b:
+    async with bench(streams=True) as b:
         await come_unannounced(b)
         b.announced(2)
         b.may = True
         b.announced(3)
         await trio.sleep(1)
-        assert not any(b.ahead.expects(slot) for slot in range(BULK_AT_ONCE))
-        assert all(b.ahead.expects(slot) for slot in range(BULK_AT_ONCE, 2 * BULK_AT_ONCE))
+        assert not any(b.ahead.expects(slot) for slot in range(STREAM_AT_ONCE))
+        assert all(b.ahead.expects(slot) for slot in range(STREAM_AT_ONCE, 2 * STREAM_AT_ONCE))
 
 
 async def test_in_bulk_what_was_promised_is_missed_without_the_bridge(
     autojump_clock: MockClock,
 ) -> None:
-    async with bench(bulk=True) as b:
+    async with bench(streams=True) as b:
         await come_unannounced(b)
-        late = range(BULK_AT_ONCE, MAXIMUM_SLOTS + 4)
+        late = range(STREAM_AT_ONCE, MAXIMUM_SLOTS + 4)
         for slot in late:
             b.announced(slot)
         b.network.callee.connected = False
@@ -361,14 +407,14 @@ async def test_in_bulk_what_was_promised_is_missed_without_the_bridge(
 async def test_in_bulk_what_was_promised_is_missed_where_the_store_has_no_place(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with bench(bulk=True) as b:
+    async with bench(streams=True) as b:
         await come_unannounced(b)
 
         async def full(request: object, limit: int, begun: object) -> None:
             await trio.sleep(0.1)
 
         monkeypatch.setattr(b.store, "get_ahead", full)
-        late = range(BULK_AT_ONCE, 3 * BULK_AT_ONCE)
+        late = range(STREAM_AT_ONCE, 3 * STREAM_AT_ONCE)
         for slot in late:
             b.announced(slot)
         b.may = True

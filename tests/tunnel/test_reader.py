@@ -15,10 +15,17 @@ from relay.errors import ChunkError, LocalProtocolError, SignallingError
 from relay.signalling.messages import Announce, Direction, FlowProgress, InLine
 from relay.tunnel import bundle, records
 from relay.tunnel import reader as reader_module
+from relay.tunnel.ahead import STREAM_AT_ONCE
 from relay.tunnel.allowance import IN_LINE_WINDOW, Allowance, InLineAllowance
 from relay.tunnel.chunks import TARGET_SIZE, Chunk
 from relay.tunnel.inbox import MAXIMUM_DELETES, MOST_FETCHES
-from relay.tunnel.reader import CREDIT, OPENED_AHEAD, OPENED_TOGETHER, CloudReader
+from relay.tunnel.reader import (
+    CREDIT,
+    MANY_CHUNKS,
+    OPENED_AHEAD,
+    OPENED_TOGETHER,
+    CloudReader,
+)
 from relay.tunnel.records import MAXIMUM_NOTE, Note, Record
 from relay.tunnel.seal import MAXIMUM_ABORT, ChunkOpener, ChunkSealer
 from relay.workers import Workers
@@ -297,6 +304,25 @@ async def test_a_bundle_is_opened_chunk_by_chunk(autojump_clock: MockClock) -> N
         assert (progress.received, progress.opened) == (4, 4)
         assert b.store.objects == {}
         assert (b.store.gets, b.store.deletes) == (1, 1)
+
+
+async def test_more_is_asked_for_ahead_within_a_large_object(autojump_clock: MockClock) -> None:
+    part, end = (PDV(1, False, last, bytes(100_000)) for last in (False, True))
+    async with bench() as b:
+        b.network.reads_ahead = True
+
+        async def waiting_behind(pdv: PDV) -> int:
+            b.reader.announced(b.stored(pdv))
+            await b.reader.receive()
+            await trio.sleep(1)
+            return b.store.gets_ahead - (b.slots - b.store.gets)
+
+        for number in range(1, 2 * MANY_CHUNKS):
+            several = number >= MANY_CHUNKS
+            assert await waiting_behind(part) == (STREAM_AT_ONCE if several else 1)
+        # It is over: those that wait bring what comes next, and no more are asked for.
+        left = [await waiting_behind(end) for _ in range(STREAM_AT_ONCE + 5)]
+        assert left == [*range(STREAM_AT_ONCE, 1, -1), *[1] * 6]
 
 
 async def test_small_chunks_of_a_bundle_are_opened_together(
