@@ -6,7 +6,7 @@ Only the Bridge's own store does that. What comes so is opened in its turn, by t
 first chunk, without waiting for its announcement: an object costs one round trip and not two. It
 begins with the first bundle that is announced, since a conversation of small messages needs no
 store, and stops when nothing comes, until the next one is. Where many bundles follow one another
-(`stream`), as many GETs wait as the writer has PUTs; where many objects go one way, from the
+(`stream`), as many GETs wait as a writer has PUTs; where many objects go one way, from the
 session's beginning. There what is announced before it was asked for is asked for in its turn all
 the same, by the connections that are there: a GET of its own would take a new one, which over 200
 ms brought a bundle of 0.8 MB after 0.85 s, and all behind it waited for that.
@@ -34,7 +34,7 @@ from relay.tunnel.store import ObjectClient
 AT_ONCE = 1
 # ... and of one that brings many bundles: as many as there can be PUTs (outbox.MOST_PUTS). What is
 # stored then is here a way later, and not three ways, and as many connections grow faster together.
-# A confirmed object of 256 MiB takes 3.2 s so over 100 ms, and 5.4 s with one.
+# A confirmed object of 256 MB takes 3.2 s so over 100 ms, and 5.4 s with one.
 STREAM_AT_ONCE = 8
 # So few signed GETs are left when the next are asked for, at least: none waits for its signature.
 FEWEST_SIGNED = 2
@@ -100,6 +100,7 @@ class ReadAhead:
         self._behind = 0  # the slot behind all that have come
         self._going_on = streams
         self._pending: dict[int, _Pending] = {}
+        self._crowded = False  # the store had no turn for us, and nothing has come since
         self._promised: set[int] = set()  # announced, and to be asked for in their turn
         self._signed: deque[StoredBundle] = deque()  # from the next one on
         self._signing = False
@@ -123,9 +124,8 @@ class ReadAhead:
             self._promised.add(slot)
             return
         # Back to what was asked for in vain: else each pause would leave so many slots more behind.
-        # Not to what has come before it was announced: it is not there any more.
-        back = self._next if self._pending else self._behind
-        self._next = max(back, slot + 1)
+        # Not to what is asked for, or has come before it was announced: it is not there any more.
+        self._next = max(self._behind, slot + 1, *(waiting + 1 for waiting in self._pending))
         self._going_on = True
         if slot in self._pending:
             self._pending[slot].hurry()
@@ -136,7 +136,7 @@ class ReadAhead:
 
     @property
     def _at_once(self) -> int:
-        return STREAM_AT_ONCE if self.streams else AT_ONCE
+        return STREAM_AT_ONCE if self.streams and not self._crowded else AT_ONCE
 
     @property
     def _asking(self) -> bool:
@@ -217,10 +217,13 @@ class ReadAhead:
         data, answered = None, False
         pending, asked = self._pending[stored.slot], trio.current_time()
         # What fails is in the client's statistics; once it is announced it is fetched. So is what
-        # there was no turn for here, which costs nothing to try again.
-        with suppress(ProviderError, trio.WouldBlock), pending.scope:
-            data = await self._objects.get_ahead(stored.get, MAXIMUM_BUNDLE, pending.begin)
-            answered = True
+        # there was no turn for here: one at a time is tried again, which costs nothing.
+        try:
+            with suppress(ProviderError), pending.scope:
+                data = await self._objects.get_ahead(stored.get, MAXIMUM_BUNDLE, pending.begin)
+                answered = True
+        except trio.WouldBlock:
+            self._crowded = True
         del self._pending[stored.slot]
         if data is None:
             self._stop()
@@ -229,5 +232,6 @@ class ReadAhead:
             self._missed(stored.slot)
         else:
             self._behind = max(self._behind, stored.slot + 1)
+            self._crowded = False
             self._came(stored, data)
         self._changed.unpark_all()

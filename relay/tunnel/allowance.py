@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import attrs
+import trio
 
 from relay.tunnel.paths import Paths
 from relay.tunnel.totals import Totals
@@ -20,6 +21,10 @@ IN_LINE_WINDOW_IN_ALL = 8 * 1024 * 1024
 # it, and a hundred sessions have it beside eight of the others.
 SHORT_IN_LINE_WINDOW = 64 * 1024
 PLENTY = 3 / 4
+# Sessions in which more of a large object is asked for ahead at a time (relay.tunnel.ahead). Each
+# may have ahead.STREAM_AT_ONCE bundles in memory beyond its window, 8 MiB and up to 32, and
+# together they leave half of the store's turns for that to deliveries.
+MOST_STREAMS = 4
 # Threads that seal and open. It is work for processors: more than there are would only wait for
 # each other, and each keeps some MiB (relay.tunnel.compression).
 MAXIMUM_THREADS = min(4, os.cpu_count() or 1)
@@ -49,13 +54,15 @@ class InLineAllowance:
 class Allowance:
     """In-line bytes, and bytes in memory: of what is sent and unopened, of what is fetched.
 
-    `workers` seal and open; `open_allowance` ends them. `totals` is what all of them have done, and
-    `paths` what those that are over have found out.
+    `streams` are the places of those whose large objects are read ahead. `workers` seal and open;
+    `open_allowance` ends them. `totals` is what all of them have done, and `paths` what those that
+    are over have found out.
     """
 
     in_line: InLineAllowance = attrs.field(factory=InLineAllowance)
     writing: Budget = attrs.field(factory=lambda: Budget(WRITING_BUDGET))
     reading: Budget = attrs.field(factory=Budget)
+    streams: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(MOST_STREAMS))
     workers: Workers = attrs.field(factory=lambda: Workers(MAXIMUM_THREADS))
     totals: Totals = attrs.field(factory=Totals)
     paths: Paths = attrs.field(factory=Paths)

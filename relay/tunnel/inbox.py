@@ -67,8 +67,10 @@ class Inbox:
         resume_window: float,
         wanted: Callable[[], bool],
         changed: ParkingLot,
+        streams: trio.CapacityLimiter,
         bulk: bool = False,
     ) -> None:
+        """`streams`: what all that `stream` at a time have their place of."""
         self.received = 0
         """How many chunks of the flow are here, or are known to be in the store."""
         self.retries = 0
@@ -85,6 +87,8 @@ class Inbox:
         # In bulk it is read ahead as far as the first window, and a device that is slow for a while
         # does not end that: what is announced meanwhile comes one bundle in each round trip.
         self._window = Window(budget, bulk=bulk)
+        self._streams = streams
+        self._is_streaming = False
         self._held = 0  # sealed bytes of bundles that are being fetched, or here and not opened
         self._to_fetch: deque[Incoming] = deque()
         self._fetching = 0
@@ -199,7 +203,8 @@ class Inbox:
             self._deleting -= 1
 
     def close(self) -> None:
-        """Give back what the window took; nothing is fetched any more."""
+        """Give back what was taken; nothing is fetched any more."""
+        self.stream(False)
         self._window.close()
 
     # --- what is fetched -------------------------------------------------------------------------
@@ -255,7 +260,20 @@ class Inbox:
     # --- what is read ahead ----------------------------------------------------------------------
 
     def stream(self, streams: bool) -> None:
-        """Say whether many bundles follow one another from now on."""
+        """Say whether many bundles follow one another from now on.
+
+        Where too many flows have that at a time it is as if they did not, until it is said again.
+        """
+        if streams == self._is_streaming:
+            return
+        if streams:
+            try:
+                self._streams.acquire_on_behalf_of_nowait(self)
+            except trio.WouldBlock:
+                return
+        else:
+            self._streams.release_on_behalf_of(self)
+        self._is_streaming = streams
         self._ahead.stream(streams)
 
     def _may_read_ahead(self) -> bool:

@@ -20,8 +20,8 @@ IDLE_INTERVAL = 5.0
 IDLE_LIMIT = 4 * IDLE_INTERVAL
 # A chunk that is opened is mostly consumed at once: both are told in one message.
 PROGRESS_DELAY = 0.005
-# Behind the end of a message the device's response follows, and the next object that: with 5 ms
-# what is said of the one lies just before the other, at both ends and at the Bridge, and a
+# Behind the end of a message the other one speaks, and behind that the next message comes: with 5
+# ms what is said of the one lies just before the other, at both ends and at the Bridge, and a
 # confirmed CT over 50 ms took 0.5 ms more.
 UNHURRIED_DELAY = 0.02
 # What was said so long ago is no longer on its way.

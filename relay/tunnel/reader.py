@@ -8,8 +8,10 @@ resuming brings again (DESIGN §5). Chunks are opened in order, and handed on on
 writer may announce as far as the reader's credit, which grows as chunks are consumed.
 
 Memory of one reader: its window (relay.tunnel.window) of what is being fetched or waits to be
-opened, or a bundle of MAXIMUM_BUNDLE (4 MiB) where that is more; and OPENED_AHEAD of what is opened
-and not consumed, and one chunk (MAXIMUM_CHUNK at the most) beyond that.
+opened, or a bundle of MAXIMUM_BUNDLE (4 MiB) where that is more; where many bundles follow one
+another, what the writer's window has in flight beyond that, in the bundles that are asked for ahead
+(ahead.STREAM_AT_ONCE); and OPENED_AHEAD of what is opened and not consumed, and one chunk
+(MAXIMUM_CHUNK at the most) beyond that.
 """
 
 from collections import deque
@@ -52,7 +54,7 @@ class _Opened:
     records: deque[Record]
     size: int
     in_line: int
-    answered: bool  # the device responds, and that is what the peer waits for
+    unhurried: bool  # nothing waits for the peer to hear of it
 
 
 @attrs.frozen(slots=True)
@@ -104,6 +106,7 @@ class CloudReader:
         self._chunk_credit = 0
         self._in_line_credit = 0
         self.finished = False  # the peer's final chunk is opened
+        self._told = 0  # so many opened ones does the peer know of, or will
         self._within = 0  # so many were opened since a message ended
         self._looked_at = 0  # so many were received when an A-ABORT was looked for
         self._ending: Atom | None = None
@@ -118,6 +121,7 @@ class CloudReader:
             resume_window=resume_window,
             wanted=lambda: self._plain < OPENED_AHEAD,
             changed=self._changed,
+            streams=allowance.streams,
             bulk=bulk,
         )
         self._chunks_in_line = 0
@@ -177,6 +181,7 @@ class CloudReader:
         """Where this end stands; what it grants is granted by this call."""
         if not self._in_line_window and not self.finished:
             self._in_line_window = self._allowance.take(IN_LINE_WINDOW)
+        self._told = self._opened
         self._chunk_credit = max(self._chunk_credit, self._consumed + CREDIT)
         self._in_line_credit = max(
             self._in_line_credit, self._in_line_consumed + self._in_line_window
@@ -255,7 +260,7 @@ class CloudReader:
         self._in_line_consumed += chunk.in_line
         self._plain -= chunk.size
         self._changed.unpark_all()
-        self._tell(chunk.answered)
+        self._tell(chunk.unhurried)
 
     # --- the work --------------------------------------------------------------------------------
 
@@ -316,10 +321,11 @@ class CloudReader:
         self._inbox.opened(incoming, len(sealed))
         self._sealed_bytes += len(sealed)
         self.finished = chunk.final
-        ends = _ends_message(found[-1])
-        self._within = 0 if ends else self._within + 1
-        self._inbox.stream(self._bulk or self._within >= MANY_CHUNKS)
-        answered = ends and not self._bulk
+        within = isinstance(found[-1], PDV) and not found[-1].is_last
+        self._within = self._within + 1 if within else 0
+        if not self._bulk:
+            self._inbox.stream(self._within >= MANY_CHUNKS)
+        unhurried = self._is_lone_end(found[-1])
         if chunk.final and isinstance(found[-1], AAbort):
             # Acted on at once (DESIGN §3): the device gets nothing of what went before.
             self.end(found[-1])
@@ -327,13 +333,18 @@ class CloudReader:
             in_line = incoming.size if incoming.stored is None else 0
             size = len(chunk.head) + len(chunk.body)
             self._plain += size
-            self._waiting.append(_Opened(deque(found), size, in_line, answered))
+            self._waiting.append(_Opened(deque(found), size, in_line, unhurried))
         self._changed.unpark_all()
-        self._tell(answered)
+        self._tell(unhurried)
 
+    def _is_lone_end(self, record: Record) -> bool:
+        """Whether the chunk that was opened last, with `record` at its end, ends a message of a
+        conversation, and is all that the peer does not know of.
 
-def _ends_message(record: Record) -> bool:
-    return isinstance(record, PDV) and record.is_last
+        What the one says next mostly waits for what the other says then, and for no more than that.
+        """
+        ends = isinstance(record, PDV) and record.is_last
+        return ends and not self._bulk and self._opened == self._told + 1
 
 
 def _opened_together(chunks: deque[Buffer]) -> tuple[list[Buffer], int]:

@@ -39,8 +39,8 @@ T = TypeVar("T")
 TRANSFERS_PER_STORE = 24
 # Deleting has turns of its own: a store that is slow at it must not hold up what devices wait for.
 DELETES_PER_STORE = 8
-# So have requests for what is not there yet, each of which waits for most of its time: those of
-# eight deliveries. The Bridge's own store has places for twice as many of one Router.
+# So have requests for what is not there yet, each of which waits for most of its time: as many as
+# eight deliveries have. The Bridge's own store has places for twice as many of one Router.
 AHEAD_PER_STORE = 64
 # With all stores together: one that hangs leaves enough for three others. All of them are kept: a
 # new one costs as much as three requests, and three round trips.

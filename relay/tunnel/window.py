@@ -67,16 +67,18 @@ class Budget:
 
     def __init__(self, total: int = BUDGET) -> None:
         self._left = total
-        self._rates: dict[Window, float] = {}
+        self._rates: dict[Window, tuple[float, float]] = {}  # and when something arrived last
 
     @property
     def rate(self) -> float:
-        """Bytes a second that arrive of all flows together; 0 where nothing has yet."""
-        return sum(self._rates.values())
+        """Bytes a second that arrive of all flows together, whatever their peers; 0 where nothing
+        does. A flow of which nothing has arrived for two EPOCHs takes nothing of the line."""
+        since = trio.current_time() - 2 * EPOCH
+        return sum(rate for rate, at in self._rates.values() if at >= since)
 
     def arrives(self, flow: "Window", rate: float) -> None:
         """So many bytes a second arrive of this flow, until it is forgotten."""
-        self._rates[flow] = rate
+        self._rates[flow] = rate, trio.current_time()
 
     def forget(self, flow: "Window") -> None:
         """Nothing more is sent of it."""
@@ -181,8 +183,8 @@ class Window:
     @property
     def line_rate(self) -> float:
         """Bytes a second that the line carries, as far as is known: what arrives of all flows that
-        share it. 0 where nothing has arrived."""
-        return self._budget.rate
+        share it, or of this one when it was used last. 0 where nothing has arrived."""
+        return max(self._budget.rate, self.rate)
 
     @property
     def time(self) -> float:

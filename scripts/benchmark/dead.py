@@ -4,7 +4,8 @@ Two live devices get a series each from a sender each; a third sender sends one 
 is dead. Measured is the time from the first association to the last arrival at the live devices,
 with that third sender and without, in turn. A device is dead when nothing listens at its port, or
 when it accepts the connection and never says a word. `paused` is for comparison: the third sender's
-objects are taken in, and nobody tries to deliver them.
+objects are taken in, and nobody tries to deliver them. So are those that it has sent before the
+clock starts: then nothing is taken in for the dead device, and it is tried all the same.
 """
 
 import statistics
@@ -32,8 +33,15 @@ DEAD, SILENT, PAUSED = "DEAD", "SILENT", "PAUSED"
 # Between two looks at what has arrived.
 POLL = 0.02
 
-# By kind: whom the third sender sends to.
-KINDS = {"without": "", "paused": PAUSED, "dead": DEAD, "silent": SILENT}
+# By kind: whom the third sender sends to, and whether it is done when the others begin.
+KINDS = {
+    "without": ("", False),
+    "paused": (PAUSED, False),
+    "dead": (DEAD, False),
+    "silent": (SILENT, False),
+    "dead before": (DEAD, True),
+    "silent before": (SILENT, True),
+}
 
 
 async def dead(options: Namespace, directory: Path) -> dict[str, Any]:
@@ -62,8 +70,8 @@ async def dead(options: Namespace, directory: Path) -> dict[str, Any]:
         await stack.enter_async_context(_silent(ports[SILENT]))
         times = await in_turn(
             {
-                kind: partial(_run, site, [devices[name] for name in LIVE], series, third)
-                for kind, third in KINDS.items()
+                kind: partial(_run, site, [devices[name] for name in LIVE], series, third, before)
+                for kind, (third, before) in KINDS.items()
             },
             options.runs,
         )
@@ -81,9 +89,13 @@ async def dead(options: Namespace, directory: Path) -> dict[str, Any]:
     }
 
 
-async def _run(site: QueueSite, live: list[Peer], series: dict[str, Path], third: str) -> float:
+async def _run(
+    site: QueueSite, live: list[Peer], series: dict[str, Path], third: str, before: bool
+) -> float:
     """Send, and give the seconds until all is at the live devices."""
     expected = sum(1 for peer in live for _ in series[peer.ae_title].iterdir())
+    if before:
+        await work.store(site.address(third), series["THIRD"])
     if third in (DEAD, SILENT):
         # Its pauses have grown in the last run: it is to be tried as often in this one.
         await site.near.relay("queue", "resume", third)
@@ -91,7 +103,7 @@ async def _run(site: QueueSite, live: list[Peer], series: dict[str, Path], third
     async with trio.open_nursery() as nursery:
         for peer in live:
             nursery.start_soon(work.store, site.address(peer.ae_title), series[peer.ae_title])
-        if third:
+        if third and not before:
             nursery.start_soon(work.store, site.address(third), series["THIRD"])
         with trio.fail_after(work.DEADLINE):
             while sum(len(_arrived(peer)) for peer in live) < expected:

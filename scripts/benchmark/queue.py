@@ -110,6 +110,8 @@ def _dead(cell: dict[str, Any]) -> list[str]:
         ("paused", "paused: taken in, and not tried"),
         ("dead", "dead: nothing listens"),
         ("silent", "dead: accepts the connection, never answers"),
+        ("dead before", "dead: nothing listens; its objects were taken in before"),
+        ("silent before", "dead: never answers; its objects were taken in before"),
     ):
         lines.append(f"| {words} | {rates[kind]:.0f} | {ratios[kind]:.2f} |")
     return lines

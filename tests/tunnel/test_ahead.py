@@ -180,6 +180,37 @@ async def test_what_was_promised_while_they_did_is_had_all_the_same(
         assert not b.ahead.streams
 
 
+async def test_a_store_with_few_turns_left_is_not_run_away_from(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others have all turns but two: what is skipped each time would be beyond what is signed."""
+    async with bench() as b:
+        get_ahead, under_way = b.store.get_ahead, 0
+
+        async def few(*arguments: Any) -> bytes | None:
+            nonlocal under_way
+            if under_way == 2:
+                raise trio.WouldBlock
+            under_way += 1
+            try:
+                return await get_ahead(*arguments)
+            finally:
+                under_way -= 1
+
+        monkeypatch.setattr(b.store, "get_ahead", few)
+        b.announced(0)
+        b.ahead.stream(True)
+        for slot in range(1, 100):
+            await trio.sleep(0.1)
+            assert not any(map(b.ahead.expects, range(slot + 2 * STREAM_AT_ONCE, 300)))
+            b.put(slot, b"x")
+            await trio.sleep(0.1)
+            b.announced(slot)
+        slots = [slot for slot, _ in b.came]
+        assert slots == sorted(set(slots))
+        assert len(slots) > 15
+
+
 async def test_what_has_begun_to_come_may_take_its_time(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -63,7 +63,9 @@ class Bench:
 
 
 @asynccontextmanager
-async def bench(*, bulk: bool = False) -> AsyncIterator[Bench]:
+async def bench(
+    *, bulk: bool = False, streams: trio.CapacityLimiter | None = None
+) -> AsyncIterator[Bench]:
     store, network, changed = Store(), Network(int(bulk)), ParkingLot()
     inbox = Inbox(
         session=SESSION,
@@ -73,6 +75,7 @@ async def bench(*, bulk: bool = False) -> AsyncIterator[Bench]:
         resume_window=20,
         wanted=lambda: True,
         changed=changed,
+        streams=streams or trio.CapacityLimiter(1),
         bulk=bulk,
     )
     async with trio.open_nursery() as nursery:
@@ -164,3 +167,20 @@ async def test_in_bulk_it_reads_ahead_beyond_its_own(autojump_clock: MockClock) 
             assert b.open_next() is not None
         await trio.sleep(1)
         assert b.inbox.received > received
+
+
+async def test_only_so_many_flows_read_far_ahead(autojump_clock: MockClock) -> None:
+    """Each may have some MiB more in memory."""
+    places = trio.CapacityLimiter(1)
+    async with bench(streams=places) as a, bench(streams=places) as b:
+        a.inbox.stream(True)
+        a.inbox.stream(True)
+        b.inbox.stream(True)
+        assert [one.inbox._ahead.streams for one in (a, b)] == [True, False]
+        a.inbox.stream(False)
+        b.inbox.stream(True)
+        assert [one.inbox._ahead.streams for one in (a, b)] == [False, True]
+        b.inbox.close()
+        a.inbox.stream(True)
+        assert places.borrowed_tokens == 1
+        assert a.inbox._ahead.streams

@@ -322,7 +322,8 @@ async def test_more_is_asked_for_ahead_within_a_large_object(autojump_clock: Moc
             assert await waiting_behind(part) == (STREAM_AT_ONCE if several else 1)
         # It is over: those that wait bring what comes next, and no more are asked for.
         left = [await waiting_behind(end) for _ in range(STREAM_AT_ONCE + 5)]
-        assert left == [*range(STREAM_AT_ONCE, 1, -1), *[1] * 6]
+        assert left[0] in (STREAM_AT_ONCE - 1, STREAM_AT_ONCE)  # whoever runs first as it ends
+        assert left == [max(1, left[0] - more) for more in range(STREAM_AT_ONCE + 5)]
 
 
 async def test_small_chunks_of_a_bundle_are_opened_together(

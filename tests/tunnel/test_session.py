@@ -4,6 +4,8 @@ import math
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
 
 import pytest
 import trio
@@ -34,7 +36,7 @@ from relay.signalling.messages import (
 from relay.tunnel import pulse, reader, session, writer
 from relay.tunnel import window as window_law
 from relay.tunnel.allowance import IN_LINE_WINDOW, Allowance, InLineAllowance
-from relay.tunnel.chunks import TARGET_SIZE
+from relay.tunnel.chunks import TARGET_SIZE, ChunkBuilder
 from relay.tunnel.flows import WARM
 from relay.tunnel.handshake import Purpose
 from relay.tunnel.inbox import MAXIMUM_DELETES, MOST_FETCHES
@@ -179,6 +181,70 @@ async def test_random_cuts_lose_nothing(seed: int, autojump_clock: MockClock) ->
     async with tunnel(network, store) as pair, trio.open_nursery() as nursery:
         nursery.start_soon(cut)
         await converse(pair, messages(150, seed), messages(60, seed + 100))
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("seed", range(12))
+async def test_random_cuts_within_large_objects_lose_nothing(
+    seed: int, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many bundles follow one another; the store has few turns, or none, or brings nothing."""
+    network, store = Network(seed), Store(seed)
+    store.delay, store.failing = 0.2, 0.1
+    rng = network.random
+    network.reads_ahead = seed % 4 > 0
+    network.latency = rng.choice([0.001, 0.02, 0.1])
+    monkeypatch.setattr(reader, "MANY_CHUNKS", rng.choice([1, 2, 4]))
+    monkeypatch.setattr(ChunkBuilder.__init__, "__defaults__", (40_000, None))
+    turns = trio.CapacityLimiter(rng.choice([1, 2, 5, 100]))
+    get_ahead = store.get_ahead
+
+    async def in_turn(*arguments: Any) -> bytes | None:
+        turns.acquire_on_behalf_of_nowait(turn := object())
+        try:
+            if rng.random() < 0.05:
+                await trio.sleep(8 * rng.random())
+                return None
+            return await get_ahead(*arguments)
+        finally:
+            turns.release_on_behalf_of(turn)
+
+    async def cut() -> None:
+        while True:
+            await trio.sleep(rng.expovariate(1 / 1.5))
+            network.cut(client := rng.choice(network.clients))
+            await trio.sleep(rng.uniform(0, 3))
+            network.restore(client)
+
+    monkeypatch.setattr(store, "get_ahead", in_turn)
+    async with tunnel(network, store) as pair, trio.open_nursery() as nursery:
+        nursery.start_soon(cut)
+        large = partial(messages, largest=400_000)
+        await converse(pair, large(30, seed), large(20, seed + 100))
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("delay", [pulse.PROGRESS_DELAY, pulse.UNHURRIED_DELAY])
+async def test_a_quick_exchange_does_not_wait_for_what_is_said_later(
+    delay: float, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pulse, "UNHURRIED_DELAY", delay)
+    network = Network()
+    network.latency = 0.001
+    async with established(network) as pair, trio.open_nursery() as nursery:
+
+        async def answer() -> None:
+            while True:
+                await pair.callee.receive()
+                await pair.callee.send(PDV(1, True, True, bytes(78)))
+
+        nursery.start_soon(answer)
+        began = trio.current_time()
+        for _ in range(300):
+            await pair.caller.send(PDV(1, True, True, bytes(68)))
+            await pair.caller.receive()
+        # Some wait a moment for what was said to be heard of.
+        assert trio.current_time() - began < 1.3 * 300 * 2 * network.latency
         nursery.cancel_scope.cancel()
 
 

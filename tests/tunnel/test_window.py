@@ -111,6 +111,20 @@ async def test_the_line_carries_what_all_that_share_it_bring(autojump_clock: Moc
     assert windows[0].line_rate == windows[1].rate == pytest.approx(20e6, rel=0.1)
 
 
+async def test_what_brought_something_long_ago_has_no_part_of_the_line(
+    autojump_clock: MockClock,
+) -> None:
+    budget = Budget()
+    windows = [Window(budget) for _ in range(3)]
+    for window in windows:
+        await drive(window, 10e6, 0.1, 5)
+    await trio.sleep(3 * EPOCH)
+    assert windows[0].line_rate == windows[0].rate == pytest.approx(10e6, rel=0.1)
+    assert Window(budget).line_rate == 0
+    await drive(windows[1], 10e6, 0.1, 5)
+    assert windows[2].line_rate == pytest.approx(10e6, rel=0.1)
+
+
 async def test_a_senders_own_pauses_say_nothing_of_the_path(autojump_clock: MockClock) -> None:
     window = Window(Budget())
     await drive(window, 50e6, 0.2, 2)
