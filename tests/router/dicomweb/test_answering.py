@@ -33,15 +33,12 @@ class Server:
         sockets = await listen_tcp([("127.0.0.1", 0)])
         port = sockets[0].getsockname()[1]
         stopping = trio.Event()
-        try:
-            async with trio.open_nursery() as nursery:
-                await nursery.start(lambda task_status: serve(app, sockets, stopping, task_status))
-                async with httpx.AsyncClient() as http:
-                    with trio.fail_after(10):
-                        answer = await http.get(f"http://127.0.0.1:{port}/")
-                nursery.cancel_scope.cancel()
-        except* httpx.RemoteProtocolError as group:
-            raise group.exceptions[0] from None
+        async with trio.open_nursery() as nursery:
+            await nursery.start(lambda task_status: serve(app, sockets, stopping, task_status))
+            async with httpx.AsyncClient() as http:
+                with trio.fail_after(10):
+                    answer = await http.get(f"http://127.0.0.1:{port}/")
+            nursery.cancel_scope.cancel()
         return answer
 
 
@@ -90,7 +87,7 @@ async def test_what_goes_wrong_after_breaks_it_off() -> None:
         await answer.write(b"a")
         raise BrokenOff("no more of it")
 
-    with capture_logs() as lines, pytest.raises(httpx.RemoteProtocolError):
+    with capture_logs() as lines, pytest.RaisesGroup(httpx.RemoteProtocolError):
         await Server(run).get()
     assert [line["why"] for line in lines if "broken off" in line["event"]] == ["no more of it"]
 
