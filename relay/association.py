@@ -45,15 +45,12 @@ from relay.dicom.upperlayer import (
 )
 from relay.errors import AbortReason, AbortSource, AssociationAborted, LocalProtocolError
 from relay.patience import Patience, Timeouts
+from relay.reading import Reader
 from relay.writing import write
 
 # What we take in one P-DATA-TF. Larger gains nothing on a local network, and a peer's PDU is held
 # whole: it is part of the memory that each association costs.
 DEFAULT_MAXIMUM_LENGTH = 256 * 1024
-
-# One read from the socket: a whole PDU of ours where the kernel has one, so that its fragments
-# need not be put together from pieces.
-READ_SIZE = 256 * 1024
 
 # An A-ABORT goes out under this limit even where everything around it is cancelled, and the peer
 # has as long to close (DESIGN §5). Enough for a round trip by satellite.
@@ -150,7 +147,7 @@ class TCPAssociation:
         self.bytes_received = 0
         self.bytes_sent = 0
         self._stream = stream
-        self._acknowledge = transport.acknowledger(stream)
+        self._reader = Reader(stream)
         self._calling = role is Role.REQUESTOR
         self._timeouts = timeouts or Timeouts()
         self._upper = UpperLayer(role, maximum_length)
@@ -159,7 +156,8 @@ class TCPAssociation:
         self._ended = False  # the terminal atom has been taken
         self._write_lock = trio.Lock()
         self._kept: list[Buffer] = []  # to go out with what is sent next
-        self._reading: trio.CancelScope | None = None
+        self._busy = False  # a task reads
+        self._reading: trio.CancelScope | None = None  # the wait for what it reads
         self._patience = Patience(self._timeouts, self._upper.state, trio.current_time())
         self._close_due = self._closed = False
         self._apply(self._upper.connected())
@@ -300,41 +298,46 @@ class TCPAssociation:
 
     async def _await_close(self) -> None:
         # Another task that waits in receive() is reading already; closing ends its wait.
-        while self._upper.state is State.STA13 and self._reading is None:
+        while self._upper.state is State.STA13 and not self._busy:
             await self._read()
 
     # --- reading ------------------------------------------------------------------------------
 
     async def _read(self) -> None:
         """Read once, or let a deadline pass, and do what the upper layer says to it."""
-        if self._reading is not None:
+        if self._busy:
             raise trio.BusyResourceError("another task is in receive()")
-        data: bytes | None = None
-        self._reading = trio.CancelScope()
+        self._busy = True
         try:
-            self._set_deadline()
-            with self._reading:
-                data = await self._receive_some()
+            data = await self._reader.take()
+            if data is None:
+                data = await self._wait()
+        except trio.ClosedResourceError:
+            data = b""
+        except trio.BrokenResourceError as error:
+            self._note(self._lost(error))
+            data = b""
+        else:
+            if data == b"":
+                self._note(tls_words.CLOSED)
         finally:
-            self._reading = None
+            self._busy = False
         if data is None:
             await self._expire()
         elif self._upper.state is not State.STA1:  # closed by another task meanwhile
             self.bytes_received += len(data)
             await self._answer(self._upper.receive(data))
 
-    async def _receive_some(self) -> bytes:
+    async def _wait(self) -> bytes | None:
+        """What comes next; None where a deadline passes before."""
+        data: bytes | None = None
+        self._reading = trio.CancelScope()
         try:
-            data = bytes(await self._stream.receive_some(READ_SIZE))
-        except trio.ClosedResourceError:
-            return b""
-        except trio.BrokenResourceError as error:
-            self._note(self._lost(error))
-            return b""
-        if not data:
-            self._note(tls_words.CLOSED)
-        elif len(data) < READ_SIZE:  # all that there was
-            self._acknowledge()
+            self._set_deadline()
+            with self._reading:
+                data = await self._reader.wait()
+        finally:
+            self._reading = None
         return data
 
     async def _expire(self) -> None:
@@ -433,9 +436,10 @@ class TCPAssociation:
         self._set_deadline()
 
     def _set_deadline(self) -> None:
-        deadline = self._patience.deadline
-        if self._reading is not None and self._reading.deadline != deadline:
-            self._reading.deadline = deadline
+        if self._reading is not None:
+            deadline = self._patience.deadline
+            if self._reading.deadline != deadline:
+                self._reading.deadline = deadline
 
     def _note(self, cause: str) -> None:
         """Keep why the association ended: the first cause is the cause."""

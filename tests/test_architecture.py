@@ -124,6 +124,7 @@ ROOMS = {
             "relay.association",
             "relay.listener",
             "relay.patience",
+            "relay.reading",
             "relay.tls",
             "relay.tls_words",
             "relay.transport",
