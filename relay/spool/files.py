@@ -22,6 +22,11 @@ class File:
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
 
+    @property
+    def descriptor(self) -> int:
+        """Its number in this process; -1 once it is closed."""
+        return self._descriptor
+
     def write(self, data: Buffer) -> None:
         """Append all of `data`. Raises OSError; how much was written then is not known."""
         rest = memoryview(data)

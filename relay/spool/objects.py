@@ -9,7 +9,7 @@ concern.
 
 import os
 from collections import deque
-from collections.abc import AsyncIterator, Collection, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 from contextlib import asynccontextmanager, closing, suppress
 from functools import partial
 
@@ -17,7 +17,8 @@ import structlog
 import trio
 
 from relay.errors import ObjectDamaged, SpoolError, SpoolFull
-from relay.spool.files import Files, is_hex
+from relay.spool.files import File, Files, is_hex
+from relay.spool.promptly import Promptly
 from relay.spool.segments import (
     MadeFile,
     ObjectReader,
@@ -29,6 +30,7 @@ from relay.spool.segments import (
 )
 from relay.spool.slips import Locked, Slip, Unread, read_slip
 from relay.spool.space import Space
+from relay.spool.syncs import KernelSyncs, Syncs
 from relay.spool.vault import SpoolKey, fresh_key
 from relay.workers import Workers
 
@@ -43,6 +45,11 @@ FOLDER_FILES = 4096
 NAMES = 32
 FEW_NAMES = 16
 
+# Files that went to the disk without a thread are closed by whoever makes the next ones, after so
+# many seconds at the latest: to close them, and to have the system forget what it keeps of them,
+# takes as long as to write a tenth of their content.
+CLOSING = 1.0
+
 # Threads that write and read objects. Each keeps 2 MiB to seal in, and holds an object's segment:
 # with 8, and 16 senders of large objects, the Router took 208 MiB, and takes 199 with 4, for 5% of
 # the rate at which the objects of 16 senders are taken in, and nothing of that of four.
@@ -52,16 +59,24 @@ MAXIMUM_THREADS = 4
 class Objects:
     """All objects of one spool. Raises SpoolError if its folder cannot be read."""
 
-    def __init__(self, files: Files, key: SpoolKey, space: Space) -> None:
+    def __init__(
+        self,
+        files: Files,
+        key: SpoolKey,
+        space: Space,
+        syncs: Callable[[Workers], Syncs] = KernelSyncs,
+    ) -> None:
         self.key = key
         self._key_name = key.name
         self.space = space
         self._files = files
         self._workers = Workers(MAXIMUM_THREADS)
+        self._promptly = Promptly(syncs(self._workers))
         self._folder = max(self._folders(), default=0)
         self._in_folder = FOLDER_FILES  # a run begins with a folder of its own
         self._making = trio.Lock()
         self._ready: deque[MadeFile] = deque()
+        self._written: deque[tuple[File, bool]] = deque()  # synced, and open
         self._wanted = trio.Event()
 
     def check(self) -> None:
@@ -76,12 +91,34 @@ class Objects:
         made = self._ready.popleft()
         if len(self._ready) < FEW_NAMES:
             self._wanted.set()
-        return ObjectWriter(made, self._files, self.space, self._key_name, self._workers)
+        return ObjectWriter(
+            made,
+            self._files,
+            self.space,
+            self._key_name,
+            self._workers,
+            self._promptly,
+            self._put_away,
+        )
+
+    def _put_away(self, file: File, soon: bool) -> None:
+        """A file is written and synced: closed with others, `soon` read again or not."""
+        self._written.append((file, soon))
 
     async def run(self) -> None:
-        """Have files ready before they are wanted, for ever."""
+        """Have files ready before they are wanted, and those that are written synced, for ever."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._promptly.run)
+            nursery.start_soon(self._have_ready)
+
+    async def _have_ready(self) -> None:
         while True:
-            await self._wanted.wait()
+            with trio.move_on_after(CLOSING):
+                await self._wanted.wait()
+            if not self._wanted.is_set():
+                if self._written:
+                    await self._workers.run(self._close_written)
+                continue
             self._wanted = trio.Event()
             # What hinders it is said to the sender who needs one and gets none.
             with suppress(SpoolError):
@@ -95,6 +132,7 @@ class Objects:
 
     def _make(self) -> list[MadeFile]:
         """Files for the next objects, whose names are on the disk."""
+        self._close_written()
         what = "no files for objects"
         try:
             if self._in_folder >= FOLDER_FILES:
@@ -121,6 +159,20 @@ class Objects:
             raise self.space.unsynced(what, error) from error
         return made
 
+    def _close_written(self) -> None:
+        """Blocking, in a thread; two may do it at a time."""
+        while True:
+            try:
+                file, soon = self._written.popleft()
+            except IndexError:
+                return
+            try:
+                if not soon and file.descriptor >= 0:
+                    file.forget()
+                file.close()
+            except OSError as error:  # what was synced is on the disk, whatever this says
+                log.warning("a file does not close", why=error.strerror)
+
     def _unmake(self, made: Iterable[MadeFile]) -> None:
         left, why = 0, ""
         for one in made:
@@ -137,6 +189,7 @@ class Objects:
         made, self._ready = self._ready, deque()
         with trio.CancelScope(shield=True):
             await self._workers.run(partial(self._unmake, made))
+            await self._workers.run(self._close_written)
         self._workers.close()
 
     @asynccontextmanager

@@ -11,6 +11,7 @@ receives the object and read by whoever delivers it; no object is ever whole in 
 import errno
 import hashlib
 import threading
+import time
 from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -26,17 +27,14 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from relay.dicom.pdu import Buffer
 from relay.errors import ObjectDamaged, SpoolError, SpoolFull
 from relay.spool.files import File, Files
+from relay.spool.promptly import Promptly
+from relay.spool.sealing import SEGMENT, TAG_SIZE, SegmentSealer, nonce
 from relay.spool.space import Space
 from relay.workers import Workers
 
 log = structlog.get_logger()
 
 T = TypeVar("T")
-
-# What is sealed, and held in memory, at a time: most objects are one segment, and so one hop to a
-# thread. Of even length: a fragment of a data set is (PS3.8 §E.2).
-SEGMENT = 1024 * 1024
-TAG_SIZE = 16
 
 # Smaller fragments are copied when they come: some senders make them of two bytes, and each that is
 # kept as it is takes a hundred.
@@ -94,12 +92,15 @@ class ObjectWriter:
 
     def __init__(
         self,
-        made: "MadeFile",
+        made: MadeFile,
         files: Files,
         space: Space,
         key_name: bytes,
         workers: Workers,
+        promptly: Promptly,
+        put_away: Callable[[File, bool], None],
     ) -> None:
+        """`put_away` is given the file once it is synced, and whether it is read again soon."""
         self.item = made.item
         self.length = 0
         self.content: bytes | None = None
@@ -108,11 +109,15 @@ class ObjectWriter:
         self._space = space
         self._key_name = key_name
         self._workers = workers
+        self._promptly = promptly
+        self._put_away = put_away
         self._made = made
-        self._cipher = AESGCM(made.key)
         self._hash = hashlib.sha256()
         self._gathered: list[Buffer] = []
         self._pending = 0
+        # The first segment, where that is sealed while it comes, and how many parts of it are.
+        self._sealer = promptly.begin(made.key)
+        self._sealed = 0
         self._segments = 0
         self._size = 0
         self._prefix = b""
@@ -140,6 +145,17 @@ class ObjectWriter:
             self._gathered[-1] += part
         else:
             self._gathered.append(bytearray(part))
+        if self._sealer is not None:
+            # The last one may grow, where it is small.
+            whole = len(self._gathered) - isinstance(self._gathered[-1], bytearray)
+            self._seal_gathered(self._sealer, whole)
+
+    def _seal_gathered(self, sealer: SegmentSealer, parts: int) -> None:
+        """Hash and seal what is gathered, up to so many parts of it."""
+        for part in self._gathered[self._sealed : parts]:
+            self._hash.update(part)
+            sealer.add(part)
+        self._sealed = max(self._sealed, parts)
 
     async def finish(self, *, soon: bool = True) -> StoredObject:
         """The data set is whole: return once it is on the disk. Raises SpoolFull, SpoolBroken."""
@@ -150,19 +166,32 @@ class ObjectWriter:
     ) -> T:
         """As `finish`, with what is to be written behind it; give what `make` gives beside that.
 
-        `make` is called in the thread that writes, before anything is synced. What is read again
-        `soon` is left in `content`, if it is one segment. What is not is not kept in memory by the
-        system either: a long queue would push out what others need, and fresh memory costs a
-        virtual machine more than the writing (with four senders a third of the Router's processor
-        time for each object).
+        `make` is called by whoever writes, a thread or this one, before anything is synced. What is
+        read again `soon` is left in `content`, if it is one segment. What is not is not kept in
+        memory by the system either: a long queue would push out what others need, and fresh memory
+        costs a virtual machine more than the writing (with four senders a third of the Router's
+        processor time for each object).
         """
         self._soon = soon
-        return await self._workers.run(partial(self._write_last, make, self._cut()))
+        promptly = self._promptly
+        if self._sealer is None or not promptly.ready:
+            return await self._workers.run(partial(self._write_last, make, self._cut()))
+        await trio.lowlevel.checkpoint_if_cancelled()
+        begun = time.perf_counter()
+        made = self._write_whole(make, self._cut())
+        promptly.wrote(time.perf_counter() - begun)
+        try:
+            await promptly.sync(self._made.file)
+        except OSError as error:
+            raise self._unsynced(error) from error
+        self._put_away(self._made.file, self._soon)
+        return made
 
     async def discard(self) -> None:
         """The object is not to be kept: remove what there is of it. Harmless the second time."""
         with trio.CancelScope(shield=True):
             removed = await self._workers.run(self._discard)
+        self._leave_sealer()
         if removed:
             self._space.give_back(self._size)
             self._size = 0
@@ -172,18 +201,34 @@ class ObjectWriter:
 
         Not abandoned when cancelled: whoever removes the file must not race with its making.
         """
-        parts, self._gathered = self._gathered, []
-        length, self._pending = self._pending, 0
-        size = length + TAG_SIZE
+        parts = self._gathered
+        size = self._pending + TAG_SIZE
         self._space.take(size)
+        if self._sealer is not None:
+            self._seal_gathered(self._sealer, len(parts))
         self._size += size
-        self.length += length
+        self.length += self._pending
+        self._gathered, self._pending = [], 0
         self._alone = not (self._soon or self._workers.busy)
         return parts
 
     def _write_last(
         self, make: Callable[[StoredObject], tuple[T, bytes]], parts: list[Buffer]
     ) -> T:
+        made = self._write_whole(make, parts)
+        try:
+            self._made.file.sync()
+            if not self._soon:
+                self._made.file.forget()
+            self._made.file.close()
+        except OSError as error:
+            raise self._unsynced(error) from error
+        return made
+
+    def _write_whole(
+        self, make: Callable[[StoredObject], tuple[T, bytes]], parts: list[Buffer]
+    ) -> T:
+        """Write what is left, and what `make` wants behind it."""
         if self._soon and not self._segments:
             self.content = b"".join(parts)
             parts = [self.content]
@@ -201,40 +246,46 @@ class ObjectWriter:
             )
         )
         self._write(slip)
-        try:
-            self._made.file.sync()
-            if not self._soon:
-                self._made.file.forget()
-            self._made.file.close()
-        except OSError as error:
-            raise self._space.unsynced("an object cannot be synced to the disk", error) from error
         return made
 
+    def _unsynced(self, error: OSError) -> SpoolError:
+        return self._space.unsynced("an object cannot be synced to the disk", error)
+
     def _write_segment(self, parts: list[Buffer]) -> None:
-        """Hash a segment, and put it into the file.
-
-        Side by side where this is alone: a lone object is in custody sooner. Where all processors
-        have work, as where it is sent on at once, that would cost 3% of the rate.
-        """
-        data = parts[0] if len(parts) == 1 else _joined(parts)
+        """Hash and seal a segment, where that is not done, and put it into the file."""
         if not self._segments:
-            self._prefix = bytes(memoryview(data)[:MAXIMUM_PREFIX])
-        if not self._alone:
-            self._hash.update(data)
-            self._put(data)
-            return
-        hashing = _hasher.submit(self._hash.update, data)
-        try:
-            self._put(data)
-        finally:
-            hashing.result()
-
-    def _put(self, data: Buffer) -> None:
-        """Seal and write a segment."""
-        sealed = _scratch("sealed", len(data) + TAG_SIZE)
-        self._cipher.encrypt_into(_nonce(self._segments), data, None, sealed)
+            self._prefix = _beginning(parts)
+        if self._sealer is not None:
+            self._write(self._sealer.end())
+            self._leave_sealer()
+        else:
+            self._hash_and_write(parts)
         self._segments += 1
-        self._write(sealed)
+
+    def _hash_and_write(self, parts: list[Buffer]) -> None:
+        """Side by side where this is alone: a lone object is in custody sooner. Where all
+        processors have work, as where it is sent on at once, that would cost 3% of the rate.
+        """
+        hashing = _hasher.submit(self._hash_all, parts) if self._alone else None
+        try:
+            if hashing is None:
+                self._hash_all(parts)
+            sealer = SegmentSealer(self._made.key, self._segments, _scratch())
+            for part in parts:
+                sealer.add(part)
+            self._write(sealer.end())
+        finally:
+            if hashing is not None:
+                hashing.result()
+
+    def _hash_all(self, parts: list[Buffer]) -> None:
+        for part in parts:
+            self._hash.update(part)
+
+    def _leave_sealer(self) -> None:
+        sealer, self._sealer = self._sealer, None
+        if sealer is not None:
+            self._promptly.end(sealer)
 
     def _write(self, data: Buffer) -> None:
         try:
@@ -296,7 +347,7 @@ class ObjectReader:
         if len(sealed) != size + TAG_SIZE:
             raise ObjectDamaged("its file is cut short")
         try:
-            return cipher.decrypt(_nonce(number), sealed, None)
+            return cipher.decrypt(nonce(number), sealed, None)
         except InvalidTag:
             raise ObjectDamaged("its file is not as it was written") from None
 
@@ -321,26 +372,20 @@ def file_name(folder: int, item: bytes) -> str:
     return f"{folder_name(folder)}/{item.hex()}"
 
 
-def _joined(parts: list[Buffer]) -> memoryview:
-    data = _scratch("plain", sum(map(len, parts)))
-    at = 0
-    for part in parts:
-        data[at : at + len(part)] = part
-        at += len(part)
-    return data
+def _beginning(parts: list[Buffer]) -> bytes:
+    """What the index is made of."""
+    if parts and len(parts[0]) >= MAXIMUM_PREFIX:
+        return bytes(memoryview(parts[0])[:MAXIMUM_PREFIX])
+    return b"".join(parts)[:MAXIMUM_PREFIX]
 
 
-def _scratch(name: str, size: int) -> memoryview:
-    """Memory for one segment, this thread's own: fresh memory costs more than sealing does."""
-    if not hasattr(_threads, name):
-        setattr(_threads, name, memoryview(bytearray(SEGMENT + TAG_SIZE)))
-    memory: memoryview = getattr(_threads, name)
-    return memory[:size]
+def _scratch() -> memoryview:
+    """Memory to seal a segment in, this thread's own: fresh memory costs more than sealing does."""
+    if not hasattr(_threads, "memory"):
+        _threads.memory = memoryview(bytearray(SEGMENT + TAG_SIZE))
+    memory: memoryview = _threads.memory
+    return memory
 
 
 _threads = threading.local()
 _hasher = ThreadPoolExecutor(1, "hasher")
-
-
-def _nonce(segment: int) -> bytes:
-    return segment.to_bytes(12, "big")

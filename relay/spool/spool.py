@@ -24,9 +24,11 @@ from relay.spool.receipts import ReceiptTable, Recorder
 from relay.spool.recovery import reconcile
 from relay.spool.schema import DATABASE_FILE, MIGRATIONS
 from relay.spool.space import Space
+from relay.spool.syncs import KernelSyncs, Syncs
 from relay.spool.table import ItemTable
 from relay.spool.transactions import TransactionTable
 from relay.spool.vault import load_spool_key
+from relay.workers import Workers
 
 log = structlog.get_logger()
 
@@ -57,13 +59,15 @@ async def open_spool(
     space: int,
     reserve: int,
     files: Callable[[Path], Files] = Files,
+    syncs: Callable[[Workers], Syncs] = KernelSyncs,
     vfs: str = "",
     clock: Callable[[], float] = time.time,
 ) -> AsyncIterator[Spool]:
     """Open the spool under `data_dir`, or make it, and bring rows and files together.
 
     `key` is the file with the spool key, None the one in `data_dir`; `space` and `reserve` are as
-    relay.spool.space.Space has them; `files` and `vfs` are for tests that take the disk away.
+    relay.spool.space.Space has them; `files`, `syncs` and `vfs` are for tests that take the disk
+    away.
     Raises SpoolError or DatabaseError if that cannot be done.
     """
     folder = data_dir / FOLDER
@@ -76,7 +80,7 @@ async def open_spool(
     async with open_database(folder / DATABASE_FILE, MIGRATIONS, vfs=vfs) as database:
         now = clock()
         items = await ItemTable.load(database, now)
-        objects = Objects(disk, spool_key, Space(disk, space, reserve))
+        objects = Objects(disk, spool_key, Space(disk, space, reserve), syncs)
         await reconcile(items, objects, now)
         locked = await items.lock(spool_key.name, _LOCKED)
         if locked:

@@ -11,6 +11,7 @@ import random
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from pathlib import Path
 
 import attrs
@@ -25,8 +26,10 @@ from relay.spool.items import KEPT, Batch, Change, Item, Selection, State
 from relay.spool.receipts import Receipt, Recorder
 from relay.spool.segments import StoredObject
 from relay.spool.spool import Spool, open_spool
+from relay.spool.syncs import KernelSyncs, Syncs
 from relay.tunnel.notes import Outcome
-from tests.faults.power import Disk, Moment, PoweredFiles, Survival, until_cut
+from relay.workers import Workers
+from tests.faults.power import Disk, Moment, PoweredFiles, PoweredSyncs, Survival, until_cut
 from tests.router.queue.consignments import (
     ORIGIN,
     Near,
@@ -50,8 +53,11 @@ LARGE = 1024 * 1024 + 1000
 
 
 @asynccontextmanager
-async def spool_on(disk: Disk) -> AsyncIterator[Spool]:
-    """The spool on a disk that may lose its power."""
+async def spool_on(
+    disk: Disk, syncs: Callable[[Workers], Syncs] = KernelSyncs
+) -> AsyncIterator[Spool]:
+    """The spool on a disk that may lose its power; `objects.run` does not run: by threads, unless
+    other `syncs` are given."""
     key = disk.root.parent / "spool.key"
     if not key.exists():
         key.write_bytes(random.Random(1).randbytes(32))
@@ -60,7 +66,7 @@ async def spool_on(disk: Disk) -> AsyncIterator[Spool]:
         return PoweredFiles(disk, root)
 
     async with open_spool(
-        disk.root, key=key, space=2**30, reserve=0, files=files, vfs=disk.vfs
+        disk.root, key=key, space=2**30, reserve=0, files=files, syncs=syncs, vfs=disk.vfs
     ) as spool:
         yield spool
 
@@ -78,9 +84,11 @@ def data_set(source: random.Random) -> bytes:
     return source.randbytes(LARGE if source.random() < 0.1 else source.randint(1, 3000))
 
 
-async def near_side(disk: Disk, promised: Promised, seed: int) -> None:
+async def near_side(
+    disk: Disk, promised: Promised, seed: int, syncs: Callable[[Workers], Syncs] = KernelSyncs
+) -> None:
     """Senders at once, whose objects are taken into custody; some are delivered, some discarded."""
-    async with spool_on(disk) as spool, trio.open_nursery() as senders:
+    async with spool_on(disk, syncs) as spool, trio.open_nursery() as senders:
         for sender in range(SENDERS):
             senders.start_soon(_send, spool, disk, promised, random.Random(f"{seed} {sender}"))
 
@@ -254,10 +262,10 @@ class Side:
     promises: Callable[[], int]
 
 
-def near(seed: int) -> Side:
+def near(seed: int, syncs: Callable[[Workers], Syncs] = KernelSyncs) -> Side:
     promised = Promised()
     return Side(
-        run=lambda disk: near_side(disk, promised, seed),
+        run=lambda disk: near_side(disk, promised, seed, syncs),
         check=lambda folder: check_near_side(folder, promised),
         promises=lambda: len(promised.kept),
     )
@@ -339,6 +347,16 @@ async def _cut(folder: Path, side: Side, point: int, moment: Moment, found: Foun
 async def test_near_side(tmp_path: Path, full_size: bool, figure: Callable[[str], None]) -> None:
     found = Found()
     await cut_everywhere(tmp_path, near, found, seeds=20 if full_size else 1)
+    figure(found.words())
+
+
+async def test_near_side_without_threads(
+    tmp_path: Path, full_size: bool, figure: Callable[[str], None]
+) -> None:
+    """As most objects go (relay.spool.promptly)."""
+    found = Found()
+    side = partial(near, syncs=PoweredSyncs)
+    await cut_everywhere(tmp_path, side, found, seeds=20 if full_size else 1)
     figure(found.words())
 
 

@@ -1,0 +1,81 @@
+"""Objects that go to the disk from the event loop, without a thread.
+
+    begin -> sealed while it comes -> written -> synced by the kernel -> (in custody)
+
+What a thread would do for an object of half a megabyte takes half a millisecond, most of it the
+hash; to hand it over and back costs as much, since the interpreter is handed to and fro some twenty
+times. Four senders have a tenth more objects a second in custody so.
+
+Only what is one segment at the most goes so, and only while the disk is quick: a write that waits
+would hold up everything. A write goes to the system's memory, and waits where the disk is behind;
+syncs take long before that.
+"""
+
+from math import inf
+
+import trio
+
+from relay.spool.files import File
+from relay.spool.sealing import SEGMENT, TAG_SIZE, SegmentSealer
+from relay.spool.syncs import Syncs
+
+# Objects that are sealed so at a time: each holds the memory of a segment. Who comes beside them
+# goes by a thread.
+MAXIMUM_SEALED = 8
+
+# Seconds that a sync takes at the most for the disk to be quick, and a write with all around it;
+# and for how long the disk is left to threads where one took longer.
+QUICK_SYNC = 0.1
+QUICK_WRITE = 0.02
+REST = 10.0
+
+
+class Promptly:
+    """What objects need to go so. `run` is to run meanwhile."""
+
+    def __init__(self, syncs: Syncs) -> None:
+        self._syncs = syncs
+        self._free: list[memoryview] = []
+        self._made = 0
+        self._rest_until = -inf
+
+    @property
+    def ready(self) -> bool:
+        """Whether the disk is quick, and is asked without a thread."""
+        if not self._syncs.serving or trio.current_time() < self._rest_until:
+            return False
+        if self._syncs.waited > QUICK_SYNC:
+            self._rest()
+            return False
+        return True
+
+    def begin(self, key: bytes) -> SegmentSealer | None:
+        """What seals an object whose key this is; None where it is to go by a thread."""
+        if not self.ready:
+            return None
+        if not self._free:
+            if self._made >= MAXIMUM_SEALED:
+                return None
+            self._made += 1
+            self._free.append(memoryview(bytearray(SEGMENT + TAG_SIZE)))
+        return SegmentSealer(key, 0, self._free.pop())
+
+    def end(self, sealer: SegmentSealer) -> None:
+        """It is written, or not wanted."""
+        self._free.append(sealer.memory)
+
+    def wrote(self, seconds: float) -> None:
+        """So long a write has held the event loop."""
+        if seconds > QUICK_WRITE:
+            self._rest()
+
+    async def sync(self, file: File) -> None:
+        """See relay.spool.syncs.Syncs."""
+        await self._syncs.sync(file)
+
+    async def run(self) -> None:
+        """Serve, until cancelled."""
+        await self._syncs.run()
+
+    def _rest(self) -> None:
+        self._rest_until = trio.current_time() + REST
