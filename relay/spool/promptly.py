@@ -22,6 +22,8 @@ from relay.spool.syncs import Syncs
 # Objects that are sealed so at a time: each holds the memory of a segment. Who comes beside them
 # goes by a thread.
 MAXIMUM_SEALED = 8
+# And of these so many keep it when nobody has one: large objects need no more than their first.
+MAXIMUM_KEPT = 4
 
 # Seconds that a sync takes at the most for the disk to be quick, and a write with all around it;
 # and for how long the disk is left to threads where one took longer.
@@ -62,7 +64,10 @@ class Promptly:
 
     def end(self, sealer: SegmentSealer) -> None:
         """It is written, or not wanted."""
-        self._free.append(sealer.memory)
+        if len(self._free) < MAXIMUM_KEPT:
+            self._free.append(sealer.memory)
+        else:
+            self._made -= 1
 
     def wrote(self, seconds: float) -> None:
         """So long a write has held the event loop."""

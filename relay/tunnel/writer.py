@@ -44,7 +44,7 @@ from relay.tunnel.pulse import Stall
 from relay.tunnel.records import Note, Record
 from relay.tunnel.seal import OVERHEAD, ChunkSealer
 from relay.tunnel.window import BASE
-from relay.workers import Workers
+from relay.workers import FEW_PROCESSORS, Workers
 
 # In-line credit that only the final chunk uses: a sealed A-ABORT takes 55 bytes.
 FINAL_RESERVE = 128
@@ -70,6 +70,9 @@ WORTH_A_CHUNK = FIRST_TARGET
 FLUSH_AFTER = 1.0
 # Sealing more than this is worth a thread: a hop takes 0.05 ms, and AES-GCM and zstd free the GIL.
 SEAL_IN_THREAD = 64 * 1024
+# ... where processors are few only from here on, or where the link takes fewer bytes a second than
+# that: what goes over it is packed harder then, 10 ms for 1 MiB, in which PUTs on their way wait.
+FEW_SEAL_IN_THREAD, QUICK_LINE = 2 * 1024 * 1024, 40e6
 # An announcement that the peer does not have after so long is lost, not on its way.
 ANNOUNCEMENT_LOST = 1.0
 
@@ -350,11 +353,14 @@ class CloudWriter:
                 with trio.move_on_at(self._due()):
                     await self._changed.park()
                 continue
-            if len(chunk.head) + len(chunk.body) < SEAL_IN_THREAD:
+            size = len(chunk.head) + len(chunk.body)
+            rate = self._outbox.window.line_rate or None
+            if size < SEAL_IN_THREAD:
                 sealed = sealer.seal(chunk)
+            elif size < FEW_SEAL_IN_THREAD and FEW_PROCESSORS and rate and rate >= QUICK_LINE:
+                sealed = sealer.seal(chunk, rate)
             else:
                 # Not abandoned when cancelled: number and sealing are one step.
-                rate = self._outbox.window.line_rate or None
                 sealed = await self._workers.run(partial(sealer.seal, chunk, rate))
             # No checkpoint from here on: a chunk that is sealed is also kept.
             in_line = self._goes_in_line(len(sealed), chunk.final)

@@ -18,6 +18,7 @@ from relay.tunnel import reader as reader_module
 from relay.tunnel.ahead import STREAM_AT_ONCE
 from relay.tunnel.allowance import IN_LINE_WINDOW, Allowance, InLineAllowance
 from relay.tunnel.chunks import TARGET_SIZE, Chunk
+from relay.tunnel.compression import Compression, Compressor, Filter, Way
 from relay.tunnel.inbox import MAXIMUM_DELETES, MOST_FETCHES
 from relay.tunnel.reader import (
     CREDIT,
@@ -356,6 +357,7 @@ async def test_what_is_small_when_sealed_and_large_when_open_goes_to_a_thread(
         return call()
 
     monkeypatch.setattr(reader_module, "OPEN_IN_THREAD", 64 * 1024)
+    monkeypatch.setattr(reader_module, "FEW_PROCESSORS", False)
     monkeypatch.setattr(Workers, "run", run)
     black = PDV(1, False, True, bytes(1024 * 1024))
     async with bench() as b:
@@ -365,6 +367,44 @@ async def test_what_is_small_when_sealed_and_large_when_open_goes_to_a_thread(
         b.reader.announced(b.in_line(pdv(1)))
         assert [plain(await b.reader.receive()) for _ in range(2)] == [black, pdv(1)]
     assert hops == [1]
+
+
+@pytest.mark.parametrize(
+    ("size", "filter_", "expected"),
+    [
+        (1024 * 1024, Filter.NONE, []),
+        (1024 * 1024, Filter.SHUFFLE, []),
+        (1024 * 1024, Filter.DELTA, [1]),
+        (reader_module.FEW_OPEN_IN_THREAD, Filter.NONE, [1]),
+    ],
+)
+async def test_where_processors_are_few_a_thread_is_for_what_takes_long(
+    autojump_clock: MockClock,
+    monkeypatch: pytest.MonkeyPatch,
+    size: int,
+    filter_: Filter,
+    expected: list[int],
+) -> None:
+    hops: list[int] = []
+
+    async def run(workers: Workers, call: Callable[[], Any]) -> Any:
+        hops.append(1)
+        return call()
+
+    def compress(
+        compressor: Compressor, body: Buffer, rate: float | None = None
+    ) -> tuple[Compression, Filter, Buffer]:
+        return Compression.ZSTD, filter_, Way(filter_, 1).pack(body)
+
+    monkeypatch.setattr(reader_module, "OPEN_IN_THREAD", 64 * 1024)
+    monkeypatch.setattr(reader_module, "FEW_PROCESSORS", True)
+    monkeypatch.setattr(Workers, "run", run)
+    monkeypatch.setattr(Compressor, "compress", compress)
+    black = PDV(1, False, True, bytes(size))
+    async with bench() as b:
+        b.reader.announced(InLine(SESSION, 0, b.sealer.seal(Chunk(b"", records.encode(black)))))
+        assert plain(await b.reader.receive()) == black
+    assert hops == expected
 
 
 async def test_what_is_before_a_chunk_that_does_not_open_is_given(

@@ -2,8 +2,9 @@
 
 import math
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import attrs
 import pytest
@@ -28,7 +29,7 @@ from relay.tunnel.outbox import MOST_PUTS, Outbox
 from relay.tunnel.records import Note, Record
 from relay.tunnel.seal import OVERHEAD, ChunkOpener, ChunkSealer
 from relay.tunnel.slots import SlotSupply
-from relay.tunnel.window import BASE, Budget
+from relay.tunnel.window import BASE, Budget, Window
 from relay.tunnel.writer import (
     FINAL_RESERVE,
     FLUSH_AFTER,
@@ -734,3 +735,32 @@ async def test_where_a_flow_has_only_its_own_window_many_objects_go_in_small_chu
             await b.settle()
         sealed = [len(chunk.sealed) for chunk in b.writer._outbox._unopened]
         assert (max(sealed) <= SMALL_TARGET + 1024) is bulk
+
+
+@pytest.mark.parametrize(
+    ("few", "rate", "expected"),
+    [(True, 50e6, 0), (True, 10e6, 1), (True, 0.0, 1), (False, 50e6, 1)],
+)
+async def test_where_processors_are_few_a_thread_is_for_slow_links(
+    autojump_clock: MockClock,
+    monkeypatch: pytest.MonkeyPatch,
+    few: bool,
+    rate: float,
+    expected: int,
+) -> None:
+    hops = []
+
+    async def run(workers: Workers, call: Callable[[], Any]) -> Any:
+        hops.append(1)
+        return call()
+
+    monkeypatch.setattr(writer_module, "SEAL_IN_THREAD", 64 * 1024)
+    monkeypatch.setattr(writer_module, "FEW_PROCESSORS", few)
+    monkeypatch.setattr(Window, "line_rate", rate)
+    monkeypatch.setattr(Workers, "run", run)
+    async with bench() as b:
+        b.grant()
+        await b.writer.send(BLOCK)
+        await b.settle()
+        assert await b.opened() == [BLOCK]
+    assert len(hops) == expected
