@@ -309,7 +309,9 @@ class TCPAssociation:
             raise trio.BusyResourceError("another task is in receive()")
         self._busy = True
         try:
-            data = await self._reader.take()
+            data = None
+            if trio.current_time() < self._patience.deadline:  # however much comes meanwhile
+                data = await self._reader.take()
             if data is None:
                 data = await self._wait()
         except trio.ClosedResourceError:

@@ -16,9 +16,8 @@ from relay import transport
 READ_SIZE = 256 * 1024
 
 # What is taken without a wait between two turns of the event loop: bytes, and pieces where they are
-# small. A peer that is always faster than we are must not have the loop for itself; what is done
-# with so much takes a millisecond.
-FAIR_SIZE = 512 * 1024
+# small. A peer that is always faster than we are must not have the loop for itself.
+FAIR_SIZE = READ_SIZE
 FAIR_PIECES = 8
 
 

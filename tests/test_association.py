@@ -23,6 +23,7 @@ from relay.dicom.pdu import (
 from relay.dicom.upperlayer import Role
 from relay.errors import AssociationAborted, LocalProtocolError
 from relay.patience import Timeouts
+from relay.reading import Reader
 from relay.writing import WRITE_SIZE
 from tests.association_pairs import REQUEST, accept_all, establish, pair, pdv
 
@@ -425,6 +426,28 @@ async def test_aclose_waits_for_the_peers_close_but_not_longer_than_artim(
     assert trio.current_time() == pytest.approx(13)
     assert await near.receive_some(100) == encode(AAssociateRJ(1, 1, 1))
     assert await near.receive_some(100) == b""
+
+
+async def test_a_peer_that_never_stops_sending_is_waited_for_no_longer(
+    mock_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    near, far = trio.testing.memory_stream_pair()
+    acceptor = TCPAssociation(far, Role.ACCEPTOR, timeouts=Timeouts(artim=13))
+    await near.send_all(encode(REQUEST))
+    await acceptor.receive()
+    taken = 0
+
+    async def take(reader: Reader) -> bytes:
+        nonlocal taken
+        taken += 1
+        assert taken < 100
+        mock_clock.jump(1)
+        return encode(pdv(b"more and more"))
+
+    monkeypatch.setattr(Reader, "take", take)
+    await acceptor.abort()
+    await acceptor.aclose()
+    assert 1 < taken <= 14
 
 
 async def test_aclose_ends_when_the_peer_closes(autojump_clock: trio.testing.MockClock) -> None:

@@ -1,9 +1,9 @@
 """File operations of the spool, all in one place: what is durable, and when.
 
-Everything here blocks and is to be called in a thread. A file's content is on the disk once `sync`
-has returned, its name once its folder was synced too (fsync(2)); nothing else is promised by the
-system, and nothing else is relied on. Names are relative to one root, "FOLDER/NAME"; "" is the root
-itself.
+Everything here blocks and is to be called in a thread; a write may be called without one where the
+disk is quick (relay.spool.promptly). A file's content is on the disk once `sync` has returned, its
+name once its folder was synced too (fsync(2)); nothing else is promised by the system, and nothing
+else is relied on. Names are relative to one root, "FOLDER/NAME"; "" is the root itself.
 """
 
 import os

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 from contextlib import asynccontextmanager, closing, suppress
 from functools import partial
+from math import inf
 
 import structlog
 import trio
@@ -50,9 +51,9 @@ FEW_NAMES = 16
 # takes as long as to write a tenth of their content.
 CLOSING = 1.0
 
-# Threads that write and read objects. Each keeps 2 MiB to seal in, and holds an object's segment:
-# with 8, and 16 senders of large objects, the Router took 208 MiB, and takes 199 with 4, for 5% of
-# the rate at which the objects of 16 senders are taken in, and nothing of that of four.
+# Threads that write and read objects. Each keeps a segment's memory to seal in, and holds an
+# object's segment. When each kept two, the Router took 208 MiB with 8 and 16 senders of large
+# objects, and 199 with 4, for 5% of the rate at which the objects of 16 senders are taken in.
 MAXIMUM_THREADS = 4
 
 
@@ -77,7 +78,8 @@ class Objects:
         self._making = trio.Lock()
         self._ready: deque[MadeFile] = deque()
         self._written: deque[tuple[File, bool]] = deque()  # synced, and open
-        self._wanted = trio.Event()
+        self._few = False  # of those that are ready
+        self._changed = trio.lowlevel.ParkingLot()
 
     def check(self) -> None:
         """Whether an object could be accepted. Raises SpoolBroken or SpoolFull."""
@@ -90,7 +92,8 @@ class Objects:
             await self._make_ready(1)
         made = self._ready.popleft()
         if len(self._ready) < FEW_NAMES:
-            self._wanted.set()
+            self._few = True
+            self._changed.unpark_all()
         return ObjectWriter(
             made,
             self._files,
@@ -104,25 +107,29 @@ class Objects:
     def _put_away(self, file: File, soon: bool) -> None:
         """A file is written and synced: closed with others, `soon` read again or not."""
         self._written.append((file, soon))
+        if len(self._written) == 1:
+            self._changed.unpark_all()
 
     async def run(self) -> None:
-        """Have files ready before they are wanted, and those that are written synced, for ever."""
+        """Have files ready before they are wanted, and sync and close those that are written, for
+        ever."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._promptly.run)
             nursery.start_soon(self._have_ready)
 
     async def _have_ready(self) -> None:
         while True:
-            with trio.move_on_after(CLOSING):
-                await self._wanted.wait()
-            if not self._wanted.is_set():
-                if self._written:
+            due = CLOSING if self._written else inf
+            if not self._few:
+                with trio.move_on_after(due) as limit:
+                    await self._changed.park()
+                if limit.cancelled_caught:
                     await self._workers.run(self._close_written)
-                continue
-            self._wanted = trio.Event()
-            # What hinders it is said to the sender who needs one and gets none.
-            with suppress(SpoolError):
-                await self._make_ready(FEW_NAMES)
+            if self._few:
+                self._few = False
+                # What hinders it is said to the sender who needs one and gets none.
+                with suppress(SpoolError):
+                    await self._make_ready(FEW_NAMES)
 
     async def _make_ready(self, least: int) -> None:
         """Have `least` files at least. Raises SpoolBroken or SpoolFull."""
@@ -166,9 +173,10 @@ class Objects:
                 file, soon = self._written.popleft()
             except IndexError:
                 return
-            try:
+            with suppress(OSError):  # closed meanwhile: nobody wants it
                 if not soon and file.descriptor >= 0:
                     file.forget()
+            try:
                 file.close()
             except OSError as error:  # what was synced is on the disk, whatever this says
                 log.warning("a file does not close", why=error.strerror)

@@ -20,13 +20,13 @@ from relay.spool.sealing import SEGMENT, TAG_SIZE, SegmentSealer
 from relay.spool.syncs import Syncs
 
 # Objects that are sealed so at a time: each holds the memory of a segment. Who comes beside them
-# goes by a thread.
+# goes by a thread; a sender that stops in the middle of an object keeps its place.
 MAXIMUM_SEALED = 8
 # And of these so many keep it when nobody has one: large objects need no more than their first.
 MAXIMUM_KEPT = 4
 
-# Seconds that a sync takes at the most for the disk to be quick, and a write with all around it;
-# and for how long the disk is left to threads where one took longer.
+# Where a sync took longer than this, or the event loop's own write with all around it, in seconds,
+# the disk is left to threads for REST.
 QUICK_SYNC = 0.1
 QUICK_WRITE = 0.02
 REST = 10.0
@@ -76,7 +76,10 @@ class Promptly:
 
     async def sync(self, file: File) -> None:
         """See relay.spool.syncs.Syncs."""
+        begun = trio.current_time()
         await self._syncs.sync(file)
+        if trio.current_time() - begun > QUICK_SYNC:
+            self._rest()
 
     async def run(self) -> None:
         """Serve, until cancelled."""

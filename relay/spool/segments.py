@@ -135,6 +135,7 @@ class ObjectWriter:
             self._gather(rest[:taken])
             rest = rest[taken:]
             await self._workers.run(partial(self._write_segment, self._cut()))
+            self._leave_sealer()
         self._gather(rest)
 
     def _gather(self, part: memoryview) -> None:
@@ -173,15 +174,21 @@ class ObjectWriter:
         processor time for each object).
         """
         self._soon = soon
-        promptly = self._promptly
-        if self._sealer is None or not promptly.ready:
-            return await self._workers.run(partial(self._write_last, make, self._cut()))
-        await trio.lowlevel.checkpoint_if_cancelled()
+        try:
+            if self._sealer is None or not self._promptly.ready:
+                return await self._workers.run(partial(self._write_last, make, self._cut()))
+            await trio.lowlevel.checkpoint_if_cancelled()
+            return await self._finish_promptly(make)
+        finally:
+            self._leave_sealer()
+
+    async def _finish_promptly(self, make: Callable[[StoredObject], tuple[T, bytes]]) -> T:
         begun = time.perf_counter()
         made = self._write_whole(make, self._cut())
-        promptly.wrote(time.perf_counter() - begun)
+        self._promptly.wrote(time.perf_counter() - begun)
+        self._leave_sealer()
         try:
-            await promptly.sync(self._made.file)
+            await self._promptly.sync(self._made.file)
         except OSError as error:
             raise self._unsynced(error) from error
         self._put_away(self._made.file, self._soon)
@@ -257,7 +264,6 @@ class ObjectWriter:
             self._prefix = _beginning(parts)
         if self._sealer is not None:
             self._write(self._sealer.end())
-            self._leave_sealer()
         else:
             self._hash_and_write(parts)
         self._segments += 1
@@ -283,6 +289,7 @@ class ObjectWriter:
             self._hash.update(part)
 
     def _leave_sealer(self) -> None:
+        """What it has sealed is written, or not wanted. In the event loop, as its beginning was."""
         sealer, self._sealer = self._sealer, None
         if sealer is not None:
             self._promptly.end(sealer)
@@ -374,9 +381,12 @@ def file_name(folder: int, item: bytes) -> str:
 
 def _beginning(parts: list[Buffer]) -> bytes:
     """What the index is made of."""
-    if parts and len(parts[0]) >= MAXIMUM_PREFIX:
-        return bytes(memoryview(parts[0])[:MAXIMUM_PREFIX])
-    return b"".join(parts)[:MAXIMUM_PREFIX]
+    beginning = bytearray()
+    for part in parts:
+        beginning += memoryview(part)[: MAXIMUM_PREFIX - len(beginning)]
+        if len(beginning) == MAXIMUM_PREFIX:
+            break
+    return bytes(beginning)
 
 
 def _scratch() -> memoryview:

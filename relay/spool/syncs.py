@@ -10,10 +10,12 @@ threads do it.
 """
 
 import ctypes
+import errno
 import os
 import platform
 import struct
 import sys
+from contextlib import suppress
 from typing import NoReturn, Protocol
 
 import attrs
@@ -110,7 +112,9 @@ class KernelSyncs:
 
     def _submit(self, descriptor: int) -> _Waiting | None:
         """Ask for a sync, for this task; None where it is not under way."""
-        if self._calls is None or not self.serving or len(self._waiting) >= MAXIMUM_SYNCS:
+        if self._calls is None or not self.serving or descriptor < 0:
+            return None
+        if len(self._waiting) >= MAXIMUM_SYNCS:
             return None
         self._last += 1
         wanted = (self._last, 0, 0, _FSYNC, 0, descriptor, 0, 0, 0, 0, _TELL, self._told)
@@ -118,7 +122,9 @@ class KernelSyncs:
         try:
             _call(self._calls.submit, self._queue, ctypes.c_long(1), requests)
         except OSError as error:  # nothing has begun
-            log.info("a sync by a thread", why=error.strerror)
+            if error.errno != errno.EAGAIN:  # this kernel, or this file system, never does it
+                self.serving = False
+                log.info("syncs by threads", why=error.strerror)
             return None
         waiting = _Waiting(trio.lowlevel.current_task(), trio.current_time())
         self._waiting[self._last] = waiting
@@ -154,10 +160,15 @@ class KernelSyncs:
     async def _hear(self, calls: _Calls) -> None:
         """Wait for syncs that are done, and wake who waits for them."""
         await trio.lowlevel.wait_readable(self._told)
-        os.eventfd_read(self._told)
+        with suppress(BlockingIOError):
+            os.eventfd_read(self._told)
         most = ctypes.c_long(MAXIMUM_SYNCS)
         events = ctypes.create_string_buffer(_EVENT.size * MAXIMUM_SYNCS)
-        count = _call(calls.getevents, self._queue, ctypes.c_long(0), most, events, _AT_ONCE)
+        arguments = (self._queue, ctypes.c_long(0), most, events, _AT_ONCE)
+        count = None
+        while count is None:
+            with suppress(InterruptedError):  # by a signal: what is there is not taken yet
+                count = _call(calls.getevents, *arguments)
         for number, _, result, _ in _EVENT.iter_unpack(events.raw[: count * _EVENT.size]):
             waiting = self._waiting.pop(number)
             waiting.result = result

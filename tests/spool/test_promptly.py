@@ -6,7 +6,7 @@ import random
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, MutableMapping
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,7 +18,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from relay.errors import SpoolBroken, SpoolFull
 from relay.spool import segments
-from relay.spool.files import File
+from relay.spool.files import File, Files
 from relay.spool.objects import CLOSING, NAMES, Objects
 from relay.spool.promptly import MAXIMUM_SEALED, QUICK_SYNC, QUICK_WRITE, REST, Promptly
 from relay.spool.sealing import SEGMENT, TAG_SIZE, SegmentSealer, nonce
@@ -561,3 +561,47 @@ async def test_files_are_closed_by_two_at_a_time(objects: Objects, disk: Disk) -
     assert disk.done["close"] == 1
     await objects.close()
     assert disk.done["close"] == NAMES
+
+
+async def test_a_sync_that_took_long_leaves_the_disk_to_threads(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    times = [QUICK_SYNC / 2, QUICK_SYNC * 2]
+
+    class Slow(LoopSyncs):
+        async def sync(self, file: File) -> None:
+            await trio.sleep(times.pop(0))
+
+    promptly = Promptly(Slow())
+    with closing(Files(tmp_path).create("one")) as file:
+        for ready in (True, False):
+            await promptly.sync(file)
+            assert promptly.ready is ready
+    await trio.sleep(REST)
+    assert promptly.ready
+
+
+async def test_what_is_being_synced_at_the_end_is_waited_for(tmp_path: Path) -> None:
+    """By the kernel itself, as a Router ends whose senders are still shielded."""
+    disk = Files(tmp_path)
+    objects = Objects(disk, SpoolKey(b"k" * 32), Space(disk, 2**40, 0))
+    kept: list[StoredObject] = []
+
+    async def keep(number: int) -> None:
+        with trio.CancelScope(shield=True):
+            writer = await objects.begin()
+            await writer.write(bytes([number]) * 100_000)
+            kept.append(await writer.finish(soon=False))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(objects.run)
+        await trio.testing.wait_all_tasks_blocked()
+        for number in range(20):
+            nursery.start_soon(keep, number)
+        while not kept:
+            await trio.lowlevel.checkpoint()
+        nursery.cancel_scope.cancel()
+    assert len(kept) == 20
+    await objects.close()
+    for stored in kept:
+        assert (tmp_path / stored.name).stat().st_size == stored.size

@@ -476,3 +476,36 @@ async def test_it_runs_again_after_its_end(workers: Workers, file: File, threads
             with trio.fail_after(5):
                 await syncs.sync(file)
     assert not threads.used or not SURELY
+
+
+@pytest.mark.parametrize(("number", "serving"), [(errno.EAGAIN, True), (errno.EINVAL, False)])
+async def test_what_the_kernel_never_does_it_is_asked_once(
+    kernel: Kernel, workers: Workers, file: File, threads: Threads, number: int, serving: bool
+) -> None:
+    syncs = KernelSyncs(workers)
+    async with running(syncs):
+        kernel.fail["submit"] = number
+        await syncs.sync(file)
+        assert len(threads.used) == 1
+        assert syncs.serving is serving
+
+
+async def test_a_signal_does_not_lose_what_is_done(
+    kernel: Kernel, workers: Workers, file: File, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    syncs = KernelSyncs(workers)
+    interrupted = 0
+
+    def call(number: int, *arguments: object) -> int:
+        nonlocal interrupted
+        if number == module._CALLS["x86_64"].getevents and interrupted < 3:
+            interrupted += 1
+            raise InterruptedError(errno.EINTR, "interrupted")
+        return kernel.call(number, *arguments)
+
+    monkeypatch.setattr(module, "_call", call)
+    async with running(syncs), trio.open_nursery() as nursery:
+        nursery.start_soon(syncs.sync, file)
+        await wait_all_tasks_blocked()
+        kernel.finish()
+    assert interrupted == 3

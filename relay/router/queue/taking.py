@@ -322,7 +322,7 @@ class Taking:
         return Status.SUCCESS
 
     def _item(self, message: "_Message", stored: StoredObject, *, accepted: float) -> Item:
-        """The row of an object that has come whole; in a thread."""
+        """The row of an object that has come whole; by whoever writes it."""
         context = message.context
         item = item_of(self._batch, context, message.command, stored, accepted=accepted)
         read = partial(study_in, item.study, stored.prefix, context.transfer_syntax)
