@@ -28,8 +28,8 @@ MAXIMUM_KEPT = 4
 # Where a sync took longer than this, or the event loop's own write with all around it, in seconds,
 # the disk is left to threads for REST.
 QUICK_SYNC = 0.1
-QUICK_WRITE = 0.02
-REST = 10.0
+QUICK_WRITE = 0.05
+REST = 5.0
 
 
 class Promptly:

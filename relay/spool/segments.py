@@ -40,6 +40,10 @@ T = TypeVar("T")
 # kept as it is takes a hundred.
 COPIED = 4096
 
+# What comes in larger pieces comes from no association, but is there already: of that threads, which
+# have all of it to do and nothing to wait for, take half as much again.
+PIECE = 512 * 1024
+
 # What of each data set is looked at for the index (DESIGN §6): group 0008 to 0020 of real images
 # take two to ten KiB.
 MAXIMUM_PREFIX = 64 * 1024
@@ -129,6 +133,8 @@ class ObjectWriter:
 
         Raises SpoolFull or SpoolBroken; then only `discard`.
         """
+        if len(fragment) > PIECE and not self._gathered:
+            self._leave_sealer()
         rest = memoryview(fragment)
         while self._pending + len(rest) > SEGMENT:
             taken = SEGMENT - self._pending
