@@ -40,8 +40,8 @@ T = TypeVar("T")
 # kept as it is takes a hundred.
 COPIED = 4096
 
-# What comes in larger pieces comes from no association, but is there already: of that threads, which
-# have all of it to do and nothing to wait for, take half as much again.
+# What comes in larger pieces comes from no association, but is there already: of that threads take
+# half as much again, which have all of it to do and nothing to wait for.
 PIECE = 512 * 1024
 
 # What of each data set is looked at for the index (DESIGN §6): group 0008 to 0020 of real images
