@@ -606,3 +606,16 @@ async def test_what_is_being_synced_at_the_end_is_waited_for(tmp_path: Path) -> 
     await objects.close()
     for stored in kept:
         assert (tmp_path / stored.name).stat().st_size == stored.size
+
+
+async def test_what_is_said_of_it_and_cannot_be_made_takes_no_place(objects: Objects) -> None:
+    def make(stored: StoredObject) -> tuple[StoredObject, bytes]:
+        raise ZeroDivisionError
+
+    for _ in range(MAXIMUM_SEALED + 1):
+        writer = await objects.begin()
+        assert writer._sealer is not None
+        await writer.write(CONTENT[:100])
+        with pytest.raises(ZeroDivisionError):
+            await writer.finish_with(make)
+    await objects.close()
