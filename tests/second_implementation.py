@@ -330,7 +330,7 @@ ANSWER = Array("answer", 2048, "opening_hash bin(32), ciphertext bin(1168), sign
 REFUSAL = Array("refusal", 256, "opening_hash bin(32), reason uint(≤255), signature bin(64)")
 WITHDRAWAL = Array("withdrawal", 256, "opening_hash bin(32), signature bin(64)")
 NOTES = {
-    1: Array("Item", 128, "number 1, id bin(16), sha256 bin(32), length uint"),
+    1: Array("Item", 128, "number 1, id bin(16), digest bin(32), length uint"),
     2: Array("Question", 65_536, "number 2, rows asked"),
     3: Array("Answers", NOTE, "number 3, rows answers"),
     4: Array(

@@ -30,6 +30,7 @@ class Room:
 _ROUTER_MAY_IMPORT = (
     "relay.association",
     "relay.bandwidth",
+    "relay.digest",
     "relay.listener",
     "relay.patience",
     "relay.tls",
@@ -78,6 +79,7 @@ ROOMS = {
         ("relay.packed", "relay.identity"),
         ("msgpack", "cryptography"),
     ),
+    "digest": Room(("relay.digest",), (), ("blake3",)),
     "errors": Room(("relay.errors", "relay"), (), ()),
     "tunnel, the pure half": Room(
         (
@@ -150,7 +152,7 @@ ROOMS = {
     "websocket": Room(("relay.websocket",), (), ("trio", "wsproto")),
     "spool": Room(
         ("relay.spool", "relay.spool.*"),
-        ("relay.database", "relay.dicom", "relay.dicom.*", "relay.workers"),
+        ("relay.database", "relay.dicom", "relay.dicom.*", "relay.digest", "relay.workers"),
         ("trio", "apsw", "cryptography", "msgpack", "structlog"),
     ),
     "audit, its REST": Room(

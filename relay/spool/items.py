@@ -86,7 +86,7 @@ class Item:
     transfer_syntax: str
     command: bytes = attrs.field(repr=False)  # the C-STORE-RQ, with the network's names
     length: int
-    sha256: bytes = attrs.field(repr=False)
+    digest: bytes = attrs.field(repr=False)
     key: bytes = attrs.field(repr=False)
     key_name: bytes = attrs.field(repr=False)
     folder: int
@@ -113,7 +113,7 @@ class Item:
             folder=self.folder,
             length=self.length,
             size=self.size,
-            sha256=self.sha256,
+            digest=self.digest,
             key=self.key,
             key_name=self.key_name,
             prefix=b"",

@@ -68,14 +68,14 @@ MAXIMUM_FORGETS = 4_096
 
 @attrs.frozen(slots=True)
 class Receipt:
-    """The device has stored the item `item` of `origin`, whose data set has this SHA-256.
+    """The device has stored the item `item` of `origin`, whose data set has this digest.
 
     `status` and `comment` are those of its C-STORE-RSP.
     """
 
     origin: bytes = attrs.field(repr=False)
     item: bytes
-    sha256: bytes = attrs.field(repr=False)
+    digest: bytes = attrs.field(repr=False)
     status: int
     comment: str = attrs.field(default="", repr=False)
 
@@ -171,26 +171,26 @@ class ReceiptTable:
     async def find(
         self, origin: bytes, asked: Sequence[tuple[bytes, bytes]]
     ) -> dict[bytes, Receipt | Conflict]:
-        """What is known of items of `origin`, each asked for with its SHA-256; by item.
+        """What is known of items of `origin`, each asked for with its digest; by item.
 
         Raises DatabaseError.
         """
 
-        likely = [(item, sha256) for item, sha256 in asked if self._may_have(item)]
+        likely = [(item, digest) for item, digest in asked if self._may_have(item)]
         if not likely:
             return {}
 
         def look(connection: apsw.Connection) -> dict[bytes, Receipt | Conflict]:
             found: dict[bytes, Receipt | Conflict] = {}
-            for item, sha256 in likely:
+            for item, digest in likely:
                 rows = connection.execute(
-                    "SELECT sha256, status, comment FROM receipt WHERE origin = ? AND item = ?",
+                    "SELECT digest, status, comment FROM receipt WHERE origin = ? AND item = ?",
                     (origin, item),
                 )
                 for known, status, comment in rows:
-                    same = known == sha256
+                    same = known == digest
                     found[item] = (
-                        Receipt(origin, item, sha256, status, comment) if same else Conflict()
+                        Receipt(origin, item, digest, status, comment) if same else Conflict()
                     )
             return found
 
@@ -218,7 +218,7 @@ class ReceiptTable:
             added = []
             for receipt in receipts:
                 connection.execute(
-                    "INSERT INTO receipt (origin, item, sha256, status, comment, until)"
+                    "INSERT INTO receipt (origin, item, digest, status, comment, until)"
                     " VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
                     (*attrs.astuple(receipt), now + UNCLAIMED),
                 )

@@ -3,13 +3,12 @@
     file = segment 0 | segment 1 | … | slip
     segment n = AES-256-GCM(key, nonce n of 96 bits, SEGMENT bytes of the data set or what is left)
 
-What there is to say of it, its key, length and SHA-256 among it, is in its row (relay.spool.items),
+What there is to say of it, its key, length and digest among it, is in its row (relay.spool.items),
 and until that is written in the slip behind it (relay.spool.slips). It is written by whoever
 receives the object and read by whoever delivers it; no object is ever whole in memory.
 """
 
 import errno
-import hashlib
 import threading
 import time
 from collections.abc import AsyncGenerator, Callable
@@ -25,6 +24,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from relay.dicom.pdu import Buffer
+from relay.digest import Digest
 from relay.errors import ObjectDamaged, SpoolError, SpoolFull
 from relay.spool.files import File, Files
 from relay.spool.promptly import Promptly
@@ -73,14 +73,14 @@ class MadeFile:
 class StoredObject:
     """A data set that is on the disk, synced.
 
-    `length` and `sha256` are those of the data set, `size` that of its segments in the file.
+    `length` and `digest` are those of the data set, `size` that of its segments in the file.
     """
 
     item: bytes
     folder: int
     length: int
     size: int
-    sha256: bytes
+    digest: bytes
     key: bytes  # wrapped
     key_name: bytes
     prefix: bytes = attrs.field(repr=False)
@@ -116,7 +116,7 @@ class ObjectWriter:
         self._promptly = promptly
         self._put_away = put_away
         self._made = made
-        self._hash = hashlib.sha256()
+        self._hash = Digest()
         self._gathered: list[Buffer] = []
         self._pending = 0
         # The first segment, where that is sealed while it comes, and how many parts of it are.
@@ -252,7 +252,7 @@ class ObjectWriter:
                 folder=self._made.folder,
                 length=self.length,
                 size=self._size,
-                sha256=self._hash.digest(),
+                digest=self._hash.digest(),
                 key=self._made.wrapped,
                 key_name=self._key_name,
                 prefix=self._prefix,

@@ -30,7 +30,7 @@ MAXIMUM_SLIP = 256 * 1024
 
 # What a row says when it is new. `id` is said by the file's name as well, which the seal is for.
 _ITEM = (
-    "id", "called", "sop_class", "sop_instance", "transfer_syntax", "command", "length", "sha256",
+    "id", "called", "sop_class", "sop_instance", "transfer_syntax", "command", "length", "digest",
     "key", "key_name", "folder", "size", "accepted", "study",
 )  # fmt: skip
 _BATCH = ("peer", "called", "calling", "device", "opened", "priority")
@@ -103,7 +103,9 @@ def _decode(text: Buffer) -> Slip | Unread:
     try:
         said: dict[str, Any] = msgpack.unpackb(text)
         # A newer program may say more, which its own rows would hold.
-        item = {column: said["item"][column] for column in _ITEM}
+        # An older one has said SHA-256 and no digest: that is made at the start.
+        known = {"digest": b"", **said["item"]}
+        item = {column: known[column] for column in _ITEM}
         batch = {column: said["batch"][column] for column in _BATCH}
         return Slip(
             said["run"],

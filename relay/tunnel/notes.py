@@ -29,7 +29,7 @@ from relay.packed import Packed, bounded, octets, unsigned
 from relay.tunnel.records import MAXIMUM_NOTE, Note
 
 ID_LENGTH = 16  # bytes of an item's id: 128 random bits, so that no two Routers draw the same
-HASH_LENGTH = 32  # bytes of a SHA-256
+DIGEST_LENGTH = 32  # bytes of BLAKE3, unkeyed
 # Rows of one Question, its Answers, or one Forget: with the longest comments they still fit a note,
 # and the far side's disk answers that many in well under a second.
 MAXIMUM_ROWS = 1024
@@ -83,7 +83,7 @@ class Asked(NamedTuple):
     """A row of a Question."""
 
     id: bytes
-    sha256: bytes
+    digest: bytes
 
 
 class Answer(NamedTuple):
@@ -139,7 +139,7 @@ def _is_rows(value: Any, length: int, at_most: int = MAXIMUM_ROWS) -> bool:
 
 def _is_asked(value: Any) -> bool:
     return _is_rows(value, 2) and all(
-        _is_octets(id_, ID_LENGTH) and _is_octets(sha256, HASH_LENGTH) for id_, sha256 in value
+        _is_octets(id_, ID_LENGTH) and _is_octets(digest, DIGEST_LENGTH) for id_, digest in value
     )
 
 
@@ -198,7 +198,7 @@ class Item(Packed):
     LIMIT = _ITEM_LIMIT
     LEADING = (1,)
     id: bytes = octets(ID_LENGTH)
-    sha256: bytes = octets(HASH_LENGTH)
+    digest: bytes = octets(DIGEST_LENGTH)
     length: int = unsigned(MAXIMUM_LENGTH)
 
 

@@ -3,7 +3,7 @@
     python -m scripts.benchmark.custody two-syncs|one-sync|relay DIRECTORY KEEPERS FOLDER
 
 `two-syncs` and `one-sync` do with the disk what custody needs and nothing else: files made 32 at a
-time, their folder synced once for all of them; for each object SHA-256, AES-256-GCM, write, fsync.
+time, their folder synced once for all of them; for each object BLAKE3, AES-256-GCM, write, fsync.
 With `two-syncs`, the usual pattern, its row is then committed (WAL, FULL), with those of all that
 wait by then. With `one-sync`, which is custody's, what the row will say is written behind the
 object, and one commit each GATHERING follows, for which nobody waits. `relay` is Relay's own code
@@ -12,7 +12,6 @@ Part 10 files of FOLDER KEEPERS times, so many at once and each keeper one at a 
 without an asynchronous window has it; the seconds that takes are printed.
 """
 
-import hashlib
 import os
 import secrets
 import sys
@@ -24,6 +23,7 @@ from pathlib import Path
 
 import apsw
 import trio
+from blake3 import blake3
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from relay.dicom.dimse import CommandField, request
@@ -95,7 +95,7 @@ class Pattern:
             name, file = self._file()
             rest = memory[: len(data) + TAG_SIZE]
             AESGCM(AESGCM.generate_key(256)).encrypt_into(bytes(12), data, None, rest)
-            digest = hashlib.sha256(data).digest()
+            digest = blake3(data).digest()
             while rest:
                 rest = rest[os.write(file, rest) :]
             if not self._waits:

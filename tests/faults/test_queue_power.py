@@ -6,7 +6,6 @@ receipt. In one process, over the disk of tests/faults/power.py; each tree that 
 opened as a Router opens it.
 """
 
-import hashlib
 import random
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -17,6 +16,7 @@ from pathlib import Path
 import attrs
 import pytest
 import trio
+from blake3 import blake3
 
 from relay.dicom.commandset import CommandSet
 from relay.dicom.pdu import PDV
@@ -156,7 +156,7 @@ def _item(stored: StoredObject) -> Item:
         transfer_syntax="1.2.840.10008.1.2",
         command=b"command",
         length=stored.length,
-        sha256=stored.sha256,
+        digest=stored.digest,
         key=stored.key,
         key_name=stored.key_name,
         folder=stored.folder,
@@ -200,7 +200,7 @@ async def check_near_side(folder: Path, promised: Promised) -> None:
 async def _content(spool: Spool, item: Item) -> bytes:
     async with spool.objects.reading(item.stored) as reader:
         content = b"".join([segment async for segment in reader.segments()])
-    assert hashlib.sha256(content).digest() == item.sha256
+    assert blake3(content).digest() == item.digest
     return content
 
 
@@ -246,7 +246,7 @@ async def _told(near: Near, told: set[Receipt], disk: Disk) -> None:
 
 async def check_far_side(folder: Path, told: set[Receipt]) -> None:
     async with spool_on(Disk(folder)) as spool:
-        asked = [(one.item, one.sha256) for one in told]
+        asked = [(one.item, one.digest) for one in told]
         assert set((await spool.receipts.find(ORIGIN, asked)).values()) == told
 
 

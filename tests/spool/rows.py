@@ -38,7 +38,7 @@ def an_item(called: str = "PACS", **more: Any) -> Item:
         "transfer_syntax": IMPLICIT,
         "command": b"command",
         "length": 100,
-        "sha256": os.urandom(32),
+        "digest": os.urandom(32),
         "key": b"wrapped",
         "key_name": KEY,
         "folder": 1,

@@ -37,7 +37,7 @@ def item_of(batch: Batch, stored: StoredObject, **more: Any) -> Item:
         "sop_instance": f"1.2.{int.from_bytes(stored.item)}",
         "command": b"",
         "length": stored.length,
-        "sha256": stored.sha256,
+        "digest": stored.digest,
         "key": stored.key,
         "key_name": stored.key_name,
         "folder": stored.folder,

@@ -7,13 +7,14 @@ import pytest
 
 from relay.database import Database, open_database
 from relay.spool import receipts as module
-from relay.spool.receipts import HORIZON, RECEIPTS_SCHEMA, ReceiptTable
+from relay.spool.receipts import HORIZON, ReceiptTable
+from relay.spool.schema import MIGRATIONS
 from tests.spool.test_receipts import NORTH, NOW, SOUTH, found, item, receipt
 
 
 @pytest.fixture
 async def database(tmp_path: Path) -> AsyncIterator[Database]:
-    async with open_database(tmp_path / "queue.db", (RECEIPTS_SCHEMA,)) as database:
+    async with open_database(tmp_path / "queue.db", MIGRATIONS) as database:
         yield database
 
 

@@ -35,7 +35,7 @@ def test_its_pair_and_its_file_are_its_own() -> None:
     stored = item.stored
     assert stored.name == f"0000001f/{item.id.hex()}"
     assert (stored.item, stored.length, stored.size) == (item.id, item.length, 117)
-    assert (stored.sha256, stored.key, stored.key_name) == (item.sha256, item.key, item.key_name)
+    assert (stored.digest, stored.key, stored.key_name) == (item.digest, item.key, item.key_name)
 
 
 def test_people_get_no_key_and_no_command() -> None:
@@ -45,7 +45,7 @@ def test_people_get_no_key_and_no_command() -> None:
     assert shown["hold"] == "not_accepted"
     assert shown["status"] == "A700"
     assert shown["id"] == item.id.hex()
-    assert not {"key", "key_name", "command", "sha256"} & set(shown)
+    assert not {"key", "key_name", "command", "digest"} & set(shown)
     plain = an_item().to_json()
     assert (plain["hold"], plain["status"], plain["due"], plain["ended"]) == (None,) * 4
 

@@ -16,7 +16,6 @@ from relay.spool import receipts as module
 from relay.spool.receipts import (
     DAY,
     HORIZON,
-    RECEIPTS_SCHEMA,
     UNCLAIMED,
     Conflict,
     Receipt,
@@ -24,6 +23,7 @@ from relay.spool.receipts import (
     Recorder,
     needs_receipt,
 )
+from relay.spool.schema import MIGRATIONS
 
 NORTH, SOUTH = b"n" * 32, b"s" * 32
 NOW = 1_700_000_000
@@ -33,17 +33,17 @@ def item(number: int) -> bytes:
     return number.to_bytes(16, "big")
 
 
-def sha256(number: int) -> bytes:
+def digest(number: int) -> bytes:
     return number.to_bytes(32, "big")
 
 
 def receipt(number: int, origin: bytes = NORTH, status: int = 0, comment: str = "") -> Receipt:
-    return Receipt(origin, item(number), sha256(number), status, comment)
+    return Receipt(origin, item(number), digest(number), status, comment)
 
 
 @pytest.fixture
 async def database(tmp_path: Path) -> AsyncIterator[Database]:
-    async with open_database(tmp_path / "queue.db", (RECEIPTS_SCHEMA,)) as database:
+    async with open_database(tmp_path / "queue.db", MIGRATIONS) as database:
         yield database
 
 
@@ -58,14 +58,14 @@ async def recorder(table: ReceiptTable) -> Recorder:
 
 
 async def found(table: ReceiptTable, *numbers: int, origin: bytes = NORTH) -> set[int]:
-    known = await table.find(origin, [(item(n), sha256(n)) for n in numbers])
+    known = await table.find(origin, [(item(n), digest(n)) for n in numbers])
     return {int.from_bytes(id_, "big") for id_ in known}
 
 
 async def test_what_is_kept_is_found_as_it_was_by_its_origin_alone(table: ReceiptTable) -> None:
     warned = receipt(2, status=0xB000, comment="coerced")
     await table.write([receipt(1), warned, receipt(3, SOUTH)], (), NOW)
-    asked = [(item(n), sha256(n)) for n in (1, 2, 3, 4)]
+    asked = [(item(n), digest(n)) for n in (1, 2, 3, 4)]
     assert await table.find(NORTH, asked) == {item(1): receipt(1), item(2): warned}
     assert await table.find(SOUTH, asked) == {item(3): receipt(3, SOUTH)}
     assert await table.find(NORTH, []) == {}
@@ -73,13 +73,13 @@ async def test_what_is_kept_is_found_as_it_was_by_its_origin_alone(table: Receip
 
 async def test_another_object_of_that_id_is_a_conflict(table: ReceiptTable) -> None:
     await table.write([receipt(1)], (), NOW)
-    assert await table.find(NORTH, [(item(1), sha256(2))]) == {item(1): Conflict()}
+    assert await table.find(NORTH, [(item(1), digest(2))]) == {item(1): Conflict()}
 
 
 async def test_the_first_receipt_of_an_item_stays(table: ReceiptTable) -> None:
     await table.write([receipt(1)], (), NOW)
-    await table.write([Receipt(NORTH, item(1), sha256(9), 0xB000)], (), NOW)
-    assert await table.find(NORTH, [(item(1), sha256(1))]) == {item(1): receipt(1)}
+    await table.write([Receipt(NORTH, item(1), digest(9), 0xB000)], (), NOW)
+    assert await table.find(NORTH, [(item(1), digest(1))]) == {item(1): receipt(1)}
     assert len(table) == 1
 
 
@@ -133,13 +133,13 @@ async def test_what_is_new_is_not_looked_up(database: Database) -> None:
     counting = CountingDatabase(database)
     table = await ReceiptTable.load(counting)  # type: ignore[arg-type]
     old, new = ([random.randbytes(16) for _ in range(5_000)] for random in map(Random, (1, 2)))
-    await table.write([Receipt(NORTH, id_, sha256(1), 0) for id_ in old], (), NOW)
+    await table.write([Receipt(NORTH, id_, digest(1), 0) for id_ in old], (), NOW)
     for again in (table, await ReceiptTable.load(counting)):  # type: ignore[arg-type]
         counting.runs = 0
         for id_ in new:
-            assert await again.find(NORTH, [(id_, sha256(1))]) == {}
+            assert await again.find(NORTH, [(id_, digest(1))]) == {}
         assert counting.runs < 50
-        assert len(await again.find(NORTH, [(id_, sha256(1)) for id_ in old])) == len(old)
+        assert len(await again.find(NORTH, [(id_, digest(1)) for id_ in old])) == len(old)
 
 
 async def test_the_filter_is_made_anew_when_most_of_it_has_expired(
@@ -307,9 +307,9 @@ async def test_an_item_is_in_one_sessions_hands_at_a_time(
 
 async def test_receipts_survive_reopening(tmp_path: Path) -> None:
     path = tmp_path / "queue.db"
-    async with open_database(path, (RECEIPTS_SCHEMA,)) as database:
+    async with open_database(path, MIGRATIONS) as database:
         await Recorder(await ReceiptTable.load(database)).keep([receipt(1)], NOW)
-    async with open_database(path, (RECEIPTS_SCHEMA,)) as database:
+    async with open_database(path, MIGRATIONS) as database:
         assert await found(await ReceiptTable.load(database), 1) == {1}
 
 

@@ -4,6 +4,8 @@ import random
 from collections import Counter
 from pathlib import Path
 
+import apsw
+import attrs
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,9 +13,10 @@ from hypothesis import strategies as st
 from relay.database import open_database
 from relay.errors import DatabaseError
 from relay.spool.items import Change, Hold, Item, Selection, State
+from relay.spool.rows import insert_batch
 from relay.spool.schema import MIGRATIONS
 from relay.spool.table import HISTORY, begin_epoch
-from tests.spool.rows import CT, IMPLICIT, KEY, Rows, open_rows
+from tests.spool.rows import CT, IMPLICIT, KEY, Rows, a_batch, an_item, open_rows
 
 
 async def check(rows: Rows) -> None:
@@ -109,6 +112,39 @@ async def test_a_batch_with_items_cannot_go(rows: Rows) -> None:
     await rows.add(batch)
     with pytest.raises(DatabaseError, match="FOREIGN KEY"):
         await rows.table._execute("DELETE FROM batch WHERE number = ?", batch.number)
+
+
+async def test_digests_of_another_kind_are_left_to_the_start_and_receipts_go(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "queue.db"
+    async with open_database(path, MIGRATIONS[:2]) as database:
+
+        def fill(connection: apsw.Connection) -> None:
+            batch = insert_batch(connection, a_batch())
+            for number, state in enumerate(State, 1):
+                item = an_item(id=bytes([number]) * 16, state=state, digest=b"s" * 32)
+                values = {**attrs.asdict(item), "batch": batch, "sha256": item.digest}
+                del values["number"], values["digest"]
+                connection.execute(
+                    f"INSERT INTO item ({', '.join(values)}) VALUES"
+                    f" ({', '.join('?' * len(values))})",
+                    tuple(values.values()),
+                )
+            connection.execute("INSERT INTO receipt VALUES (x'01', x'02', x'03', 0, '', 9)")
+
+        await database.run(fill)
+    async with open_rows(tmp_path) as rows:
+        found = await rows.table.select(Selection())
+        assert {item.state: item.digest for item in found} == {
+            State.WAITING: b"",
+            State.HELD: b"",
+            State.FAILED: b"",
+            State.DELIVERED: b"s" * 32,
+            State.DISCARDED: b"s" * 32,
+        }
+        assert await rows.value("SELECT count(*) FROM receipt") == 0
+        await check(rows)
 
 
 async def test_the_schema_is_there_again_after_reopening(tmp_path: Path) -> None:

@@ -99,7 +99,7 @@ _items = st.builds(
     transfer_syntax=_text,
     command=st.binary(max_size=2000),
     length=_count,
-    sha256=st.binary(min_size=32, max_size=32),
+    digest=st.binary(min_size=32, max_size=32),
     key=st.binary(max_size=60),
     key_name=st.binary(min_size=8, max_size=8),
     folder=_count,

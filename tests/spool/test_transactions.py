@@ -63,7 +63,7 @@ async def an_item(
         transfer_syntax=EXPLICIT,
         command=b"",
         length=0,
-        sha256=bytes(32),
+        digest=bytes(32),
         key=b"",
         key_name=b"",
         folder=0,

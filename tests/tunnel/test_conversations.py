@@ -3,13 +3,13 @@
 What the Routers do with what they hear is other rooms'; here it is said, carried and ordered.
 """
 
-import hashlib
 import math
 import random
 
 import attrs
 import pytest
 import trio
+from blake3 import blake3
 from trio.testing import MockClock
 
 from relay.dicom.pdu import (
@@ -66,7 +66,7 @@ class Object:
 
     @property
     def item(self) -> Item:
-        return Item(self.id, hashlib.sha256(self.data).digest(), len(self.data))
+        return Item(self.id, blake3(self.data).digest(), len(self.data))
 
 
 def objects(count: int, seed: int, sizes: tuple[int, ...]) -> list[Object]:
@@ -148,7 +148,7 @@ async def deliver(association: TunnelAssociation, queue: list[Object], doubtful:
     """The near Router's side of a whole session, which asks for the first of the queue."""
     assert await association.receive_record() == AC
     if doubtful:
-        await say(association, Question([(one.id, one.item.sha256) for one in queue[:doubtful]]))
+        await say(association, Question([(one.id, one.item.digest) for one in queue[:doubtful]]))
         answers = await hear(association)
         assert isinstance(answers, Answers)
         known = {row.id for row in answers.rows}

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from relay.errors import LocalProtocolError, RemoteProtocolError
 from relay.tunnel.notes import (
-    HASH_LENGTH,
+    DIGEST_LENGTH,
     ID_LENGTH,
     MAXIMUM_COMMENT,
     MAXIMUM_LENGTH,
@@ -39,10 +39,10 @@ from relay.tunnel.records import MAXIMUM_NOTE, Note
 from tests.vectors.making import long_format
 from tests.vectors.reading import Vector, vectors
 
-ID, HASH = b"i" * ID_LENGTH, b"h" * HASH_LENGTH
+ID, HASH = b"i" * ID_LENGTH, b"h" * DIGEST_LENGTH
 
 IDS = st.binary(min_size=ID_LENGTH, max_size=ID_LENGTH)
-HASHES = st.binary(min_size=HASH_LENGTH, max_size=HASH_LENGTH)
+HASHES = st.binary(min_size=DIGEST_LENGTH, max_size=DIGEST_LENGTH)
 STATUSES = st.integers(0, 0xFFFF)
 PRINTABLE = st.characters(min_codepoint=0x20, max_codepoint=0x7E)
 COMMENTS = st.text(PRINTABLE, max_size=MAXIMUM_COMMENT)
@@ -124,7 +124,7 @@ def test_arrays_in_arrays_are_refused(depth: int) -> None:
 def test_rows_have_names() -> None:
     question = decode(encode(Question([(ID, HASH)])))
     assert question == Question((Asked(ID, HASH),))
-    assert question.rows[0].sha256 == HASH
+    assert question.rows[0].digest == HASH
     answers = decode(encode(Answers([(ID, 1, 0x0110, "no")])))
     assert answers.rows == (Answer(ID, Outcome.CONFLICT, 0x0110, "no"),)
     assert answers.rows[0].outcome is Outcome.CONFLICT
@@ -192,7 +192,7 @@ def test_more_than_a_note_holds_is_not_sent() -> None:
     ("message", "field"),
     [
         (Item(ID[:-1], HASH, 0), "id"),
-        (Item(ID, HASH + b"\0", 0), "sha256"),
+        (Item(ID, HASH + b"\0", 0), "digest"),
         (Item(ID, HASH, MAXIMUM_LENGTH + 1), "length"),
         (Item(ID, HASH, True), "length"),
         (Question([(ID, HASH)] * (MAXIMUM_ROWS + 1)), "rows"),
@@ -240,7 +240,7 @@ def test_what_a_device_says_is_in_no_log() -> None:
 
 
 def test_the_field_that_is_wrong_is_named() -> None:
-    with pytest.raises(RemoteProtocolError, match="note: item: field sha256 is out of bounds"):
+    with pytest.raises(RemoteProtocolError, match="note: item: field digest is out of bounds"):
         decode(Note(msgpack.packb([1, ID, ID, 0])))
     with pytest.raises(RemoteProtocolError, match="of a kind that is not known"):
         decode(Note(msgpack.packb([8])))

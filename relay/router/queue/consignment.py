@@ -9,7 +9,6 @@ object that has its receipt is answered from that, and the device sees nothing o
 Whatever ends the session, what the device has answered by then is told first.
 """
 
-import hashlib
 from collections import deque
 from math import inf
 from typing import Protocol
@@ -21,6 +20,7 @@ from relay.association import ABORT_LIMIT, Association, Gathering
 from relay.dicom.commandset import CommandSet, Tag
 from relay.dicom.dimse import CommandField, CommandReader
 from relay.dicom.pdu import PDV, AAbort, AReleaseRP, AReleaseRQ, Atom
+from relay.digest import Digest
 from relay.errors import (
     AbortReason,
     AbortSource,
@@ -237,7 +237,7 @@ class Consignment:
         if not self._recorder.table.has_room(self._origin):
             raise _OverError(Ending(How.ROUTER, NO_ROOM))
         await self.results.take(item.id)
-        asked = [(item.id, item.sha256)]
+        asked = [(item.id, item.digest)]
         receipt = (await self._recorder.table.find(self._origin, asked)).get(item.id)
         command, context_id = await self._command()
         if receipt is None:
@@ -287,7 +287,7 @@ class Consignment:
         verdict = await self._judge(command_pdv(context_id, command))
         passing = list(verdict.forward)
         passes = bool(passing)
-        digest = hashlib.sha256()
+        digest = Digest()
         while self._reader.message_open:
             pdv = await self._data(item)
             self.traffic.count(len(pdv.fragment))
@@ -311,7 +311,7 @@ class Consignment:
         await self.results.add(Due(Result(item.id, Outcome.REFUSED, refusal.status, "")))
 
     def _holds(self, item: Item, digest: bytes) -> bool:
-        return (self._reader.data_set_length, digest) == (item.length, item.sha256)
+        return (self._reader.data_set_length, digest) == (item.length, item.digest)
 
     async def _judge(self, pdv: PDV) -> Verdict:
         verdict = self._guard.outward(pdv)
@@ -376,7 +376,7 @@ class Consignment:
         result = Result(item.id, Outcome.ANSWERED, response.status, comment)
         receipt = None
         if needs_receipt(response.status):
-            receipt = Receipt(self._origin, item.id, item.sha256, response.status, comment)
+            receipt = Receipt(self._origin, item.id, item.digest, response.status, comment)
         await self.results.add(Due(result, receipt))
 
 

@@ -227,7 +227,7 @@ class _Session:
         if not items:
             return frozenset()
         self._asked = {item.id: item for item in items}
-        asked = tuple(notes.Asked(item.id, item.sha256) for item in items)
+        asked = tuple(notes.Asked(item.id, item.digest) for item in items)
         await far.send(notes.encode(notes.Question(asked)))
         while self._asked is not None:
             await self._ledger.changed.park()
@@ -284,7 +284,7 @@ class _Session:
         self._ledger.begin(item)
         message_id = self._ledger.sent & 0x7FFF or 1
         command = CommandSet.decode(item.command).evolve({Tag.MESSAGE_ID: message_id})
-        said = notes.Item(item.id, item.sha256, item.length)
+        said = notes.Item(item.id, item.digest, item.length)
         await far.send(notes.encode(said), end_of_message=False)
         await far.send(PDV(context, True, True, command.encode()), end_of_message=False)
 

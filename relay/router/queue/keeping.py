@@ -29,7 +29,7 @@ def item_of(
         transfer_syntax=context.transfer_syntax,
         command=command.encode(),
         length=stored.length,
-        sha256=stored.sha256,
+        digest=stored.digest,
         key=stored.key,
         key_name=stored.key_name,
         folder=stored.folder,

@@ -1,11 +1,11 @@
 """A device and a near Router in memory, with a consignment between them."""
 
-import hashlib
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 
 import attrs
 import trio
+from blake3 import blake3
 
 from relay.association import TCPAssociation
 from relay.dicom import dimse
@@ -44,7 +44,7 @@ def data_set(number: int) -> bytes:
 
 def item(number: int, content: bytes | None = None) -> Item:
     content = data_set(number) if content is None else content
-    return Item(object_id(number), hashlib.sha256(content).digest(), len(content))
+    return Item(object_id(number), blake3(content).digest(), len(content))
 
 
 def fragments(content: bytes, size: int = 60) -> list[PDV]:
@@ -61,7 +61,7 @@ def consigned(number: int, content: bytes | None = None) -> list[Record]:
 
 
 def receipt(number: int, status: int = 0, content: bytes | None = None) -> Receipt:
-    return Receipt(ORIGIN, object_id(number), item(number, content).sha256, status)
+    return Receipt(ORIGIN, object_id(number), item(number, content).digest, status)
 
 
 class MemoryTable:
@@ -82,9 +82,9 @@ class MemoryTable:
     ) -> dict[bytes, Receipt | Conflict]:
         await trio.lowlevel.checkpoint()
         found: dict[bytes, Receipt | Conflict] = {}
-        for id_, sha256 in asked:
+        for id_, digest in asked:
             if (known := self.receipts.get((origin, id_))) is not None:
-                found[id_] = known if known.sha256 == sha256 else Conflict()
+                found[id_] = known if known.digest == digest else Conflict()
         return found
 
     async def write(

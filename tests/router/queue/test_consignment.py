@@ -182,7 +182,7 @@ async def test_another_object_of_that_id_is_a_conflict(autojump_clock: MockClock
 
 async def test_a_question_is_answered_with_what_there_is(autojump_clock: MockClock) -> None:
     async with consignment(receipt(0, 0xB000), receipt(1, content=b"another")) as world:
-        asked = tuple(Asked(object_id(n), item(n).sha256) for n in range(3))
+        asked = tuple(Asked(object_id(n), item(n).digest) for n in range(3))
         world.near.say(notes.encode(Question(asked)), notes.encode(Question(())))
         await world.near.got(2)
         assert world.near.heard == [
@@ -205,7 +205,7 @@ async def test_what_another_session_has_in_hand_waits_for_what_comes_of_it(
         one.near.say(*consigned(0), LEFT)
         asked, _ = await one.get()
         async with consignment(recorder=one.recorder) as two:
-            question = Question((Asked(object_id(0), item(0).sha256),))
+            question = Question((Asked(object_id(0), item(0).digest),))
             two.near.say(*([notes.encode(question)] if asks else consigned(0)))
             await trio.sleep(LAST_ANSWERS / 2)
             assert two.near.sent == []

@@ -29,7 +29,8 @@ from relay.router.opening import serve_opening
 from relay.router.queue.operations import MAXIMUM_WINDOW
 from relay.signalling import messages
 from relay.spool import receipts
-from relay.spool.receipts import RECEIPTS_SCHEMA, ReceiptTable, Recorder
+from relay.spool.receipts import ReceiptTable, Recorder
+from relay.spool.schema import MIGRATIONS
 from relay.tunnel import notes
 from relay.tunnel.allowance import Allowance
 from relay.tunnel.handshake import Purpose
@@ -143,7 +144,7 @@ async def deliveries(
 ) -> AsyncIterator[Delivery]:
     pacs = pacs or PACS()
     async with (
-        open_database(tmp_path / "queue.db", (RECEIPTS_SCHEMA,)) as database,
+        open_database(tmp_path / "queue.db", MIGRATIONS) as database,
         two_hospitals(tmp_path, pacs.serve, *(services or ("store",))) as both,
     ):
         recorder = Recorder(await ReceiptTable.load(database))
@@ -237,7 +238,7 @@ async def test_what_was_delivered_once_is_never_seen_again(tmp_path: Path) -> No
             assert await heard(near) == [result(0), AReleaseRP()]
         async with delivery.near() as near:
             await accepted(near)
-            rows = tuple(Asked(object_id(n), item(n).sha256) for n in range(2))
+            rows = tuple(Asked(object_id(n), item(n).digest) for n in range(2))
             await send(near, notes.encode(Question(rows)), *consigned(0), AReleaseRQ())
             assert await heard(near) == [
                 Answers((Answer(object_id(0), Outcome.ANSWERED, 0, ""),)),

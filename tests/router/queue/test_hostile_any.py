@@ -55,7 +55,7 @@ def some_records(rng: random.Random, tame: int) -> list[Record]:
         case 3:
             return whole[: rng.randrange(1, len(whole))]  # and goes on with something else
         case 4:
-            asked = tuple(Asked(object_id(n), item(n).sha256) for n in range(OBJECTS))
+            asked = tuple(Asked(object_id(n), item(n).digest) for n in range(OBJECTS))
             return [notes.encode(Question(asked))]
         case 5:
             return [notes.encode(Forget((object_id(number), object_id(99))))]

@@ -20,7 +20,7 @@ def test_an_item_has_what_its_file_and_its_command_say() -> None:
         folder=3,
         length=14,
         size=30,
-        sha256=b"h" * 32,
+        digest=b"h" * 32,
         key=b"key",
         key_name=b"name",
         prefix=IMPLICIT_STUDY,

@@ -103,7 +103,7 @@ async def test_an_item_says_everything_but_what_is_in_it(tmp_path: Path) -> None
         "reason": "A900, does not match",
     }
     assert (item["study"], item["sop_instance"]) == (STUDY, f"{INSTANCE}.2")
-    assert not item.keys() & {"key", "sha256", "command"}
+    assert not item.keys() & {"key", "digest", "command"}
 
 
 async def test_what_waits_says_what_is_in_its_way(tmp_path: Path) -> None:
