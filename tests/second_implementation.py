@@ -216,7 +216,7 @@ def is_row(notations: str, value: object) -> bool:
 
 
 # §10.1: the rows of notes.
-ROWS = {"asked": "bin(16) bin(32)", "answers": "bin(16) uint(≤3) uint(≤65535) plain(≤64)"}
+ROWS = {"asked": "bin(16) digest", "answers": "bin(16) uint(≤3) uint(≤65535) plain(≤64)"}
 
 
 def is_group(value: object) -> bool:
@@ -254,6 +254,8 @@ def is_of(notation: str, value: object) -> bool:
         case "bin":
             least = 0 if bound.startswith("≤") else most
             return type(value) is bytes and least <= len(value) <= most
+        case "digest":
+            return is_of("bin(32)", value) or (is_of("bin(33)", value) and bytes(value)[0] == 1)
         case "identity":
             return is_identity(value)
         case "uint":
@@ -330,7 +332,7 @@ ANSWER = Array("answer", 2048, "opening_hash bin(32), ciphertext bin(1168), sign
 REFUSAL = Array("refusal", 256, "opening_hash bin(32), reason uint(≤255), signature bin(64)")
 WITHDRAWAL = Array("withdrawal", 256, "opening_hash bin(32), signature bin(64)")
 NOTES = {
-    1: Array("Item", 128, "number 1, id bin(16), digest bin(32), length uint"),
+    1: Array("Item", 128, "number 1, id bin(16), digest digest, length uint"),
     2: Array("Question", 65_536, "number 2, rows asked"),
     3: Array("Answers", NOTE, "number 3, rows answers"),
     4: Array(

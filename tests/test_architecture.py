@@ -79,7 +79,7 @@ ROOMS = {
         ("relay.packed", "relay.identity"),
         ("msgpack", "cryptography"),
     ),
-    "digest": Room(("relay.digest",), (), ("blake3",)),
+    "digest": Room(("relay.digest",), ("relay.dicom.pdu",), ("blake3",)),
     "errors": Room(("relay.errors", "relay"), (), ()),
     "tunnel, the pure half": Room(
         (
@@ -93,7 +93,7 @@ ROOMS = {
             "relay.tunnel.ask",
             "relay.tunnel.notes",
         ),
-        ("relay.dicom.pdu", "relay.identity", "relay.packed"),
+        ("relay.dicom.pdu", "relay.digest", "relay.identity", "relay.packed"),
         ("msgpack", "cryptography", "numpy", "zstandard"),
     ),
     "tunnel, the other half": Room(

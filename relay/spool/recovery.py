@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import attrs
 import structlog
 
-from relay.digest import Digest
+from relay.digest import begin_like
 from relay.errors import ObjectDamaged
 from relay.spool.items import KEPT, Batch, Hold, Item, State
 from relay.spool.objects import Objects
@@ -25,9 +25,6 @@ PAGE = 64
 
 _LOST = "its file is not there: the disk has lost it"
 _DAMAGED = "the Router was cut off as it came to the disk, which has only a part: send it again"
-# The digest of what cannot be read: whoever sends it finds that out by itself.
-_NONE = bytes(32)
-
 _DOUBTFUL = "it is from before a restore: it may have been delivered already"
 
 
@@ -60,7 +57,6 @@ async def reconcile(items: ItemTable, objects: Objects, now: float) -> None:
             done.lost += await items.lost(missing, _LOST, now)
         done.removed += len(over)
         done.recovered += len(slips)
-    await _digest_anew(items, objects)
     if not (done.locked or done.left):
         await items.settle_slips()
     _say(done)
@@ -98,10 +94,8 @@ async def _recovered(
     slip: Slip, items: ItemTable, objects: Objects, now: float
 ) -> tuple[Batch, Item]:
     """How the item of a slip goes on, and the batch it is of."""
-    digest = await _digest(slip.item, objects)
-    whole = digest is not None and slip.item.digest in (b"", digest)
-    item = attrs.evolve(slip.item, digest=digest or _NONE)
-    if not whole:
+    item = slip.item
+    if not await _is_whole(item, objects):
         item = attrs.evolve(item, state=State.FAILED, reason=_DAMAGED, ended=now)
     elif slip.epoch != items.epoch or slip.run >= items.run:
         # The same run, or a later one, has written it: these rows are not those that it had.
@@ -111,31 +105,16 @@ async def _recovered(
     return slip.batch, item
 
 
-async def _digest_anew(items: ItemTable, objects: Objects) -> None:
-    """Make the digests that there are none of: an earlier release has taken these objects in.
-
-    What is locked with another spool key stays without, and held.
-    """
-    made, last = 0, 0
-    while page := await items.undigested(last, PAGE):
-        opened = [item for item in page if item.key_name == objects.key.name]
-        found = [(item.number, await _digest(item, objects) or _NONE) for item in opened]
-        await items.digested(found)
-        made, last = made + len(found), page[-1].number
-    if made:
-        log.info("digests made of what an earlier release has taken in", objects=made)
-
-
-async def _digest(item: Item, objects: Objects) -> bytes | None:
-    """That of the data set in an item's file; None where not all of it came to the disk."""
-    digest = Digest()
+async def _is_whole(item: Item, objects: Objects) -> bool:
+    """Whether all that a slip says came to the disk is there."""
+    digest = begin_like(item.digest)
     try:
         async with objects.reading(item.stored) as reader:
             async for segment in reader.segments():
                 digest.update(segment)
     except ObjectDamaged:
-        return None
-    return digest.digest()
+        return False
+    return digest.digest() == item.digest
 
 
 def _say(done: _Done) -> None:

@@ -138,13 +138,8 @@ MIGRATIONS = (
     + RECEIPTS_SCHEMA,
     INDEX_SCHEMA,
     """
-    -- Digests were SHA-256 and are BLAKE3 (relay.digest). Those of what waits are made anew at the
-    -- start, while they are empty (relay.spool.recovery). What an origin asks for by another digest
-    -- would be another object, so receipts go: a device may see an object again.
+    -- They were SHA-256 alone (relay.digest).
     ALTER TABLE item RENAME COLUMN sha256 TO digest;
-    UPDATE item SET digest = x'' WHERE state < 4;
-    CREATE INDEX item_undigested ON item (number) WHERE state < 4 AND digest = x'';
     ALTER TABLE receipt RENAME COLUMN sha256 TO digest;
-    DELETE FROM receipt;
     """,
 )

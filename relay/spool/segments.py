@@ -24,7 +24,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from relay.dicom.pdu import Buffer
-from relay.digest import Digest
+from relay.digest import begin
 from relay.errors import ObjectDamaged, SpoolError, SpoolFull
 from relay.spool.files import File, Files
 from relay.spool.promptly import Promptly
@@ -116,7 +116,7 @@ class ObjectWriter:
         self._promptly = promptly
         self._put_away = put_away
         self._made = made
-        self._hash = Digest()
+        self._hash = begin()
         self._gathered: list[Buffer] = []
         self._pending = 0
         # The first segment, where that is sealed while it comes, and how many parts of it are.

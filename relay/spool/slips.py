@@ -103,9 +103,10 @@ def _decode(text: Buffer) -> Slip | Unread:
     try:
         said: dict[str, Any] = msgpack.unpackb(text)
         # A newer program may say more, which its own rows would hold.
-        # An older one has said SHA-256 and no digest: that is made at the start.
-        known = {"digest": b"", **said["item"]}
-        item = {column: known[column] for column in _ITEM}
+        told = said["item"]
+        if "sha256" in told:  # by an earlier program, which had no other digest
+            told["digest"] = told["sha256"]
+        item = {column: told[column] for column in _ITEM}
         batch = {column: said["batch"][column] for column in _BATCH}
         return Slip(
             said["run"],

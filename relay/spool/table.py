@@ -89,19 +89,6 @@ class ItemTable(Outgoing, People):
 
         await self._database.run(make)
 
-    async def undigested(self, after: int, limit: int) -> list[Item]:
-        """Kept items that have no digest, with numbers beyond `after`."""
-        where = "WHERE state < 4 AND digest = x'' AND number > ? ORDER BY number LIMIT ?"
-        return await self._items(where, (after, limit))
-
-    async def digested(self, found: Sequence[tuple[int, bytes]]) -> None:
-        """Write the digests of these items, by their numbers."""
-
-        def change(connection: apsw.Connection) -> None:
-            connection.executemany("UPDATE item SET digest = ?2 WHERE number = ?1", found)
-
-        await self._database.run(change)
-
     async def settle_slips(self) -> None:
         """No run before this one has left slips without rows."""
 

@@ -24,12 +24,12 @@ import attrs
 import msgpack
 
 from relay.dicom.pdu import is_uid
+from relay.digest import is_digest
 from relay.errors import IdentityError, LocalProtocolError, RemoteProtocolError
 from relay.packed import Packed, bounded, octets, unsigned
 from relay.tunnel.records import MAXIMUM_NOTE, Note
 
 ID_LENGTH = 16  # bytes of an item's id: 128 random bits, so that no two Routers draw the same
-DIGEST_LENGTH = 32  # bytes of BLAKE3, unkeyed
 # Rows of one Question, its Answers, or one Forget: with the longest comments they still fit a note,
 # and the far side's disk answers that many in well under a second.
 MAXIMUM_ROWS = 1024
@@ -68,7 +68,7 @@ class Outcome(IntEnum):
 
     ANSWERED = 0  # the device did: the status is that of its C-STORE-RSP
     CONFLICT = 1  # this id was another object's before
-    CHANGED = 2  # what arrived has another hash or length; the device never got it whole
+    CHANGED = 2  # what arrived has another digest or length; the device never got it whole
     REFUSED = 3  # the far Router did not let the command pass, with this status
 
 
@@ -117,6 +117,10 @@ def _is_octets(value: Any, length: int) -> bool:
     return type(value) is bytes and len(value) == length
 
 
+def _is_digest(value: Any) -> bool:
+    return type(value) is bytes and is_digest(value)
+
+
 def _is_unsigned(value: Any, at_most: int) -> bool:
     return type(value) is int and 0 <= value <= at_most
 
@@ -139,7 +143,7 @@ def _is_rows(value: Any, length: int, at_most: int = MAXIMUM_ROWS) -> bool:
 
 def _is_asked(value: Any) -> bool:
     return _is_rows(value, 2) and all(
-        _is_octets(id_, ID_LENGTH) and _is_octets(digest, DIGEST_LENGTH) for id_, digest in value
+        _is_octets(id_, ID_LENGTH) and _is_digest(digest) for id_, digest in value
     )
 
 
@@ -198,7 +202,7 @@ class Item(Packed):
     LIMIT = _ITEM_LIMIT
     LEADING = (1,)
     id: bytes = octets(ID_LENGTH)
-    digest: bytes = octets(DIGEST_LENGTH)
+    digest: bytes = bounded(_is_digest)
     length: int = unsigned(MAXIMUM_LENGTH)
 
 

@@ -66,7 +66,7 @@ class Object:
 
     @property
     def item(self) -> Item:
-        return Item(self.id, blake3(self.data).digest(), len(self.data))
+        return Item(self.id, b"\x01" + blake3(self.data).digest(), len(self.data))
 
 
 def objects(count: int, seed: int, sizes: tuple[int, ...]) -> list[Object]:

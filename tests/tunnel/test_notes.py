@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from relay.errors import LocalProtocolError, RemoteProtocolError
 from relay.tunnel.notes import (
-    DIGEST_LENGTH,
     ID_LENGTH,
     MAXIMUM_COMMENT,
     MAXIMUM_LENGTH,
@@ -39,10 +38,12 @@ from relay.tunnel.records import MAXIMUM_NOTE, Note
 from tests.vectors.making import long_format
 from tests.vectors.reading import Vector, vectors
 
-ID, HASH = b"i" * ID_LENGTH, b"h" * DIGEST_LENGTH
+ID, HASH = b"i" * ID_LENGTH, b"h" * 32
 
 IDS = st.binary(min_size=ID_LENGTH, max_size=ID_LENGTH)
-HASHES = st.binary(min_size=DIGEST_LENGTH, max_size=DIGEST_LENGTH)
+HASHES = st.binary(min_size=32, max_size=32).flatmap(
+    lambda made: st.sampled_from((made, b"\x01" + made))
+)
 STATUSES = st.integers(0, 0xFFFF)
 PRINTABLE = st.characters(min_codepoint=0x20, max_codepoint=0x7E)
 COMMENTS = st.text(PRINTABLE, max_size=MAXIMUM_COMMENT)
@@ -193,6 +194,9 @@ def test_more_than_a_note_holds_is_not_sent() -> None:
     [
         (Item(ID[:-1], HASH, 0), "id"),
         (Item(ID, HASH + b"\0", 0), "digest"),
+        (Item(ID, b"\x02" + HASH, 0), "digest"),
+        (Item(ID, HASH[1:], 0), "digest"),
+        (Question([(ID, b"\x00" + HASH)]), "rows"),
         (Item(ID, HASH, MAXIMUM_LENGTH + 1), "length"),
         (Item(ID, HASH, True), "length"),
         (Question([(ID, HASH)] * (MAXIMUM_ROWS + 1)), "rows"),

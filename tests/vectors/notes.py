@@ -31,9 +31,11 @@ KNOWLEDGE = notes.Knowledge(
 
 GOOD: dict[str, Message] = {
     "item": ITEM,
+    "item-blake3": notes.Item(IDS[0], b"\1" + HASH, 524_288),
     "item-of-no-bytes": notes.Item(IDS[0], HASH, 0),
     "item-of-most-bytes": notes.Item(IDS[0], HASH, 2**63 - 1),
     "question": notes.Question([(id_, HASH) for id_ in IDS]),
+    "question-blake3": notes.Question([(IDS[0], HASH), (IDS[1], b"\1" + HASH)]),
     "question-of-nothing": notes.Question(()),
     "answers": notes.Answers(
         [(IDS[0], Outcome.ANSWERED, 0xB000, "coerced"), (IDS[2], Outcome.CONFLICT, 0, "")]
@@ -97,12 +99,16 @@ REFUSED: dict[str, object] = {
     "item-id-of-15": changed(ITEM_, 1, IDS[0][:-1]),
     "item-id-of-17": changed(ITEM_, 1, IDS[0] + b"\0"),
     "item-id-str": changed(ITEM_, 1, "0" * 16),
+    "item-digest-of-another-kind": changed(ITEM_, 2, b"\2" + HASH),
+    "item-digest-of-34": changed(ITEM_, 2, b"\1" + HASH + b"\0"),
+    "item-digest-str": changed(ITEM_, 2, "1" * 33),
     "item-hash-of-31": changed(ITEM_, 2, HASH[:-1]),
     "item-length-negative": changed(ITEM_, 3, -1),
     "item-length-too-large": changed(ITEM_, 3, 2**63),
     "item-length-float": changed(ITEM_, 3, 1.0),
     "question-row-of-3": changed(QUESTION_, 1, [[IDS[0], HASH, 0]]),
     "question-row-is-an-id": changed(QUESTION_, 1, [IDS[0]]),
+    "question-digest-of-another-kind": changed(QUESTION_, 1, [[IDS[0], b"\0" + HASH]]),
     "question-hash-of-31": changed(QUESTION_, 1, [[IDS[0], HASH[:-1]]]),
     "question-rows-map": changed(QUESTION_, 1, {IDS[0]: HASH}),
     "answers-row-of-3": changed(ANSWERS_, 1, [[IDS[0], 0, 0]]),

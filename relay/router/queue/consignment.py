@@ -3,7 +3,7 @@
     Item, C-STORE-RQ, data set -> guard -> device -> C-STORE-RSP -> receipt -> Result
 
 The device gets the objects one after the other, as they come, and never one whole that is not what
-its item says: the end of each data set is held back until length and hash are known to hold. An
+its item says: the end of each data set is held back until length and digest are known to hold. An
 object that has its receipt is answered from that, and the device sees nothing of it.
 
 Whatever ends the session, what the device has answered by then is told first.
@@ -20,7 +20,7 @@ from relay.association import ABORT_LIMIT, Association, Gathering
 from relay.dicom.commandset import CommandSet, Tag
 from relay.dicom.dimse import CommandField, CommandReader
 from relay.dicom.pdu import PDV, AAbort, AReleaseRP, AReleaseRQ, Atom
-from relay.digest import Digest
+from relay.digest import begin_like
 from relay.errors import (
     AbortReason,
     AbortSource,
@@ -287,7 +287,7 @@ class Consignment:
         verdict = await self._judge(command_pdv(context_id, command))
         passing = list(verdict.forward)
         passes = bool(passing)
-        digest = Digest()
+        digest = begin_like(item.digest)
         while self._reader.message_open:
             pdv = await self._data(item)
             self.traffic.count(len(pdv.fragment))

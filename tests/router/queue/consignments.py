@@ -44,7 +44,7 @@ def data_set(number: int) -> bytes:
 
 def item(number: int, content: bytes | None = None) -> Item:
     content = data_set(number) if content is None else content
-    return Item(object_id(number), blake3(content).digest(), len(content))
+    return Item(object_id(number), b"\x01" + blake3(content).digest(), len(content))
 
 
 def fragments(content: bytes, size: int = 60) -> list[PDV]:
