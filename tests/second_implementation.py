@@ -333,7 +333,7 @@ REFUSAL = Array("refusal", 256, "opening_hash bin(32), reason uint(≤255), sign
 WITHDRAWAL = Array("withdrawal", 256, "opening_hash bin(32), signature bin(64)")
 NOTES = {
     1: Array("Item", 128, "number 1, id bin(16), digest digest, length uint"),
-    2: Array("Question", 65_536, "number 2, rows asked"),
+    2: Array("Question", 66_560, "number 2, rows asked"),
     3: Array("Answers", NOTE, "number 3, rows answers"),
     4: Array(
         "Result",

@@ -2,9 +2,9 @@
 
     begin -> sealed while it comes -> written -> synced by the kernel -> (in custody)
 
-What a thread would do for an object of half a megabyte takes half a millisecond, most of it the
-hash; to hand it over and back costs as much, since the interpreter is handed to and fro some twenty
-times. Four senders have an eighth more objects a second in custody so.
+What a thread would do for an object of half a megabyte takes a third of a millisecond; to hand it
+over and back costs more, since the interpreter is handed to and fro some twenty times. Four senders
+have an eighth more objects a second in custody so.
 
 Only what is one segment at the most goes so, and only while the disk is quick: a write that waits
 would hold up everything. A write goes to the system's memory, and waits where the disk is behind;

@@ -20,7 +20,7 @@ from relay.dicom.status import means_stored
 from relay.errors import DatabaseError
 
 # Receipts are told apart by who sent the object: an identity's public key, and the item's id.
-# `until` is a Unix time.
+# `until` is a Unix time. As it was at first: `sha256` is `digest` by now (relay.spool.schema).
 RECEIPTS_SCHEMA = """
     CREATE TABLE receipt (
         origin BLOB NOT NULL,

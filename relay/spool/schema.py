@@ -138,7 +138,7 @@ MIGRATIONS = (
     + RECEIPTS_SCHEMA,
     INDEX_SCHEMA,
     """
-    -- They were SHA-256 alone (relay.digest).
+    -- They were SHA-256 alone; since then a digest says its kind (relay.digest).
     ALTER TABLE item RENAME COLUMN sha256 TO digest;
     ALTER TABLE receipt RENAME COLUMN sha256 TO digest;
     """,

@@ -12,7 +12,6 @@ import errno
 import threading
 import time
 from collections.abc import AsyncGenerator, Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from typing import TypeVar
@@ -116,7 +115,7 @@ class ObjectWriter:
         self._promptly = promptly
         self._put_away = put_away
         self._made = made
-        self._hash = begin()
+        self._digest = begin()
         self._gathered: list[Buffer] = []
         self._pending = 0
         # The first segment, where that is sealed while it comes, and how many parts of it are.
@@ -126,7 +125,6 @@ class ObjectWriter:
         self._size = 0
         self._prefix = b""
         self._soon = False
-        self._alone = False
 
     async def write(self, fragment: Buffer) -> None:
         """Take more of the data set, which must not change from now on.
@@ -158,9 +156,9 @@ class ObjectWriter:
             self._seal_gathered(self._sealer, whole)
 
     def _seal_gathered(self, sealer: SegmentSealer, parts: int) -> None:
-        """Hash and seal what is gathered, up to so many parts of it."""
+        """Digest and seal what is gathered, up to so many parts of it."""
         for part in self._gathered[self._sealed : parts]:
-            self._hash.update(part)
+            self._digest.update(part)
             sealer.add(part)
         self._sealed = max(self._sealed, parts)
 
@@ -222,7 +220,6 @@ class ObjectWriter:
         self._size += size
         self.length += self._pending
         self._gathered, self._pending = [], 0
-        self._alone = not (self._soon or self._workers.busy)
         return parts
 
     def _write_last(
@@ -252,7 +249,7 @@ class ObjectWriter:
                 folder=self._made.folder,
                 length=self.length,
                 size=self._size,
-                digest=self._hash.digest(),
+                digest=self._digest.digest(),
                 key=self._made.wrapped,
                 key_name=self._key_name,
                 prefix=self._prefix,
@@ -265,34 +262,18 @@ class ObjectWriter:
         return self._space.unsynced("an object cannot be synced to the disk", error)
 
     def _write_segment(self, parts: list[Buffer]) -> None:
-        """Hash and seal a segment, where that is not done, and put it into the file."""
+        """Digest and seal a segment, where that is not done, and put it into the file."""
         if not self._segments:
             self._prefix = _beginning(parts)
         if self._sealer is not None:
             self._write(self._sealer.end())
         else:
-            self._hash_and_write(parts)
-        self._segments += 1
-
-    def _hash_and_write(self, parts: list[Buffer]) -> None:
-        """Side by side where this is alone: a lone object is in custody sooner. Where all
-        processors have work, as where it is sent on at once, that would cost 3% of the rate.
-        """
-        hashing = _hasher.submit(self._hash_all, parts) if self._alone else None
-        try:
-            if hashing is None:
-                self._hash_all(parts)
             sealer = SegmentSealer(self._made.key, self._segments, _scratch())
             for part in parts:
+                self._digest.update(part)
                 sealer.add(part)
             self._write(sealer.end())
-        finally:
-            if hashing is not None:
-                hashing.result()
-
-    def _hash_all(self, parts: list[Buffer]) -> None:
-        for part in parts:
-            self._hash.update(part)
+        self._segments += 1
 
     def _leave_sealer(self) -> None:
         """What it has sealed is written, or not wanted. In the event loop, as its beginning was."""
@@ -404,4 +385,3 @@ def _scratch() -> memoryview:
 
 
 _threads = threading.local()
-_hasher = ThreadPoolExecutor(1, "hasher")

@@ -16,6 +16,7 @@ import attrs
 import msgpack
 
 from relay.dicom.pdu import Buffer
+from relay.digest import is_digest
 from relay.errors import SpoolFull
 from relay.spool.files import File
 from relay.spool.items import Batch, Item, State
@@ -104,8 +105,10 @@ def _decode(text: Buffer) -> Slip | Unread:
         said: dict[str, Any] = msgpack.unpackb(text)
         # A newer program may say more, which its own rows would hold.
         told = said["item"]
-        if "sha256" in told:  # by an earlier program, which had no other digest
+        if "digest" not in told:  # by an earlier program, which had this one alone
             told["digest"] = told["sha256"]
+        if not is_digest(told["digest"]):
+            raise ValueError("a digest of a kind that is not known here")
         item = {column: told[column] for column in _ITEM}
         batch = {column: said["batch"][column] for column in _BATCH}
         return Slip(

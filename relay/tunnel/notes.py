@@ -56,7 +56,7 @@ _NOT_PLAIN = re.compile("[^ -~]")
 
 # Bytes of a note whose arrays and integers all come in msgpack's longest format.
 _ITEM_LIMIT = 128
-_QUESTION_LIMIT = 64 * 1024
+_QUESTION_LIMIT = 65 * 1024
 _ANSWERS_LIMIT = MAXIMUM_NOTE
 _RESULT_LIMIT = 128
 _FORGET_LIMIT = 24 * 1024

@@ -266,13 +266,15 @@ async def test_where_the_database_is_lost_all_that_waited_comes_back(tmp_path: P
 async def test_its_slips_said_sha_256_and_are_held_to_that(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    encode, said = Slip.encode, [b"", b"another one's"]
+    encode = Slip.encode
+    said = [b"object 1", b"another one's"]
+    left = list(said)
 
     def older(self: Slip, key: SpoolKey) -> bytes:
         slip = encode(self, key)
-        text = msgpack.unpackb(key.open_slip(slip[:-20], self.item.id))
+        text = msgpack.unpackb(key.open_slip(slip[: -slips._END.size], self.item.id))
         del text["item"]["digest"]
-        text["item"]["sha256"] = hashlib.sha256(said.pop(0) or b"object 1").digest()
+        text["item"]["sha256"] = hashlib.sha256(left.pop(0)).digest()
         sealed = key.seal_slip(msgpack.packb(text), self.item.id)
         return sealed + key.name + len(sealed).to_bytes(4, "big") + slips.MARK
 
@@ -284,9 +286,7 @@ async def test_its_slips_said_sha_256_and_are_held_to_that(
     async with running(crashed) as spool:
         found = await items(spool)
     assert [item.state for item in found] == [State.WAITING, State.FAILED]
-    assert [item.digest for item in found] == [
-        hashlib.sha256(content).digest() for content in (b"object 1", b"another one's")
-    ]
+    assert [item.digest for item in found] == [hashlib.sha256(one).digest() for one in said]
 
 
 # --- what is not in custody, or not any more ------------------------------------------------------

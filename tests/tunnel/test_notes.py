@@ -143,8 +143,8 @@ def longest() -> list[Message]:
     """One of each kind of which nothing longer can be, but of a Knowledge."""
     rows = range(MAXIMUM_ROWS)
     return [
-        Item(ID, HASH, MAXIMUM_LENGTH),
-        Question([(ID, HASH) for _ in rows]),
+        Item(ID, b"\x01" + HASH, MAXIMUM_LENGTH),
+        Question([(ID, b"\x01" + HASH) for _ in rows]),
         Answers([(ID, 3, 0xFFFF, "~" * MAXIMUM_COMMENT) for _ in rows]),
         Result(ID, 3, 0xFFFF, "~" * MAXIMUM_COMMENT),
         Forget([ID for _ in rows]),

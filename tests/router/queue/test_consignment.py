@@ -1,5 +1,6 @@
 """A consignment: what the device gets and what the near Router is told, however either behaves."""
 
+import hashlib
 from collections.abc import Callable
 
 import pytest
@@ -13,6 +14,7 @@ from relay.errors import AbortReason, DatabaseError
 from relay.router.queue.consignment import LAST_ANSWERS, NOT_WRITTEN
 from relay.router.queue.results import Counts, Due, How
 from relay.scu import STORE_DEADLINE
+from relay.spool.receipts import Receipt
 from relay.tunnel import notes
 from relay.tunnel.notes import (
     Answer,
@@ -170,6 +172,24 @@ async def test_what_has_a_receipt_is_answered_from_it_and_the_device_sees_nothin
         assert await world.take() == [data_set(1)]
         assert await world.near.results(2) == [answered(0, 0xB000), answered(1)]
         assert world.consignment.results.counts == Counts(delivered=1, from_receipts=1)
+
+
+@pytest.mark.parametrize("same", [True, False])
+async def test_an_object_that_has_sha_256_is_held_to_that(
+    same: bool, autojump_clock: MockClock
+) -> None:
+    said = hashlib.sha256(data_set(0) if same else b"another").digest()
+    older = notes.Item(object_id(0), said, len(data_set(0)))
+    async with consignment() as world:
+        world.near.say(notes.encode(older), *consigned(0)[1:])
+        if same:
+            assert await world.take() == [data_set(0)]
+            assert await world.near.results(1) == [answered(0)]
+            asked = await world.recorder.table.find(ORIGIN, [(object_id(0), said)])
+            assert asked == {object_id(0): Receipt(ORIGIN, object_id(0), said, 0)}
+        else:
+            assert (await world.ended()).how is How.ROUTER
+            assert world.near.heard[0] == Result(object_id(0), Outcome.CHANGED, 0, "")
 
 
 async def test_another_object_of_that_id_is_a_conflict(autojump_clock: MockClock) -> None:
