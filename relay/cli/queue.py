@@ -198,7 +198,7 @@ def _not_tried(before: dict[str, int], tried: int) -> str:
             "waits for its first attempt" if before[State.WAITING.word] else "",
             "is locked with another spool key" if before[State.HELD.word] else "",
         ]
-        words.append(f"{left} not, since it {' or '.join(filter(None, ways))}")
+        words.append(f"{left} not: each {' or '.join(filter(None, ways))}")
     return ", ".join(words)
 
 

@@ -309,7 +309,8 @@ def _report(outcome: Outcome, ae_title: str) -> None:
         output.say(f"accepted for delivery {outcome.sent} {which}, {size}")
         output.say(f"`relay queue list --to {ae_title}` shows what becomes of them")
     else:
-        output.say(f"sent {outcome.sent} {which}, {size}")
+        nothing = "" if outcome.count else ": there is no DICOM file"
+        output.say(f"sent {outcome.sent} {which}, {size}{nothing}")
     for title, rows in (
         ("warning", outcome.warnings),
         ("failed", outcome.failures),

@@ -92,7 +92,8 @@ def arguments() -> argparse.Namespace:
     else:
         options.cells = options.cells or list(CELLS)
         if unknown := set(options.cells) - CELLS.keys():
-            parser.error(f"--cells: no {', '.join(sorted(unknown))}")
+            wrong, known = ", ".join(sorted(unknown)), ", ".join(CELLS)
+            parser.error(f"--cells: no {wrong}; there are {known}")
     if options.all:
         options.small = SMALL_ALL
     return options

@@ -126,8 +126,7 @@ def test_nothing_to_do_is_no_failure_where_none_was_named(router: FakeProcess) -
     assert shown(router, "retry", "--all") == "nothing is there to be tried\n"
     router.will("POST", "/v1/queue/retry", retried(0, delivered=3, waiting=2))
     assert shown(router, "retry", "--all") == (
-        "nothing is there to be tried: 3 are delivered, 2 not, since it waits for its first"
-        " attempt\n"
+        "nothing is there to be tried: 3 are delivered, 2 not: each waits for its first attempt\n"
     )
 
 

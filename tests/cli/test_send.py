@@ -138,6 +138,7 @@ def test_an_empty_folder_sends_nothing_and_says_so(
     result = stopped.relay("send", "SOUTH_PACS", str(tmp_path / "files"))
     assert result.exit_code == 1
     assert "sent 0 of 0" in result.stdout
+    assert result.stdout.endswith(": there is no DICOM file\n")
 
 
 # --- where it is queued ---------------------------------------------------------------------------

@@ -304,7 +304,10 @@ class _Story:
             f" {len(canaries)} patient names, IDs and UIDs none is in them",
         )
         output.say("")
-        output.say(f"look at {self._folder}: configurations, logs, images, seen-by-the-store;")
+        output.say(
+            f"look at {self._folder}: configurations, logs, devices, got-through-relay,"
+            " got-directly, seen-by-the-store;"
+        )
         output.say(f"rm -r {self._folder} when you are done")
 
     def _compare(self, what: str, one: dict[str, str], other: dict[str, str]) -> None:
