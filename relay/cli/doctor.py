@@ -274,6 +274,7 @@ async def _running(
             control.get("/v1/directory") if status["enrolled"] else (),
             control.get("/v1/aliases"),
             grants,
+            control.get("/v1/destinations"),
         )
         tokens = control.get("/v1/tokens") if web is not None else ()
     except RelayError as error:

@@ -13,11 +13,13 @@ import attrs
 
 from relay.providers import Finding
 from relay.router.devices import addresses, plain_address
+from relay.router.queue.destinations import Mode
 from relay.router.refusals import (
     ABORTED,
     NO_CONNECTION,
     NO_DEVICE,
     NOT_ENROLLED,
+    NOT_KNOWN_YET,
     NOT_PUBLISHED,
     NOTHING_GRANTED,
     PEER_OFFLINE,
@@ -40,13 +42,14 @@ class Known:
     """What the running Router knows now, by which a cause stands or is gone.
 
     `devices` is GET /v1/devices, `directory` GET /v1/directory, `aliases` GET /v1/aliases, `grants`
-    GET /v1/grants.
+    GET /v1/grants, `destinations` GET /v1/destinations.
     """
 
     devices: Sequence[Mapping[str, Any]]
     directory: Sequence[Mapping[str, Any]] = ()
     aliases: Sequence[Mapping[str, Any]] = ()
     grants: Sequence[Mapping[str, Any]] = ()
+    destinations: Sequence[Mapping[str, Any]] = ()
 
     def device(self, title: str) -> Mapping[str, Any] | None:
         """The device that has this AE title here."""
@@ -57,6 +60,18 @@ class Known:
         named = {row["local"]: row["published"] for row in self.aliases}
         sought = named.get(title, title)
         return next((row for row in self.directory if row["ae_title"] == sought), None)
+
+    def accepts_nothing(self, called: str, calling: str) -> bool:
+        """Whether `called` is queued, and it is not known what it takes of our device `calling`."""
+        device = self.device(calling)
+        title = device["published_as"] if device is not None else calling
+        return any(
+            row["local"] == called
+            and row["mode"] == Mode.QUEUED.value
+            and row["calling"] in ("", title)
+            and title not in row["known"]
+            for row in self.destinations
+        )
 
     def granted(self, published: str, service: str) -> bool:
         """Whether any hospital may use `service` of the device here that is `published` so."""
@@ -103,6 +118,8 @@ async def _stands(refused: _Refused, known: Known) -> bool | None:
         return device is None or not await _may_call_from(device, found[1])
     if NOT_ENROLLED in why or NO_CONNECTION in why:
         return False  # where it stands, it is said of the Router itself
+    if NOT_KNOWN_YET in why:
+        return known.accepts_nothing(refused.called, refused.calling)
     row = known.published(refused.called)
     if NOT_PUBLISHED in why:
         return row is None
@@ -115,6 +132,12 @@ async def _stands(refused: _Refused, known: Known) -> bool | None:
 
 def _remedy(refused: _Refused, known: Known) -> str:
     """What the Router does not say itself: it does not know what is a device of this hospital."""
+    if NOT_KNOWN_YET in refused.why:
+        return (
+            f"; nothing is accepted from {refused.calling} until {refused.called} has been reached"
+            " once, and it is asked again within a minute: is it on, does it answer its Router,"
+            " and does it know that AE title?"
+        )
     if refused.why.endswith(NO_DEVICE):
         return (
             f"; if it is a device of yours: relay device add {_word(refused.calling)} HOST"

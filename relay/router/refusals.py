@@ -32,6 +32,7 @@ NO_CONNECTION = "no connection to the Bridge"
 NOT_PUBLISHED = "is not published"
 NOTHING_GRANTED = "has granted this Router nothing of"
 PEER_OFFLINE = "'s Router is not connected to the Bridge"
+NOT_KNOWN_YET = "takes is not known yet"
 # The same of Move Destinations.
 NOT_PUBLISHED_WITH_STORE = "that is not published with store"
 NOWHERE = "neither a device of this hospital nor one that another hospital publishes"

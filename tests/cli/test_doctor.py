@@ -61,6 +61,7 @@ def knows(
     router.will("GET", "/v1/asks", [])
     router.will("GET", "/v1/directory", [])
     router.will("GET", "/v1/aliases", [])
+    router.will("GET", "/v1/destinations", [])
 
 
 async def fill(process: FakeProcess, *devices: RouterDevice) -> None:

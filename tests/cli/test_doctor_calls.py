@@ -7,7 +7,7 @@ import pytest
 from relay.cli import doctor_calls
 from relay.cli.doctor_calls import Known
 from relay.providers import Finding
-from relay.router.schemas import DEVICE_SHOWN
+from relay.router.schemas import DESTINATION, DEVICE_SHOWN
 
 NOW = 1_000_000.0
 GRANT = "B has granted this Router nothing of PACS: ask with `relay grant ask PACS --services …`"
@@ -43,6 +43,38 @@ async def test_equal_ones_are_one_and_old_ones_none() -> None:
         directory=[published()],
     )
     assert finding == Finding("WS called PACS, and was refused 2 times, 2 min ago", False, GRANT)
+
+
+NOT_KNOWN = "what PACS takes is not known yet: rejected for now: temporary congestion"
+
+
+def queued(**more: Any) -> dict[str, Any]:
+    """A row of GET /v1/destinations, less what nobody here reads."""
+    usual = {"local": "PACS", "mode": "queued", "calling": "", "known": ["A_CT"]}
+    assert (usual | more).keys() <= DESTINATION["properties"].keys()
+    return usual | more
+
+
+async def test_a_destination_that_accepts_nothing_yet_is_a_fault() -> None:
+    ours = [device(published_as="A_WS")]
+    (finding,) = await recent(refusal(NOT_KNOWN), devices=ours, destinations=[queued()])
+    assert not finding.ok
+    assert finding.advice.startswith(f"{NOT_KNOWN}; nothing is accepted from WS until PACS")
+
+
+@pytest.mark.parametrize(
+    "destinations",
+    [
+        [],
+        [queued(known=["A_WS"])],
+        [queued(mode="confirmed")],
+        [queued(calling="A_CT")],
+        [queued(local="OTHER")],
+    ],
+)
+async def test_and_none_once_it_is_known_or_not_queued(destinations: list[dict[str, Any]]) -> None:
+    ours = [device(published_as="A_WS")]
+    assert await recent(refusal(NOT_KNOWN), devices=ours, destinations=destinations) == []
 
 
 async def test_move_destinations_are_not_among_them() -> None:

@@ -20,6 +20,7 @@ from relay.router.queue.admission import Intake, check_share, live_entry
 from relay.router.queue.destinations import Destination, Mixed, Mode
 from relay.router.queue.state import Queue
 from relay.router.queue.taking import Taking
+from relay.router.refusals import NOT_KNOWN_YET
 from relay.router.services import Service, service_of
 from relay.spool.items import Priority
 
@@ -103,4 +104,4 @@ def _unknown(queue: Queue, called: str, calling: str) -> AssociationRejected:
     if isinstance(why, AssociationRejected) and why.result == PERMANENT:
         return rejected(AAssociateRJ(why.result, why.source, why.reason), str(why))
     cause = str(why or "its Router has to be reached once")
-    return rejected(TEMPORARY_CONGESTION, f"what {called} takes is not known yet: {cause}")
+    return rejected(TEMPORARY_CONGESTION, f"what {called} {NOT_KNOWN_YET}: {cause}")
