@@ -8,10 +8,15 @@ longer and nothing grows any more. Both are measured as in Cardwell et al., "BBR
 Congestion Control", ACM Queue 14(5), 2016:
 
 - The rate is what arrived between a chunk's departure and its arrival, over the time of that: the
-  sender's own pauses count against no path. The best of the last two EPOCHs counts.
+  sender's own pauses count against no path. The best of the last two EPOCHs counts. What had waited
+  behind a late chunk arrives with it, and counts as if it had come since this one's departure: that
+  lets a window grow quickly, and makes the rate three times what the line carries where that is
+  narrow. The `line_rate` is reckoned as BBR does, over all the time in which that was sent and
+  arrived: it says how chunks are packed and bundled.
 - Where nothing has taken about the shortest time for PROBE_AFTER, it may be the queue that makes
-  everything late, or the path has changed. Then the window is rate x time, once, until what departs
-  after that queue has gone has arrived: that is the new shortest time.
+  everything late, or the path has changed. Then, if the window follows from that at all, it is
+  rate x time, once, until what departs after that queue has gone has arrived: that is the new
+  shortest time.
 
 A flow has BASE in any case. What it wants beyond that it takes from its Router's budget, so that
 the memory of all of them has one bound.
@@ -23,7 +28,8 @@ left. Where an earlier one has found out what the path carries (relay.tunnel.pat
 what was in flight then, rate x time, if that is more: half of the window that this one had, since
 the path may be another's by now; and with KNOWN_SHARE at the most. The first window shrinks only by
 what departed behind the first arrival, since nothing before that has filled the path for a round
-trip.
+trip. Later such a flow has what the line carries in LATE, up to FIRST: bundles share the line, one
+of them is late, what is behind it is not opened before, and the line is not to be idle meanwhile.
 """
 
 import math
@@ -34,11 +40,13 @@ import trio
 # Each flow's own: two chunks of 1 MiB, enough for any path on which a device would not notice.
 BASE = 2 * 1024 * 1024
 # Before anything has arrived, where many objects follow: what a Router seals in the two round trips
-# that this takes, at 200 ms.
-FIRST = 8 * 1024 * 1024
-FIRST_SHARE = 1 / 4
+# that this takes, at 200 ms, and until the far one's connections are through their slow start.
+FIRST = 16 * 1024 * 1024
+FIRST_SHARE = 1 / 3
 # ... where it is known that the path carries it: it would be taken within some round trips anyway.
 KNOWN_SHARE = 1 / 2
+# Seconds by which a bundle may be late and hold nothing up, where many objects follow.
+LATE = 1.0
 # Of one flow: 1 Gbit/s over 250 ms from a chunk's sealing to its acknowledgement, two round trips.
 MAXIMUM_WINDOW = 32 * 1024 * 1024
 # Beyond BASE, of all flows of one Router that read.
@@ -118,10 +126,31 @@ class Path:
 
 @attrs.frozen(slots=True)
 class Departure:
-    """When something was sent, and how many bytes had arrived by then."""
+    """When something was sent, and how many bytes had arrived by then; and when the last of those
+    had, and had been sent."""
 
     at: float
     arrived: int
+    last_arrived_at: float
+    last_sent_at: float
+
+
+class _Best:
+    """The highest of the rates that were seen in this EPOCH and in the one before."""
+
+    def __init__(self) -> None:
+        self._before = self._now = 0.0
+        self._since = trio.current_time()
+
+    @property
+    def rate(self) -> float:
+        return max(self._before, self._now)
+
+    def see(self, rate: float) -> None:
+        now = trio.current_time()
+        if now - self._since > EPOCH:
+            self._before, self._now, self._since = self._now, 0.0, now
+        self._now = max(self._now, rate)
 
 
 class _Probe:
@@ -159,10 +188,12 @@ class Window:
         self._extra = budget.take(min(first - BASE, int(share * budget.left))) if bulk else 0
         self._first = bulk
         self._arrived = 0
-        self._rates = [0.0, 0.0]  # the best of the epoch before, and of this one
-        self._epoch = trio.current_time()
+        self._rate, self._line_rate = _Best(), _Best()
         self._time = math.inf
-        self._seen = self._epoch  # when something took about that
+        self._seen = trio.current_time()  # when something took about that
+        # When something arrived last, and when that was sent; or when all had and more was sent.
+        self._last_arrived_at = self._last_sent_at = self._seen
+        self._sent_at: float | None = None  # when what was sent last was, if it is on its way
         self._probe: _Probe | None = None
 
     @property
@@ -177,14 +208,20 @@ class Window:
 
     @property
     def rate(self) -> float:
-        """Bytes a second that arrived, at the best; 0 where nothing has yet."""
-        return max(self._rates)
+        """Bytes a second that arrived, at the best, what had been late included; 0 where nothing
+        has yet."""
+        return self._rate.rate
 
     @property
     def line_rate(self) -> float:
         """Bytes a second that the line carries, as far as is known: what arrives of all flows that
         share it, or of this one when it was used last. 0 where nothing has arrived."""
-        return max(self._budget.rate, self.rate)
+        return max(self._budget.rate, self._line_rate.rate)
+
+    @property
+    def in_flight(self) -> int | None:
+        """Bytes on their way where the line is full; None where nothing has arrived."""
+        return Path(self.line_rate, self._time).in_flight if self._time < math.inf else None
 
     @property
     def time(self) -> float:
@@ -203,25 +240,45 @@ class Window:
 
     def depart(self) -> Departure:
         """Something is sent now."""
-        return Departure(trio.current_time(), self._arrived)
+        now = trio.current_time()
+        if self._sent_at is None:
+            self._last_arrived_at = self._last_sent_at = now
+        self._sent_at = now
+        return Departure(now, self._arrived, self._last_arrived_at, self._last_sent_at)
 
     def arrive(self, departure: Departure, size: int) -> None:
         """What departed so, `size` bytes, has arrived."""
         now = trio.current_time()
-        if now - self._epoch > EPOCH:
-            self._rates = [self._rates[1], 0.0]
-            self._epoch = now
         self._arrived += size
+        self._last_arrived_at = now
+        self._last_sent_at = max(self._last_sent_at, departure.at)
+        if self._sent_at is not None and departure.at >= self._sent_at:
+            self._sent_at = None
         took = now - departure.at
         if took <= 0:
             return  # no clock is that fine
-        self._rates[1] = max(self._rates[1], (self._arrived - departure.arrived) / took)
-        self._budget.arrives(self, self.rate)
+        arrived = self._arrived - departure.arrived
+        self._rate.see(arrived / took)
+        sending = departure.at - departure.last_sent_at
+        self._line_rate.see(arrived / max(now - departure.last_arrived_at, sending))
+        self._budget.arrives(self, self._line_rate.rate)
         self._see_time(now, departure, took)
-        gain = 2 if self._probe is None else 1
-        wanted = min(MAXIMUM_WINDOW, gain * Path(self.rate, self._time).in_flight)
         self._first = self._first and not departure.arrived
+        wanted = self._wanted()
         self._adjust(max(wanted, self.size) if self._first else wanted)
+
+    @property
+    def _in_flight(self) -> int:
+        return Path(self.rate, self._time).in_flight
+
+    @property
+    def _late(self) -> int:
+        """What the line carries while a bundle is late, where many objects follow."""
+        return min(FIRST, int(LATE * self._line_rate.rate)) if self._own else 0
+
+    def _wanted(self) -> int:
+        wanted = self._in_flight if self._probe else max(2 * self._in_flight, self._late)
+        return min(MAXIMUM_WINDOW, wanted)
 
     def _see_time(self, now: float, departure: Departure, took: float) -> None:
         if took <= ABOUT * self._time:
@@ -230,7 +287,7 @@ class Window:
             found = self._probe.see(now, departure, took)
             if found is not None:
                 self._time, self._seen, self._probe = found, now, None
-        elif now - self._seen > PROBE_AFTER:
+        elif now - self._seen > PROBE_AFTER and self._in_flight > self._late // 2:
             self._probe = _Probe(now)
 
     def _adjust(self, wanted: int) -> None:

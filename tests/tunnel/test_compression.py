@@ -22,6 +22,7 @@ from relay.tunnel.compression import (
     TIMED_RUNS,
     TRUSTED_BODIES,
     UNTIMED_BODIES,
+    WHOLE_BELOW,
     Compression,
     Compressor,
     Decompressor,
@@ -268,7 +269,7 @@ def test_a_rate_that_wavers_changes_nothing() -> None:
         assert choices(compressor, bodies, factor * worth) == [chosen] * len(bodies), factor
 
 
-@pytest.mark.parametrize("rate", [None, 1e6])
+@pytest.mark.parametrize("rate", [None, WHOLE_BELOW])
 def test_what_is_of_another_kind_is_tried_by_itself(rate: float | None) -> None:
     noise = os.urandom(len(IMAGE))
     compressor, _ = ready(1e-9)
@@ -282,7 +283,18 @@ def test_what_is_of_another_kind_is_tried_by_itself(rate: float | None) -> None:
 def test_an_images_black_middle_does_not_speak_for_it() -> None:
     body = IMAGE + bytes(40_000) + IMAGE
     compressor, _ = ready(1e-9)
-    assert choices(compressor, [body], 1e7) == [SHUFFLED]
+    assert choices(compressor, [body], 1e8) == [SHUFFLED]
+
+
+def test_on_a_slow_link_the_whole_body_says_what_is_left_of_it() -> None:
+    body = IMAGE + bytes(40_000) + IMAGE
+    assert share(Way(Filter.NONE, LEVEL), body) < share(Way(Filter.SHUFFLE, LEVEL), body)
+    for rate, chosen in [(0.99 * WHOLE_BELOW, PLAIN), (WHOLE_BELOW, SHUFFLED)]:
+        compressor, _ = ready(1e-12)
+        assert choices(compressor, [body], rate) == [chosen]
+    # Where each body waits for the one before, the rate says nothing of the link.
+    compressor, _ = ready(1e-12, bulk=False)
+    assert choices(compressor, [body], 1e6) == [SHUFFLED]
 
 
 def test_threads_do_not_disturb_one_another() -> None:

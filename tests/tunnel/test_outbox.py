@@ -13,16 +13,18 @@ from relay.errors import ProviderError
 from relay.signalling.messages import MAXIMUM_BUNDLED, Direction
 from relay.tunnel import bundle
 from relay.tunnel.outbox import (
+    BUNDLES_IN_FLIGHT,
     BUNDLES_IN_WINDOW,
     ENOUGH_BUNDLES,
     FEWEST_PUTS,
     GATHERING,
     MOST_PUTS,
     PUT_STEP,
+    SMALLEST_BUNDLE,
     Outbox,
 )
 from relay.tunnel.slots import SlotSupply
-from relay.tunnel.window import BASE, FIRST, Budget
+from relay.tunnel.window import BASE, Budget
 from tests.tunnel.fakes import Network, Store
 
 SESSION = bytes(16)
@@ -114,13 +116,37 @@ async def test_a_bundle_is_a_part_of_the_window(autojump_clock: MockClock) -> No
 async def test_the_first_window_goes_over_all_connections(autojump_clock: MockClock) -> None:
     async with bench(bulk=True) as b:
         await learned(b, 0.2)
-        count = FIRST // len(LARGE)
+        first = b.outbox.window.size
+        count = first // len(LARGE)
         b.put(*[LARGE] * count)
         await trio.sleep(0.1)
         assert b.store.in_flight == MOST_PUTS
         await trio.sleep(2)
-        together = FIRST // MOST_PUTS // (bundle.OVERHEAD + len(LARGE))
+        together = first // MOST_PUTS // (bundle.OVERHEAD + len(LARGE))
         assert max(map(len, b.stored())) == together > 1
+
+
+@pytest.mark.parametrize(
+    ("rate", "largest"), [(1e6, SMALLEST_BUNDLE), (12.5e6, 0.2 * 12.5e6 / BUNDLES_IN_FLIGHT)]
+)
+async def test_on_a_narrow_line_none_of_many_bundles_is_large(
+    autojump_clock: MockClock, rate: float, largest: float
+) -> None:
+    async with bench(bulk=True) as b:
+        chunk = bytes(60_000)
+        for number in range(400):  # opened as the line brings them, 200 ms behind
+            b.put(chunk)
+            await trio.sleep(len(chunk) / rate)
+            b.outbox.forget(number - int(0.2 * rate / len(chunk)))
+        b.store.stalled = trio.Event()
+        await trio.sleep(1)
+        before = len(b.stored())
+        b.put(*[chunk] * 100)
+        await trio.sleep(1)
+        b.store.stalled.set()
+        await trio.sleep(10)
+        sizes = [sum(made) for made in b.stored()[before:]]
+        assert largest / 2 < max(sizes) <= 1.2 * largest
 
 
 async def test_a_bundle_holds_so_many_chunks(autojump_clock: MockClock) -> None:
