@@ -13,8 +13,9 @@ images; and a way that packs better pays the more the slower the link is. The tw
 a body is packed while the one before it is under way: the processors have other work to do
 meanwhile.
 
-Share and cost are measured on a sample of the very body, and hold for those behind it until they
-pack otherwise: the data knows better than its transfer syntax what it holds.
+Share and cost are measured on a sample of the very body (on a slow link the share on all of it),
+and hold for those behind it until they pack otherwise: the data knows better than its transfer
+syntax what it holds.
 """
 
 import threading
@@ -51,7 +52,7 @@ LEVEL, FAST_LEVEL, SLOW_LEVEL = 1, -5, 3
 # A sample is timed so often: with cold caches, or beside others, it may take three times as long.
 TIMED_RUNS = 3
 # Bodies that go by what was measured on the first of them: to measure a sample takes some 1 ms, two
-# to four times as long as to pack a CT image.
+# to four times as long as to pack a CT image, and below WHOLE_BELOW three of those more.
 TRUSTED_BODIES = 32
 # Nothing is timed for a session's first bodies: many a session has no more.
 UNTIMED_BODIES = 3
@@ -169,7 +170,7 @@ class Way:
 
 @attrs.frozen(slots=True)
 class Trial:
-    """What a way does to a sample: the share of it that is left, at what seconds for each byte."""
+    """What a way does: the share that is left of a body, at what seconds for each byte."""
 
     way: Way | None  # None: as it is
     share: float
@@ -259,7 +260,7 @@ class Compressor:
         return last
 
     def _try(self, body: Buffer, rate: float | None) -> None:
-        """Measure on a sample of `body` what the ways do that may be best at this rate."""
+        """Measure on `body`, mostly on a sample, what the ways do that may be best at this rate."""
         sample = _sample(body)
         whole = body if self._bulk and rate is not None and rate < WHOLE_BELOW else sample
         if not self._timed:
@@ -281,19 +282,19 @@ class Compressor:
             self._chosen = next(same, None)
 
     def _measure(self, ways: list[Way], sample: bytes, whole: Buffer) -> list[Trial]:
-        """A trial of each of the ways that is worth it: what is left of `whole`, and what it costs
-        for the sample."""
+        """A trial of each of the ways that is worth it by the sample: what is left of `whole`, and
+        what it costs for the sample."""
         trials = []
         for way in ways:
-            share = len(way.pack(whole)) / len(whole)
-            if share <= WORTH_IT:
-                cost = self._cost(way, sample) if self._timed else 0.0
-                trials.append(Trial(way, share, cost))
+            packed = way.pack(sample)
+            if len(packed) <= WORTH_IT * len(sample):
+                cost = self._cost(way, sample, packed) if self._timed else 0.0
+                left = packed if whole is sample else way.pack(whole)
+                trials.append(Trial(way, len(left) / len(whole), cost))
         return trials
 
-    def _cost(self, way: Way, sample: bytes) -> float:
+    def _cost(self, way: Way, sample: bytes, packed: bytes) -> float:
         """Seconds for each byte, to pack and to unpack: the least, nothing makes it too low."""
-        packed = way.pack(sample)
         seconds = []
         for _ in range(TIMED_RUNS):
             begun = self._clock()

@@ -28,11 +28,12 @@ from relay.tunnel.window import Budget, Window
 
 # GETs at once, however small: as many as the writer has PUTs.
 MOST_FETCHES = 8
-# Chunks that may be announced and not consumed. What is announced waits in the store and costs no
-# memory here, and in a long round trip there are many small ones: so many of an MR image each are
-# what the largest window holds (relay.tunnel.window). With 64, 300 CT over 200 ms came at 86 MB/s,
-# and at 98 with 128; with 128, 2,000 MR over 100 Mbit/s left the line idle while a bundle was late.
-CREDIT = 512
+# Chunks that may be announced and not consumed. What is announced waits in the store, and costs its
+# signed URLs here, 2.5 KB for a cloud's: 640 KB for all of them. In a long round trip there are
+# many small ones: so many of an MR image each are window.FIRST. With 64, 300 CT over 200 ms came at
+# 86 MB/s, and at 98 with 128; with 128, 2,000 MR over 100 Mbit/s left the line idle while a bundle
+# was late.
+CREDIT = 256
 # Deleting is a courtesy to the sweeper: a store that is slow at it is spared the rest.
 MAXIMUM_DELETES = 8
 

@@ -36,6 +36,10 @@ BUNDLES_IN_WINDOW = 4
 # a bundle that shares it with others is late by as much as they are large. 300 CT over 50 ms and
 # 100 Mbit/s take 6.2 s, and 7.1 with the window's part alone and 8 MiB of it.
 BUNDLES_IN_FLIGHT = 4
+# ... and of what a PUT brought in so many seconds at the best: the first window is many seconds of
+# a slow line, and of eight PUTs that share it some starve until they are given up
+# (relay.tunnel.store). 80 CT over 50 ms and 2 Mbit/s took 107 s without, and take 88.
+LONGEST_PUT = 15.0
 # ... where that is worth a request.
 SMALLEST_BUNDLE = 256 * 1024
 # Where so many are on their way, what has not the size of a bundle yet may wait for more, and for
@@ -116,6 +120,7 @@ class Outbox:
         self._bundles: dict[int, Bundle] = {}  # by their first chunk
         self._puts = 0  # under way
         self._put_time = math.inf  # the shortest
+        self._put_rate = 0.0  # the highest, in bytes a second
 
     def __len__(self) -> int:
         """How many chunks are not opened."""
@@ -200,10 +205,13 @@ class Outbox:
     def _bundle_size(self) -> int:
         several = MOST_PUTS if self.window.first else BUNDLES_IN_WINDOW
         size = min(bundle.MAXIMUM_BUNDLE, self.window.size // several)
-        in_flight = self.window.in_flight
-        if not self._bulk or self.window.first or in_flight is None:
+        if not self._bulk:
             return size
-        return min(size, max(SMALLEST_BUNDLE, in_flight // BUNDLES_IN_FLIGHT))
+        worth = LONGEST_PUT * self._put_rate
+        in_flight = self.window.in_flight
+        if in_flight is not None and not self.window.first:
+            worth = min(worth, in_flight / BUNDLES_IN_FLIGHT)
+        return int(min(size, max(SMALLEST_BUNDLE, worth)))
 
     @property
     def _is_first(self) -> bool:
@@ -240,7 +248,9 @@ class Outbox:
                 made.slot = await self._slots.renew(made.slot)
             began = trio.current_time()
             await self._objects.put(made.slot.put, parts)
-            self._put_time = min(self._put_time, trio.current_time() - began)
+            took = trio.current_time() - began
+            self._put_time = min(self._put_time, took)
+            self._put_rate = max(self._put_rate, made.size / took if took else math.inf)
 
         try:
             await persist(attempt, window=self._resume_window, failed=self._failed)

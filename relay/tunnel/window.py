@@ -14,9 +14,8 @@ Congestion Control", ACM Queue 14(5), 2016:
   narrow. The `line_rate` is reckoned as BBR does, over all the time in which that was sent and
   arrived: it says how chunks are packed and bundled.
 - Where nothing has taken about the shortest time for PROBE_AFTER, it may be the queue that makes
-  everything late, or the path has changed. Then, if the window follows from that at all, it is
-  rate x time, once, until what departs after that queue has gone has arrived: that is the new
-  shortest time.
+  everything late, or the path has changed. Then the window is rate x time, once, until what departs
+  after that queue has gone has arrived: that is the new shortest time.
 
 A flow has BASE in any case. What it wants beyond that it takes from its Router's budget, so that
 the memory of all of them has one bound.
@@ -25,8 +24,8 @@ Where many objects follow, what a flow has of its OWN comes out of the budget as
 has it or not: where there are many of them, each has little more, and who has more gives it back.
 Such a flow has FIRST before anything is known of its path, or FIRST_SHARE of what the budget has
 left. Where an earlier one has found out what the path carries (relay.tunnel.paths), it begins with
-what was in flight then, rate x time, if that is more: half of the window that this one had, since
-the path may be another's by now; and with KNOWN_SHARE at the most. The first window shrinks only by
+what was in flight then, rate x time, if that is more: half of what its law gave that one, since the
+path may be another's by now; and with KNOWN_SHARE at the most. The first window shrinks only by
 what departed behind the first arrival, since nothing before that has filled the path for a round
 trip. Later such a flow has what the line carries in LATE, up to FIRST: bundles share the line, one
 of them is late, what is behind it is not opened before, and the line is not to be idle meanwhile.
@@ -66,6 +65,8 @@ SHORTEST_TIME = 0.04
 EPOCH = 5.0
 # Seconds without the shortest time until it is looked for; costs a hundredth of the rate or two.
 PROBE_AFTER = 10.0
+# ... and where the window does not follow from it: bundles still do.
+SELDOM = 60.0
 # What is about the shortest time.
 ABOUT = 1.1
 
@@ -273,8 +274,13 @@ class Window:
 
     @property
     def _late(self) -> int:
-        """What the line carries while a bundle is late, where many objects follow."""
-        return min(FIRST, int(LATE * self._line_rate.rate)) if self._own else 0
+        """What the line carries while a bundle is late, where many objects follow.
+
+        None, once all has arrived: who pauses leaves it to others.
+        """
+        if not self._own or self._sent_at is None:
+            return 0
+        return min(FIRST, int(LATE * self._line_rate.rate))
 
     def _wanted(self) -> int:
         wanted = self._in_flight if self._probe else max(2 * self._in_flight, self._late)
@@ -287,7 +293,7 @@ class Window:
             found = self._probe.see(now, departure, took)
             if found is not None:
                 self._time, self._seen, self._probe = found, now, None
-        elif now - self._seen > PROBE_AFTER and self._in_flight > self._late // 2:
+        elif now - self._seen > (PROBE_AFTER if 2 * self._in_flight > self._late else SELDOM):
             self._probe = _Probe(now)
 
     def _adjust(self, wanted: int) -> None:

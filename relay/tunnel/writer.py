@@ -71,8 +71,9 @@ FLUSH_AFTER = 1.0
 # Sealing more than this is worth a thread: a hop takes 0.05 ms, and AES-GCM and zstd free the GIL.
 SEAL_IN_THREAD = 64 * 1024
 # ... where processors are few only from here on, or where the link takes fewer bytes a second than
-# that: what goes over it is packed harder then, 10 ms for 1 MiB, in which PUTs on their way wait.
-# The processors themselves take 45 to 60e6 of CT images.
+# that: what goes over it may be packed harder, 10 ms for 1 MiB, in which PUTs on their way wait. It
+# is less than the processors themselves take of CT images (45 to 60e6), and no less than a link
+# whose bodies are tried whole (compression.WHOLE_BELOW).
 FEW_SEAL_IN_THREAD, QUICK_LINE = 2 * 1024 * 1024, 20e6
 # An announcement that the peer does not have after so long is lost, not on its way.
 ANNOUNCEMENT_LOST = 1.0

@@ -269,14 +269,18 @@ def test_a_rate_that_wavers_changes_nothing() -> None:
         assert choices(compressor, bodies, factor * worth) == [chosen] * len(bodies), factor
 
 
-@pytest.mark.parametrize("rate", [None, WHOLE_BELOW])
-def test_what_is_of_another_kind_is_tried_by_itself(rate: float | None) -> None:
+@pytest.mark.parametrize(("rate", "words"), [(None, PLAIN), (WHOLE_BELOW, PLAIN), (1e6, SHUFFLED)])
+def test_what_is_of_another_kind_is_tried_by_itself(
+    rate: float | None, words: tuple[Compression, Filter]
+) -> None:
     noise = os.urandom(len(IMAGE))
     compressor, _ = ready(1e-9)
+    ways = [Way(filter_, LEVEL) for filter_ in Filter]
+    assert min(ways, key=lambda way: share(way, WORDS)).filter == SHUFFLED[1]  # of the whole
     bodies = [IMAGE, IMAGE, WORDS, WORDS, noise, IMAGE, noise, WORDS, IMAGE]
     assert choices(compressor, bodies, rate) == [
-        *([SHUFFLED] * 2 + [PLAIN] * 2),
-        *(AS_IT_IS, SHUFFLED, AS_IT_IS, PLAIN, SHUFFLED),
+        *([SHUFFLED] * 2 + [words] * 2),
+        *(AS_IT_IS, SHUFFLED, AS_IT_IS, words, SHUFFLED),
     ]
 
 

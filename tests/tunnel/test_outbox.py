@@ -149,6 +149,19 @@ async def test_on_a_narrow_line_none_of_many_bundles_is_large(
         assert largest / 2 < max(sizes) <= 1.2 * largest
 
 
+async def test_on_a_slow_line_the_first_window_goes_in_bundles_that_no_request_is_given_up_for(
+    autojump_clock: MockClock,
+) -> None:
+    async with bench(bulk=True) as b:
+        await learned(b, 3.0)  # a chunk of 1,000 bytes
+        b.put(*[bytes(60_000)] * 100)
+        await trio.sleep(3.5)
+        sizes = [sum(made) for made in b.stored()]
+        assert (
+            SMALLEST_BUNDLE / 2 < max(sizes) <= SMALLEST_BUNDLE < b.outbox.window.size / MOST_PUTS
+        )
+
+
 async def test_a_bundle_holds_so_many_chunks(autojump_clock: MockClock) -> None:
     async with bench() as b:
         await learned(b, 0.01)

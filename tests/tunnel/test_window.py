@@ -13,6 +13,7 @@ from relay.tunnel.window import (
     MAXIMUM_WINDOW,
     OWN,
     PROBE_AFTER,
+    SELDOM,
     SHORTEST_TIME,
     STEP,
     WRITING_BUDGET,
@@ -153,7 +154,7 @@ async def test_who_has_more_than_its_own_gives_it_back_where_others_come(
     await drive(window, 100e6, 0.2, 5)
     assert window.size == MAXIMUM_WINDOW
     others = [Window(budget, bulk=True) for _ in range(9)]
-    assert [other.size for other in others[1:]] == [BASE] * 8
+    assert [other.size for other in others] == [BASE] * 9
     assert budget.left < 0
     await drive(window, 100e6, 0.2, 1)
     assert 0 <= budget.left < STEP
@@ -270,15 +271,50 @@ async def test_where_many_objects_follow_it_has_what_the_line_carries_while_one_
     assert quick.size <= FIRST
 
 
-async def test_no_shortest_time_is_looked_for_where_nothing_follows_from_it(
+async def test_the_shortest_time_is_seldom_looked_for_where_the_window_does_not_follow_from_it(
     autojump_clock: MockClock,
 ) -> None:
     window = Window(Budget(PLENTY), bulk=True)
-    sizes = set()
-    for _ in range(10):
-        await drive(window, 12.5e6, 0.05, PROBE_AFTER / 3)
-        sizes.add(window.size)
-    assert min(sizes) > LATE * 12.5e6 - STEP
+    began = trio.current_time()
+    dips = []
+
+    async def watch() -> None:
+        await trio.sleep(5)  # the beginning
+        while True:
+            await trio.sleep(0.05)
+            if window.size < LATE * 12.5e6 / 2:
+                dips.append(trio.current_time() - began)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(watch)
+        await drive(window, 12.5e6, 0.05, SELDOM + 10)
+        nursery.cancel_scope.cancel()
+    assert SELDOM < min(dips) < max(dips) < SELDOM + 7
+
+
+async def test_a_path_that_has_become_longer_is_found_out_there_too(
+    autojump_clock: MockClock,
+) -> None:
+    window = Window(Budget(PLENTY), bulk=True)
+    await drive(window, 12.5e6, 0.01, 5)
+    assert window.time < 0.05
+    await drive(window, 12.5e6, 0.3, SELDOM + 15)
+    assert window.time == pytest.approx(0.3, rel=0.3)
+
+
+async def test_who_pauses_leaves_what_it_had_for_late_bundles_to_others(
+    autojump_clock: MockClock,
+) -> None:
+    budget = Budget(WRITING_BUDGET)
+    window = Window(budget, bulk=True)
+    await drive(window, 12.5e6, 0.05, 5)
+    assert budget.left < WRITING_BUDGET - OWN - 5e6
+    departure = window.depart()
+    await trio.sleep(0.1)
+    window.arrive(departure, CHUNK)
+    assert budget.left > WRITING_BUDGET - OWN - 2 * STEP
+    await drive(window, 12.5e6, 0.05, 1)
+    assert window.size > LATE * 12.5e6 - STEP
 
 
 async def test_a_pause_is_no_part_of_the_lines_rate(autojump_clock: MockClock) -> None:
