@@ -220,11 +220,6 @@ class Window:
         return max(self._budget.rate, self._line_rate.rate)
 
     @property
-    def in_flight(self) -> int | None:
-        """Bytes on their way where the line is full; None where nothing has arrived."""
-        return Path(self.line_rate, self._time).in_flight if self._time < math.inf else None
-
-    @property
     def time(self) -> float:
         """The shortest time in seconds that anything took; infinite where nothing has arrived."""
         return self._time
