@@ -272,7 +272,7 @@ async def test_what_was_said_last_is_heard_though_nothing_can_be_sent(tmp_path: 
         await far.say(AReleaseRP())
 
     async with scripted(tmp_path, script, takes_all) as it:
-        await it.left(*objects(100), LARGE * 8, b"behind")
+        await it.left(*objects(100), LARGE * 20, b"behind")
         *first, large, behind = await ended(it)
         assert {item.state for item in first} == {State.DELIVERED}
         assert large.alone
