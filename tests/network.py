@@ -223,7 +223,16 @@ class Network:
         await self.routers[owner].relay(
             *("grant", "add", f"Hospital {grantee}", ae_title, "--services", services, *options)
         )
-        await self.seen(grantee, ae_title)
+        # The title alone is in the directory as soon as it is published.
+        with trio.fail_after(START_DEADLINE):
+            while not await self._granted(grantee, ae_title):
+                await trio.sleep(POLL)
+
+    async def _granted(self, hospital: str, ae_title: str) -> bool:
+        """Whether `hospital` sees that something of this AE title is granted to it."""
+        peers = json.loads(await self.routers[hospital].relay("peer", "list", "--json"))
+        titles = (title for peer in peers for title in peer["publishes"])
+        return any(ae_title == title["ae_title"] and title["granted"] for title in titles)
 
     async def seen(self, hospital: str, name: str) -> None:
         """Wait until the directory of `hospital` holds a remote device, or another hospital."""

@@ -22,7 +22,7 @@ IN_LINE_WINDOW_IN_ALL = 8 * 1024 * 1024
 SHORT_IN_LINE_WINDOW = 64 * 1024
 PLENTY = 3 / 4
 # Sessions in which more of a large object is asked for ahead at a time (relay.tunnel.ahead). Each
-# may have ahead.STREAM_AT_ONCE bundles in memory beyond its window, 14 MiB and up to 32, and
+# may have ahead.STREAM_AT_ONCE bundles in memory beyond its window, 8 MiB and up to 32, and
 # together they leave half of the store's turns for that to deliveries.
 MOST_STREAMS = 4
 # Threads that seal and open. It is work for processors: more than there are would only wait for

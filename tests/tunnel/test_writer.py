@@ -25,6 +25,7 @@ from relay.signalling.messages import (
 from relay.tunnel import bundle, records
 from relay.tunnel import writer as writer_module
 from relay.tunnel.chunks import TARGET_SIZE
+from relay.tunnel.compression import WHOLE_BELOW
 from relay.tunnel.outbox import MOST_PUTS, Outbox
 from relay.tunnel.records import Note, Record
 from relay.tunnel.seal import OVERHEAD, ChunkOpener, ChunkSealer
@@ -37,6 +38,7 @@ from relay.tunnel.writer import (
     GATHERING,
     IN_LINE_AT_ONCE,
     MANY,
+    QUICK_LINE,
     SMALL_TARGET,
     WORTH_A_CHUNK,
     CloudWriter,
@@ -764,3 +766,7 @@ async def test_where_processors_are_few_a_thread_is_for_slow_links(
         await b.settle()
         assert await b.opened() == [BLOCK]
     assert len(hops) == expected
+
+
+def test_where_bodies_are_tried_whole_a_thread_seals_them() -> None:
+    assert WHOLE_BELOW <= QUICK_LINE
